@@ -1,0 +1,313 @@
+//! The broker's configuration, parsed and validated once and passed on explicitly.
+//!
+//! [`Settings`] gathers what was given as flags, in the environment and in a file, and [`Settings::resolve`] makes a
+//! [`Config`] of it. Nothing here reads a file, the environment or the machine: callers hand all three in.
+
+pub mod file;
+pub mod keys;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use crate::limits;
+use crate::types::BrokerId;
+use keys::{Default, Key, Kind, show_size};
+
+/// Room that a produce request of one batch needs beside the batch, in bytes.
+const REQUEST_OVERHEAD_BYTES: u64 = 64 << 10;
+
+/// All that a broker is told from outside.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `data.dir`.
+    pub data_dir: PathBuf,
+    /// `listen`. Port 0 stands for any free one: the driver then puts the port it got into
+    /// `broker.advertised_port`, if that is 0 too.
+    pub listen: SocketAddr,
+    /// `shards`: at least 1.
+    pub shards: u16,
+    /// `memory`, in bytes. What follows are shares of it.
+    pub memory_bytes: u64,
+    /// Bytes of request frames that may be held at once, by all connections together.
+    pub frame_bytes: u64,
+    /// Largest request frame that is accepted, in bytes: `limits::MAX_REQUEST_BYTES`, or half of `frame_bytes` where
+    /// that is less, so that any frame that is accepted can be charged.
+    pub max_request_bytes: usize,
+    /// `log.format`.
+    pub log_format: LogFormat,
+    /// `log.level`: a level, or a filter in the syntax of tracing's `EnvFilter`.
+    pub log_level: String,
+    /// The part that the core knows.
+    pub broker: BrokerConfig,
+}
+
+/// The part of the configuration that the core knows.
+#[derive(Clone, Debug)]
+pub struct BrokerConfig {
+    /// The cluster's id, as clients see it. It is not configured but kept in the data directory: empty until the
+    /// driver, which reads it there, fills it in before the shards start.
+    pub cluster_id: String,
+    /// `node.id`.
+    pub broker_id: BrokerId,
+    /// Host that clients are told to connect to.
+    pub advertised_host: String,
+    /// Port that clients are told to connect to.
+    pub advertised_port: u16,
+    /// `broker.rack`.
+    pub rack: Option<String>,
+    /// `auto.create.topics.enable`.
+    pub auto_create_topics: bool,
+    /// `num.partitions`: partitions of a topic that names no number.
+    pub num_partitions: i32,
+    /// `message.max.bytes`: largest batch where the topic's `max.message.bytes` does not say otherwise.
+    pub message_max_bytes: i32,
+    /// Bytes of records that may be held in memory by all shards together: those not yet in segments, and a cache of the newest.
+    pub tail_bytes: u64,
+    /// Bytes of read cache and read-ahead of all shards together.
+    pub read_cache_bytes: u64,
+}
+
+/// The form of log lines.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LogFormat {
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What the defaults depend on.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// Cores that the process may use; at least 1.
+    pub cores: u16,
+    /// Memory that the process may use, in bytes: the machine's, or the cgroup's limit where that is less.
+    pub memory_bytes: u64,
+    /// The host's name; empty where it has none.
+    pub hostname: String,
+}
+
+/// Where a value came from. A greater one wins over a lesser one.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Origin {
+    /// A file's line, counted from 1.
+    File(PathBuf, usize),
+    /// The environment variable of this name.
+    Environment(String),
+    /// The flag of this name, without its dashes.
+    Flag(String),
+}
+
+/// Why there is no configuration; the text names the place, the value and what was expected.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file is no TOML.
+    #[error("{}:{line}: {message}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Its line, counted from 1.
+        line: usize,
+        /// What the parser says.
+        message: String,
+    },
+    /// A key that does not exist.
+    #[error("{origin}: unknown key `{key}`{}", did_you_mean(*nearest))]
+    UnknownKey {
+        /// Where it was given.
+        origin: Origin,
+        /// The key.
+        key: String,
+        /// The key that was probably meant.
+        nearest: Option<&'static str>,
+    },
+    /// A key that a file gives twice.
+    #[error("{origin}: `{key}` is given twice, also on line {other}")]
+    Twice {
+        /// One place.
+        origin: Origin,
+        /// The key.
+        key: &'static str,
+        /// The line of the other.
+        other: usize,
+    },
+    /// A value of the wrong form, or outside of its bounds.
+    #[error("{origin}: `{key}` is {text}, expected {expected}")]
+    Value {
+        /// Where it was given.
+        origin: Origin,
+        /// The key.
+        key: &'static str,
+        /// The value.
+        text: String,
+        /// What it should have been.
+        expected: String,
+    },
+    /// Values that are right one by one and do not go together.
+    #[error("{0}")]
+    Together(String),
+}
+
+fn did_you_mean(nearest: Option<&str>) -> String {
+    match nearest {
+        Some(name) => format!(", did you mean `{name}`?"),
+        None => String::new(),
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::File(path, line) => write!(f, "{}:{line}", path.display()),
+            Origin::Environment(name) => write!(f, "environment variable {name}"),
+            Origin::Flag(name) => write!(f, "--{name}"),
+        }
+    }
+}
+
+/// What was given, by key, the highest origin's value each.
+#[derive(Clone, std::default::Default, Debug)]
+pub struct Settings {
+    given: BTreeMap<&'static str, (Origin, String)>,
+}
+
+impl Settings {
+    /// Takes a value for `key`, unless there is one of a higher origin. The value is checked by
+    /// [`Settings::resolve`].
+    pub fn set(&mut self, key: &'static Key, text: impl Into<String>, origin: Origin) {
+        match self.given.get(key.name) {
+            Some((known, _)) if *known > origin => {}
+            _ => {
+                self.given.insert(key.name, (origin, text.into()));
+            }
+        }
+    }
+
+    /// Takes what `variables` has for the keys. A variable that looks like a misspelt key is answered with a warning
+    /// and no more: environments carry names that others put there.
+    pub fn add_environment(&mut self, variables: impl IntoIterator<Item = (String, String)>) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for (name, value) in variables {
+            let Some(rest) = name.strip_prefix("RINGLOG_") else { continue };
+            if rest == "CONFIG" {
+                continue;
+            }
+            match keys::KEYS.iter().find(|key| key.variable() == name) {
+                Some(key) => self.set(key, value, Origin::Environment(name)),
+                None => {
+                    let spelt = rest.to_lowercase().replace('_', ".");
+                    if let Some(near) = Key::nearest(&spelt).and_then(Key::named) {
+                        warnings.push(format!(
+                            "environment variable {name} means nothing, did you mean {}?",
+                            near.variable()
+                        ));
+                    }
+                }
+            }
+        }
+        warnings
+    }
+
+    /// Checks every value and makes the configuration of them.
+    ///
+    /// # Errors
+    /// A value that is not of its key's form, or that does not go together with another.
+    pub fn resolve(&self, machine: &Machine) -> Result<Config, ConfigError> {
+        let memory_bytes = self.get("memory", Kind::size)?.unwrap_or(machine.memory_bytes / 2);
+        if memory_bytes < keys::MIN_MEMORY_BYTES {
+            return Err(ConfigError::Together(format!(
+                "half of the memory that this process may use is {}, less than the {} that a broker needs at least; \
+                 raise the limit, or set `memory`",
+                show_size(memory_bytes),
+                show_size(keys::MIN_MEMORY_BYTES),
+            )));
+        }
+        let frame_bytes = (memory_bytes / 4).min(1 << 30);
+        let max_request_bytes = (frame_bytes / 2).min(limits::MAX_REQUEST_BYTES as u64);
+        let tail_bytes = (memory_bytes / 8).min(256 << 20);
+        let read_cache_bytes = (memory_bytes / 8).min(256 << 20);
+        assert!(
+            frame_bytes + tail_bytes + read_cache_bytes <= memory_bytes / 2,
+            "the shares exceed half of the memory"
+        );
+
+        let message_max_bytes = self.need("message.max.bytes", Kind::size)?;
+        if message_max_bytes + REQUEST_OVERHEAD_BYTES > max_request_bytes {
+            return Err(ConfigError::Together(format!(
+                "`message.max.bytes` is {}, but with `memory` at {} a whole request may have no more than {}",
+                show_size(message_max_bytes),
+                show_size(memory_bytes),
+                show_size(max_request_bytes),
+            )));
+        }
+        let listen = self.need("listen", Kind::listen)?;
+        let (advertised_host, advertised_port) = match self.get("advertise", Kind::advertise)? {
+            Some((host, port)) => (host, port.unwrap_or(listen.port())),
+            None if !listen.ip().is_unspecified() => (listen.ip().to_string(), listen.port()),
+            None if !machine.hostname.is_empty() => (machine.hostname.clone(), listen.port()),
+            None => {
+                return Err(ConfigError::Together(format!(
+                    "`listen` is {listen} and this host has no name: set `advertise` to the address that clients reach it by"
+                )));
+            }
+        };
+        Ok(Config {
+            data_dir: self.need("data.dir", Kind::text)?.into(),
+            listen,
+            shards: match self.get("shards", Kind::integer)? {
+                Some(shards) => shards as u16,
+                None => machine.cores.clamp(1, limits::MAX_SHARDS),
+            },
+            memory_bytes,
+            frame_bytes,
+            max_request_bytes: max_request_bytes as usize,
+            log_format: match self.need("log.format", Kind::text)?.as_str() {
+                "json" => LogFormat::Json,
+                _ => LogFormat::Human,
+            },
+            log_level: self.need("log.level", Kind::text)?,
+            broker: BrokerConfig {
+                cluster_id: String::new(),
+                broker_id: BrokerId(self.need("node.id", Kind::integer)? as i32),
+                advertised_host,
+                advertised_port,
+                rack: self.get("broker.rack", Kind::text)?,
+                auto_create_topics: self.need("auto.create.topics.enable", Kind::bool)?,
+                num_partitions: self.need("num.partitions", Kind::integer)? as i32,
+                message_max_bytes: message_max_bytes as i32,
+                tail_bytes,
+                read_cache_bytes,
+            },
+        })
+    }
+
+    /// The value that was given for the key `name`, or its default, read by `read`; none where neither is there.
+    fn get<T>(&self, name: &str, read: impl Fn(Kind, &str) -> Option<T>) -> Result<Option<T>, ConfigError> {
+        let key = Key::named(name).expect("resolve asks for keys of the table only");
+        let Some((origin, text)) = self.given.get(key.name) else {
+            return Ok(match key.default {
+                Default::Is(text) => Some(read(key.kind, text).expect("a default is of its key's form")),
+                Default::Found(_) => None,
+            });
+        };
+        match read(key.kind, text) {
+            Some(value) => Ok(Some(value)),
+            None => Err(ConfigError::Value {
+                origin: origin.clone(),
+                key: key.name,
+                text: format!("`{text}`"),
+                expected: key.kind.expected(),
+            }),
+        }
+    }
+
+    /// The same, for a key whose default is a value.
+    fn need<T>(&self, name: &str, read: impl Fn(Kind, &str) -> Option<T>) -> Result<T, ConfigError> {
+        Ok(self.get(name, read)?.expect("the key has a default"))
+    }
+}
+
+#[cfg(test)]
+mod tests;

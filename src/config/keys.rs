@@ -1,0 +1,290 @@
+//! The table of keys: flags, environment, file, help and the example file all follow it.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use crate::limits;
+
+/// A setting that a user can give, in each of the three ways that its name spells.
+#[derive(Debug)]
+pub struct Key {
+    /// The name in the configuration file; Kafka's where Kafka has such a setting.
+    pub name: &'static str,
+    /// A word for the value, for `--help`.
+    pub value: &'static str,
+    /// What the value must look like.
+    pub kind: Kind,
+    /// What holds when nobody gives a value.
+    pub default: Default,
+    /// What it does, for `--help` and the example file.
+    pub help: &'static str,
+}
+
+/// The form of a value.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// Any text.
+    Text,
+    /// `IP:PORT`, or `localhost:PORT`.
+    Listen,
+    /// `HOST:PORT`, or `HOST` with the port of `listen`.
+    Advertise,
+    /// A whole number between two bounds, both included.
+    Integer {
+        /// The least value.
+        min: i64,
+        /// The greatest value.
+        max: i64,
+    },
+    /// Bytes: a plain number or one with a unit.
+    Size {
+        /// The least value, in bytes.
+        min: u64,
+        /// The greatest value, in bytes.
+        max: u64,
+    },
+    /// `true` or `false`.
+    Bool,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+}
+
+/// What holds when nobody gives a value.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Default {
+    /// This value.
+    Is(&'static str),
+    /// A value found at start; the words say which.
+    Found(&'static str),
+}
+
+/// Least `memory`, in bytes: below it the shares of the tail, the caches and the frames get too small to be useful.
+pub const MIN_MEMORY_BYTES: u64 = 128 << 20;
+
+/// Every key, in the order of the help and of the example file.
+pub const KEYS: &[Key] = &[
+    Key {
+        name: "data.dir",
+        value: "DIR",
+        kind: Kind::Text,
+        default: Default::Is("./data"),
+        help: "Directory that holds everything the broker keeps; made if it does not exist",
+    },
+    Key {
+        name: "listen",
+        value: "IP:PORT",
+        kind: Kind::Listen,
+        default: Default::Is("127.0.0.1:9092"),
+        help: "IP address and port to accept clients on; port 0 takes a free one",
+    },
+    Key {
+        name: "advertise",
+        value: "HOST:PORT",
+        kind: Kind::Advertise,
+        default: Default::Found("the listen address, or the host name where that is 0.0.0.0 or [::]"),
+        help: "Address that clients are told to connect to",
+    },
+    Key {
+        name: "shards",
+        value: "N",
+        kind: Kind::Integer { min: 1, max: limits::MAX_SHARDS as i64 },
+        default: Default::Found("one for each core that the process may use"),
+        help: "Executors that serve clients, each pinned to a core",
+    },
+    Key {
+        name: "memory",
+        value: "SIZE",
+        kind: Kind::Size { min: MIN_MEMORY_BYTES, max: 1 << 50 },
+        default: Default::Found("half of the machine's memory, or of the cgroup's limit where that is less"),
+        help: "Memory that the broker may use for records, caches and requests",
+    },
+    Key {
+        name: "node.id",
+        value: "N",
+        kind: Kind::Integer { min: 0, max: i32::MAX as i64 },
+        default: Default::Is("1"),
+        help: "The broker's number in its cluster",
+    },
+    Key {
+        name: "broker.rack",
+        value: "RACK",
+        kind: Kind::Text,
+        default: Default::Found("none"),
+        help: "Rack of this broker, shown to clients",
+    },
+    Key {
+        name: "auto.create.topics.enable",
+        value: "BOOL",
+        kind: Kind::Bool,
+        default: Default::Is("true"),
+        help: "Whether a topic is created when a client first asks for it",
+    },
+    Key {
+        name: "num.partitions",
+        value: "N",
+        kind: Kind::Integer { min: 1, max: 10_000 },
+        default: Default::Is("1"),
+        help: "Partitions of a topic whose creation names no number",
+    },
+    Key {
+        name: "message.max.bytes",
+        value: "SIZE",
+        kind: Kind::Size { min: 1, max: limits::MAX_BATCH_BYTES as u64 },
+        default: Default::Is("1048588"),
+        help: "Largest record batch, where the topic's max.message.bytes does not say otherwise",
+    },
+    Key {
+        name: "log.format",
+        value: "FORMAT",
+        kind: Kind::Choice(&["human", "json"]),
+        default: Default::Is("human"),
+        help: "Form of the log lines on standard error",
+    },
+    Key {
+        name: "log.level",
+        value: "LEVEL",
+        kind: Kind::Text,
+        default: Default::Is("info"),
+        help: "Least level to log: error, warn, info, debug, trace, or a filter such as info,ringlog::io=debug",
+    },
+];
+
+impl Key {
+    /// The key of this name.
+    pub fn named(name: &str) -> Option<&'static Key> {
+        KEYS.iter().find(|key| key.name == name)
+    }
+
+    /// The name that is nearest to `name`, where one is near enough to be what was meant.
+    pub fn nearest(name: &str) -> Option<&'static str> {
+        KEYS.iter()
+            .map(|key| (strsim::jaro_winkler(key.name, name), key.name))
+            .filter(|(likeness, _)| *likeness >= 0.8)
+            .max_by(|a, b| a.0.total_cmp(&b.0))
+            .map(|(_, name)| name)
+    }
+
+    /// The flag's name, without its dashes.
+    pub fn flag(&self) -> String {
+        self.name.replace('.', "-")
+    }
+
+    /// The environment variable's name.
+    pub fn variable(&self) -> String {
+        format!("RINGLOG_{}", self.name.replace('.', "_").to_uppercase())
+    }
+}
+
+impl Kind {
+    /// The text, where this is a text or a choice and allows it.
+    pub fn text(self, text: &str) -> Option<String> {
+        match self {
+            Kind::Text => (!text.trim().is_empty()).then(|| text.into()),
+            Kind::Choice(words) => words.contains(&text).then(|| text.into()),
+            _ => None,
+        }
+    }
+
+    /// The number, where this is an integer and allows it.
+    pub fn integer(self, text: &str) -> Option<i64> {
+        match self {
+            Kind::Integer { min, max } => text.trim().parse().ok().filter(|n| (min..=max).contains(n)),
+            _ => None,
+        }
+    }
+
+    /// The bytes, where this is a size and allows them.
+    pub fn size(self, text: &str) -> Option<u64> {
+        match self {
+            Kind::Size { min, max } => parse_size(text).filter(|n| (min..=max).contains(n)),
+            _ => None,
+        }
+    }
+
+    /// The truth value, where this is one.
+    pub fn bool(self, text: &str) -> Option<bool> {
+        match self {
+            Kind::Bool => text.trim().parse().ok(),
+            _ => None,
+        }
+    }
+
+    /// The address to bind, where this is one.
+    pub fn listen(self, text: &str) -> Option<SocketAddr> {
+        match (self, text.trim().strip_prefix("localhost:")) {
+            (Kind::Listen, Some(port)) => Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port.parse().ok()?))),
+            (Kind::Listen, None) => text.trim().parse().ok(),
+            _ => None,
+        }
+    }
+
+    /// The host, without the brackets of an IPv6 address, and the port if one is there.
+    pub fn advertise(self, text: &str) -> Option<(String, Option<u16>)> {
+        if self != Kind::Advertise {
+            return None;
+        }
+        let text = text.trim();
+        let (host, port) = match text.strip_prefix('[') {
+            Some(rest) => {
+                let (host, port) = rest.split_once(']')?;
+                host.parse::<Ipv6Addr>().ok()?;
+                (host, port)
+            }
+            None => {
+                let (host, port) = text.split_at(text.find(':').unwrap_or(text.len()));
+                let plain = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+                (!host.is_empty() && host.chars().all(plain)).then_some((host, port))?
+            }
+        };
+        let port = match port.strip_prefix(':') {
+            Some(port) => Some(port.parse().ok().filter(|port| *port != 0)?),
+            None if port.is_empty() => None,
+            None => return None,
+        };
+        Some((host.into(), port))
+    }
+
+    /// What the value should have been, for an error's text.
+    pub fn expected(self) -> String {
+        match self {
+            Kind::Text => "a text that is not empty".into(),
+            Kind::Listen => "an IP address and a port, such as 0.0.0.0:9092 or [::1]:9092".into(),
+            Kind::Advertise => "a host and a port, such as broker-1.example:9092".into(),
+            Kind::Integer { min, max } => format!("a whole number from {min} to {max}"),
+            Kind::Size { min, max } => {
+                format!("a size such as 512MiB, 1GB or plain bytes, from {} to {}", show_size(min), show_size(max))
+            }
+            Kind::Bool => "true or false".into(),
+            Kind::Choice(words) => words.join(" or "),
+        }
+    }
+}
+
+/// Parses bytes with an optional unit. `KB`, `MB`, `GB`, `TB` count in thousands; `KiB` and so on, and the bare
+/// letters as the kernel and container tools use them, in 1024s. Case does not matter.
+pub fn parse_size(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor: u64 = match unit.trim_start().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "tb" => 1_000_000_000_000,
+        "k" | "kib" => 1 << 10,
+        "m" | "mib" => 1 << 20,
+        "g" | "gib" => 1 << 30,
+        "t" | "tib" => 1 << 40,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(factor)
+}
+
+/// Bytes in the largest unit of 1024s that shows them exactly.
+pub fn show_size(bytes: u64) -> String {
+    let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
+    match units.iter().find(|(shift, _)| bytes != 0 && bytes.is_multiple_of(1 << shift)) {
+        Some((shift, unit)) => format!("{}{unit}", bytes >> shift),
+        None => format!("{bytes}B"),
+    }
+}

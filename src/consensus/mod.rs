@@ -1,0 +1,228 @@
+//! One Raft group per log: raft-rs driven without waiting, its effects handed to the caller.
+//!
+//! raft-rs sees only small descriptors as entry data; what they describe (record batches) lies beside, in the
+//! partition. The caller persists what [`Group::take_ready`] returns and reports it with [`Group::persisted`];
+//! in between the group goes on. This layer knows nothing of Kafka and nothing of disks.
+
+mod storage;
+
+use bytes::Bytes;
+use raft::{RawNode, StateRole};
+
+use crate::types::{BrokerId, LogId};
+use storage::GroupStorage;
+
+/// A Raft hard state: what must be durable before a vote or a term is used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
+pub struct HardState {
+    /// The term.
+    pub term: u64,
+    /// Raft id of the node voted for in that term, 0 for none.
+    pub vote: u64,
+    /// The commit index when the state was written; the true one may be higher.
+    pub commit: u64,
+}
+
+impl HardState {
+    /// Length of [`HardState::to_bytes`].
+    pub const LEN: usize = 24;
+
+    /// As three little-endian numbers.
+    pub fn to_bytes(self) -> [u8; Self::LEN] {
+        let mut bytes = [0; Self::LEN];
+        bytes[..8].copy_from_slice(&self.term.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.vote.to_le_bytes());
+        bytes[16..].copy_from_slice(&self.commit.to_le_bytes());
+        bytes
+    }
+
+    /// Reads what [`HardState::to_bytes`] wrote; `None` where the length is another.
+    pub fn from_bytes(bytes: &[u8]) -> Option<HardState> {
+        let bytes: &[u8; Self::LEN] = bytes.try_into().ok()?;
+        let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
+        Some(HardState { term: number(0), vote: number(8), commit: number(16) })
+    }
+}
+
+/// An entry as Raft sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its index, from 1.
+    pub index: u64,
+    /// Its term.
+    pub term: u64,
+    /// The descriptor that was proposed; empty for the entry with which a leader opens its term.
+    pub data: Bytes,
+}
+
+/// Where a group starts: what its log holds on disk.
+#[derive(Clone, Debug, Default)]
+pub struct GroupState {
+    /// The hard state.
+    pub hard_state: HardState,
+    /// Index and term of the last entry that only segments or a snapshot hold.
+    pub compacted: (u64, u64),
+    /// The entries after it.
+    pub entries: Vec<Entry>,
+}
+
+/// What must become durable, in this order, before [`Group::persisted`] is called with its number.
+#[derive(Debug)]
+pub struct Ready {
+    /// The number to report.
+    pub number: u64,
+    /// A hard state to write before the entries.
+    pub hard_state: Option<HardState>,
+    /// Entries to write. The first may replace an earlier one of the same index and all that followed it.
+    pub entries: Vec<Entry>,
+}
+
+/// A proposal to a group that does not lead.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("this replica does not lead the group")]
+pub struct NotLeader;
+
+/// A log's Raft group on this broker.
+pub struct Group {
+    raw: RawNode<GroupStorage>,
+    /// The hard state as last handed out for writing, for checkpoints.
+    written: HardState,
+}
+
+/// The Raft id of a broker: Raft has no use for 0, Kafka numbers brokers from 0.
+fn raft_id(broker: BrokerId) -> u64 {
+    broker.0 as u64 + 1
+}
+
+impl Group {
+    /// The group of `log` with the given voters, starting from what the disk holds.
+    ///
+    /// # Panics
+    /// Where `state` contradicts itself: a log with a gap must never be served.
+    pub fn new(log: LogId, broker: BrokerId, voters: &[BrokerId], state: GroupState, logger: &slog::Logger) -> Group {
+        let written = state.hard_state;
+        // Everything up to `compacted` was committed before it was moved to segments.
+        let commit = state.hard_state.commit.max(state.compacted.0);
+        let config = raft::Config {
+            id: raft_id(broker),
+            election_tick: 10,
+            heartbeat_tick: 2,
+            // One tick wide, so that raft-rs's own thread_rng has nothing to choose and a seed replays.
+            min_election_tick: 10,
+            max_election_tick: 11,
+            applied: commit.max(state.compacted.0),
+            max_size_per_msg: 1024 * 1024,
+            max_inflight_msgs: 256,
+            check_quorum: true,
+            pre_vote: true,
+            ..raft::Config::default()
+        };
+        let storage =
+            GroupStorage::new(voters.iter().copied().map(raft_id).collect(), HardState { commit, ..written }, state);
+        let raw = RawNode::new(&config, storage, logger)
+            .unwrap_or_else(|error| panic!("the Raft group of log {log} cannot start: {error}"));
+        Group { raw, written }
+    }
+
+    /// Stands for election now, without waiting for a time-out.
+    pub fn campaign(&mut self) {
+        // A group of one voter wins at once; raft-rs reports no other error here.
+        self.raw.campaign().expect("a campaign can always be started");
+    }
+
+    /// Appends an entry to the log of a leader and returns its index.
+    ///
+    /// # Errors
+    /// [`NotLeader`]: nothing was appended.
+    pub fn propose(&mut self, data: Vec<u8>) -> Result<u64, NotLeader> {
+        // raft-rs 0.7 would forward a follower's proposal and could do so twice.
+        if !self.is_leader() {
+            return Err(NotLeader);
+        }
+        self.raw.propose(Vec::new(), data).map_err(|_| NotLeader)?;
+        Ok(self.last_index())
+    }
+
+    /// What to persist next, or `None`. The group goes on meanwhile; call again until `None`.
+    pub fn take_ready(&mut self) -> Option<Ready> {
+        while self.raw.has_ready() {
+            let mut ready = self.raw.ready();
+            let number = ready.number();
+            let entries = ready.take_entries();
+            let must_sync = ready.must_sync();
+            let hard_state = ready.hs().map(|hs| HardState { term: hs.term, vote: hs.vote, commit: hs.commit });
+            let applied = ready.committed_entries().last().map(|entry| entry.index);
+            // raft-rs requires the entries to be readable before the ready is handed back.
+            let storage = self.raw.mut_store();
+            storage.append(&entries);
+            if let Some(state) = hard_state {
+                storage.set_hard_state(state);
+            }
+            self.raw.advance_append_async(ready);
+            if let Some(applied) = applied {
+                self.raw.advance_apply_to(applied);
+            }
+            if must_sync {
+                // A commit index alone needs no write: it is found again from the log.
+                let hard_state =
+                    hard_state.filter(|state| (state.term, state.vote) != (self.written.term, self.written.vote));
+                self.written = HardState { ..hard_state.unwrap_or(self.written) };
+                let entries = entries
+                    .into_iter()
+                    .map(|entry| Entry { index: entry.index, term: entry.term, data: entry.data })
+                    .collect();
+                return Some(Ready { number, hard_state, entries });
+            }
+        }
+        None
+    }
+
+    /// The ready of this number, and all before it, are durable.
+    pub fn persisted(&mut self, number: u64) {
+        self.raw.on_persist_ready(number);
+    }
+
+    /// The highest index that a majority holds durably. The truth by which data is acknowledged, even where this
+    /// broker's own disk is behind.
+    pub fn committed(&self) -> u64 {
+        self.raw.raft.raft_log.committed
+    }
+
+    /// The index of the last entry, durable or not.
+    pub fn last_index(&self) -> u64 {
+        self.raw.raft.raft_log.last_index()
+    }
+
+    /// The current term.
+    pub fn term(&self) -> u64 {
+        self.raw.raft.term
+    }
+
+    /// Whether this replica leads.
+    pub fn is_leader(&self) -> bool {
+        self.raw.raft.state == StateRole::Leader
+    }
+
+    /// The hard state to put into a checkpoint.
+    pub fn hard_state(&self) -> HardState {
+        HardState { commit: self.committed(), ..self.written }
+    }
+
+    /// The term of the entry at `index`, where the log still holds it.
+    pub fn term_at(&self, index: u64) -> Option<u64> {
+        self.raw.raft.raft_log.term(index).ok()
+    }
+
+    /// The entries of `low..high`, which must be in the log.
+    pub fn entries(&self, low: u64, high: u64) -> impl Iterator<Item = Entry> + '_ {
+        self.raw.store().range(low, high)
+    }
+
+    /// Forgets the entries up to `index`, which lie in segments or a snapshot now.
+    pub fn compact(&mut self, index: u64) {
+        self.raw.mut_store().compact(index);
+    }
+}
+
+#[cfg(test)]
+mod tests;

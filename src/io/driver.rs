@@ -1,0 +1,490 @@
+//! A shard's executor: hands events to the core, and carries out what it wants done.
+//!
+//! The tasks that read (connections, mailbox) hand their events to the core as they come. That sets off the turn's
+//! task, which the executor runs behind all tasks that are ready by then; so what one look at the kernel brought
+//! in goes out together, in one append to the WAL.
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use glommio::net::AcceptedTcpStream;
+use glommio::timer::Timer;
+use glommio::{Latency, Shares};
+
+use super::clock::{Clock, Pulse};
+use super::connection::{self, Connection, End};
+use super::disk::ToDisk;
+use super::frames::FrameBudget;
+use super::mailbox::{Receiver, Sender};
+use super::signal::{Signal, yield_now};
+use super::{Incoming, Report, listener};
+use crate::limits::{DISK_SILENT_MS, IDLE_TICK_MS, MESH_QUEUE, TICK_MS};
+use crate::log::{DiskReply, WalId};
+use crate::shard::{Effect, Event, Shard};
+use crate::types::{ConnId, Map, Mono, Now, ShardId};
+
+/// Bytes of the buffer that the connections of a shard read into, one at a time.
+const SCRATCH_BYTES: usize = 64 * 1024;
+
+/// Messages taken from the mailbox before other tasks get their turn.
+const MAILBOX_TURN: usize = 256;
+
+/// Milliseconds between two looks for stalled connections.
+const SWEEP_MS: u64 = 1_000;
+
+/// Log lines about clients' mistakes that a shard writes in one second at most.
+const CLIENT_LINES_PER_S: u32 = 10;
+
+/// The broker's logic on one shard, as the driver sees it. Tests put something simpler in its place.
+pub(super) trait Core: 'static {
+    /// See [`Shard::start`].
+    fn start(&mut self, now: Now, effects: &mut Vec<Effect>);
+    /// See [`Shard::step`].
+    fn step(&mut self, now: Now, event: Event, effects: &mut Vec<Effect>);
+    /// See [`Shard::finish_turn`].
+    fn finish_turn(&mut self, now: Now, effects: &mut Vec<Effect>);
+    /// See [`Shard::busy`].
+    fn busy(&self) -> bool;
+    /// See [`Shard::ready`].
+    fn ready(&self) -> bool;
+    /// See [`Shard::drained`].
+    fn drained(&self) -> bool;
+}
+
+impl Core for Shard {
+    fn start(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        Shard::start(self, now, effects);
+    }
+
+    fn step(&mut self, now: Now, event: Event, effects: &mut Vec<Effect>) {
+        Shard::step(self, now, event, effects);
+    }
+
+    fn finish_turn(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        Shard::finish_turn(self, now, effects);
+    }
+
+    fn busy(&self) -> bool {
+        Shard::busy(self)
+    }
+
+    fn ready(&self) -> bool {
+        Shard::ready(self)
+    }
+
+    fn drained(&self) -> bool {
+        Shard::drained(self)
+    }
+}
+
+/// How many connections each shard has, by its number.
+pub(super) type Loads = Arc<[AtomicUsize]>;
+
+/// What a shard's executor is started with.
+pub(super) struct ShardSetup<C> {
+    /// The shard's number.
+    pub(super) id: ShardId,
+    /// Its logic.
+    pub(super) core: C,
+    /// The clock of all threads.
+    pub(super) clock: Clock,
+    /// The listening socket, which all shards accept from.
+    pub(super) listener: std::net::TcpListener,
+    /// How many connections each shard has.
+    pub(super) loads: Loads,
+    /// Most connections of a shard.
+    pub(super) max_connections: usize,
+    /// Where its messages come in.
+    pub(super) inbox: Receiver<Incoming>,
+    /// All shards' mailboxes, its own included.
+    pub(super) shards: Vec<Sender<Incoming>>,
+    /// The disk's mailbox.
+    pub(super) disk: Sender<ToDisk>,
+    /// Shows whether the disk's thread is at work.
+    pub(super) disk_pulse: Pulse,
+    /// The memory of request frames.
+    pub(super) budget: Arc<FrameBudget>,
+    /// `socket.request.max.bytes`.
+    pub(super) max_request_bytes: usize,
+    /// Set when the broker is to stop.
+    pub(super) stop: Arc<AtomicBool>,
+    /// Where it reports that it is ready, and drained.
+    pub(super) reports: mpsc::Sender<Report>,
+}
+
+/// A shard's executor, shared by its tasks.
+pub(super) struct Driver<C> {
+    id: ShardId,
+    /// The clocks.
+    pub(super) clock: Clock,
+    /// The memory of request frames.
+    pub(super) budget: Arc<FrameBudget>,
+    /// `socket.request.max.bytes`.
+    pub(super) max_request_bytes: usize,
+    /// What connections read into. Borrowed within a poll only.
+    pub(super) scratch: RefCell<Box<[u8]>>,
+    core: RefCell<C>,
+    effects: RefCell<Vec<Effect>>,
+    connections: RefCell<Map<ConnId, Rc<Connection>>>,
+    loads: Loads,
+    max_connections: usize,
+    next_connection: Cell<u64>,
+    /// Connections whose readers wait for the next tick to look again.
+    held_back: RefCell<Vec<Rc<Connection>>>,
+    shards: Vec<Sender<Incoming>>,
+    disk: Sender<ToDisk>,
+    disk_pulse: Pulse,
+    /// What the disk last said of its WALs.
+    health: RefCell<Vec<(WalId, DiskReply)>>,
+    /// Whether the core was told that the disk's thread is stuck.
+    disk_silent: Cell<bool>,
+    turn: Signal,
+    ticker: Signal,
+    /// Whether the ticker sleeps for the long time of an idle shard.
+    ticks_slowly: Cell<bool>,
+    next_sweep: Cell<Mono>,
+    client_lines: LineLimit,
+    reports: mpsc::Sender<Report>,
+    reported_ready: Cell<bool>,
+    stop: Arc<AtomicBool>,
+    /// Whether the core knows that the broker is to stop.
+    told_to_stop: Cell<bool>,
+    reported_drained: Cell<bool>,
+}
+
+/// Runs a shard on the executor of this thread. Never ends: a broker that stops ends its process.
+pub(super) async fn run<C: Core>(setup: ShardSetup<C>) {
+    let driver = Rc::new(Driver {
+        id: setup.id,
+        clock: setup.clock,
+        budget: setup.budget,
+        max_request_bytes: setup.max_request_bytes,
+        scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
+        core: RefCell::new(setup.core),
+        effects: RefCell::default(),
+        connections: RefCell::default(),
+        loads: setup.loads,
+        max_connections: setup.max_connections,
+        next_connection: Cell::new(0),
+        held_back: RefCell::default(),
+        shards: setup.shards,
+        disk: setup.disk,
+        disk_pulse: setup.disk_pulse,
+        health: RefCell::default(),
+        disk_silent: Cell::new(false),
+        turn: Signal::default(),
+        ticker: Signal::default(),
+        ticks_slowly: Cell::new(false),
+        next_sweep: Cell::new(Mono::default()),
+        client_lines: LineLimit::default(),
+        reports: setup.reports,
+        reported_ready: Cell::new(false),
+        stop: setup.stop,
+        told_to_stop: Cell::new(false),
+        reported_drained: Cell::new(false),
+    });
+    // Ticks carry deadlines and elections: they must not wait behind a connection that moves megabytes.
+    let urgent = glommio::executor().create_task_queue(
+        Shares::Static(1000),
+        Latency::Matters(Duration::from_millis(TICK_MS)),
+        "ticks",
+    );
+    driver.core.borrow_mut().start(driver.clock.now(), &mut driver.effects.borrow_mut());
+    driver.turn.set();
+    glommio::spawn_local_into(Rc::clone(&driver).tick_for_ever(), urgent).expect("the queue was just created").detach();
+    glommio::spawn_local(listener::accept_for_ever(Rc::clone(&driver), setup.listener)).detach();
+    glommio::spawn_local(Rc::clone(&driver).receive_for_ever(setup.inbox)).detach();
+    driver.turns_for_ever().await;
+}
+
+impl<C: Core> Driver<C> {
+    /// Hands a request to the core.
+    pub(super) fn request(&self, conn: ConnId, frame: Bytes) {
+        self.event(Event::Request { conn, frame });
+    }
+
+    fn event(&self, event: Event) {
+        self.core.borrow_mut().step(self.clock.now(), event, &mut self.effects.borrow_mut());
+        self.turn.set();
+    }
+
+    /// Gives a connection that was just accepted to the shard that has fewest, this one among equals. A burst of
+    /// connections would stay with one shard otherwise. False if all have as many as they may.
+    pub(super) fn accepted(self: &Rc<Self>, stream: AcceptedTcpStream) -> bool {
+        let own = usize::from(self.id.0);
+        let load = |shard: &usize| self.loads[*shard].load(Ordering::Relaxed);
+        let lightest = (0..self.loads.len()).min_by_key(|shard| (load(shard), *shard != own)).unwrap_or(own);
+        if load(&lightest) >= self.max_connections {
+            // Binding it here and dropping it closes it.
+            drop(stream.bind_to_executor());
+            return false;
+        }
+        self.loads[lightest].fetch_add(1, Ordering::Relaxed);
+        if lightest == own {
+            self.connected(stream);
+        } else {
+            self.shards[lightest].send(Incoming::Connection(stream));
+        }
+        true
+    }
+
+    /// Starts the tasks of a connection that is this shard's.
+    fn connected(self: &Rc<Self>, stream: AcceptedTcpStream) {
+        let stream = stream.bind_to_executor();
+        // A client that has gone again already has no address.
+        let (false, Ok(peer), Ok(())) = (self.stopping(), stream.peer_addr(), stream.set_nodelay(true)) else {
+            self.loads[usize::from(self.id.0)].fetch_sub(1, Ordering::Relaxed);
+            return;
+        };
+        let id = ConnId(self.next_connection.get());
+        self.next_connection.set(id.0 + 1);
+        let conn = Rc::new(Connection::new(id, peer, stream, self.clock.mono()));
+        self.connections.borrow_mut().insert(id, Rc::clone(&conn));
+        self.event(Event::Connected { conn: id, peer: peer.ip() });
+        glommio::spawn_local(connection::read(Rc::clone(self), Rc::clone(&conn))).detach();
+        glommio::spawn_local(connection::write(Rc::clone(self), conn)).detach();
+    }
+
+    /// Forgets a connection that has ended.
+    pub(super) fn closed(&self, conn: &Connection, end: &End) {
+        self.connections.borrow_mut().remove(&conn.id);
+        self.loads[usize::from(self.id.0)].fetch_sub(1, Ordering::Relaxed);
+        self.event(Event::Closed { conn: conn.id });
+        match end {
+            End::Client | End::Broker => tracing::debug!(peer = %conn.peer, "connection {end}"),
+            End::Read(_) | End::Frame(_) | End::Starved => {
+                self.client_line(|| tracing::warn!(peer = %conn.peer, "connection closed: {end}"));
+            }
+        }
+    }
+
+    /// Writes a log line that clients can cause, unless there were too many of them in this second.
+    pub(super) fn client_line(&self, line: impl FnOnce()) {
+        match self.client_lines.take(self.clock.mono()) {
+            Line::Write { left_out: 0 } => line(),
+            Line::Write { left_out } => {
+                tracing::warn!(left_out, "log lines about clients were left out");
+                line();
+            }
+            Line::LeaveOut => {}
+        }
+    }
+
+    /// Whether connections may hand in more requests: not before the shard knows its cluster and its logs (a client
+    /// that is told of a cluster without brokers does not ask again for long), not while others are behind with what
+    /// was sent to them, and not when the broker stops.
+    pub(super) fn takes_requests(&self) -> bool {
+        self.reported_ready.get()
+            && !self.stopping()
+            && self.disk.queued() < MESH_QUEUE
+            && self.shards.iter().all(|shard| shard.queued() < MESH_QUEUE)
+    }
+
+    /// Whether the broker is to stop.
+    pub(super) fn stopping(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Has the next tick wake the connection's reader.
+    pub(super) fn hold_back(&self, conn: &Rc<Connection>) {
+        self.held_back.borrow_mut().push(Rc::clone(conn));
+        self.hurry_ticker();
+    }
+
+    async fn turns_for_ever(self: Rc<Self>) {
+        let mut effects = Vec::new();
+        loop {
+            poll_fn(|cx| self.turn.poll(cx)).await;
+            std::mem::swap(&mut effects, &mut self.effects.borrow_mut());
+            let now = self.clock.now();
+            self.core.borrow_mut().finish_turn(now, &mut effects);
+            for effect in effects.drain(..) {
+                self.carry_out(effect, now.mono);
+            }
+            if self.wants_ticks() {
+                self.hurry_ticker();
+            }
+            if !self.reported_ready.get() && self.core.borrow().ready() {
+                self.reported_ready.set(true);
+                self.report(Report::Ready);
+            }
+        }
+    }
+
+    fn carry_out(&self, effect: Effect, now: Mono) {
+        match effect {
+            Effect::Respond { conn, chunks } => {
+                // A client that has gone meanwhile gets no answer.
+                if let Some(conn) = self.connections.borrow().get(&conn) {
+                    conn.respond(chunks, now);
+                }
+            }
+            Effect::Close { conn, reason } => {
+                if let Some(conn) = self.connections.borrow().get(&conn) {
+                    self.client_line(|| tracing::warn!(peer = %conn.peer, "connection closed: {reason}"));
+                    conn.close();
+                }
+            }
+            Effect::Mesh { to, message } => {
+                assert_ne!(to, self.id, "a shard sent a message to itself");
+                self.shards[usize::from(to.0)].send(Incoming::Mesh { from: self.id, message });
+            }
+            Effect::Disk { request } => self.disk.send(ToDisk::Request { from: self.id, request }),
+            Effect::Fatal { reason } => super::fatal(&reason),
+        }
+    }
+
+    async fn receive_for_ever(self: Rc<Self>, inbox: Receiver<Incoming>) {
+        let mut taken = 0;
+        loop {
+            match poll_fn(|cx| inbox.poll_recv(cx)).await {
+                Incoming::Mesh { from, message } => self.event(Event::Mesh { from, message }),
+                Incoming::Disk(reply) => {
+                    self.note_health(&reply);
+                    self.event(Event::Disk { reply });
+                }
+                Incoming::Connection(stream) => self.connected(stream),
+            }
+            taken += 1;
+            if taken == MAILBOX_TURN {
+                taken = 0;
+                yield_now().await;
+            }
+        }
+    }
+
+    /// Whether anything waits that needs short ticks.
+    fn wants_ticks(&self) -> bool {
+        self.core.borrow().busy() || !self.held_back.borrow().is_empty() || self.stopping()
+    }
+
+    fn hurry_ticker(&self) {
+        if self.ticks_slowly.get() {
+            self.ticker.set();
+        }
+    }
+
+    async fn tick_for_ever(self: Rc<Self>) {
+        let mut last = self.clock.mono();
+        loop {
+            let slowly = !self.wants_ticks();
+            self.ticks_slowly.set(slowly);
+            // A wait that was hurried goes on to where it would have ended: a shard that is busy off and on must not
+            // put its tick off again and again.
+            let due = last.plus_millis(if slowly { IDLE_TICK_MS } else { TICK_MS });
+            let wait = Duration::from_micros(due.micros_since(self.clock.mono()));
+            let mut timer = pin!(Timer::new(wait));
+            let hurried = poll_fn(|cx| match self.ticker.poll(cx) {
+                Poll::Ready(()) => Poll::Ready(true),
+                Poll::Pending => timer.as_mut().poll(cx).map(|_| false),
+            })
+            .await;
+            if !hurried {
+                last = self.clock.mono();
+                self.tick();
+            }
+        }
+    }
+
+    fn tick(&self) {
+        if self.stopping() && !self.told_to_stop.replace(true) {
+            self.event(Event::Stop);
+        }
+        self.event(Event::Tick);
+        for conn in self.held_back.take() {
+            conn.look_again();
+        }
+        let now = self.clock.mono();
+        self.watch_disk(now);
+        if now >= self.next_sweep.get() {
+            self.next_sweep.set(now.plus_millis(SWEEP_MS));
+            self.sweep(now);
+        }
+        if self.stopping() && !self.reported_drained.get() {
+            let drained = self.core.borrow().drained() && self.connections.borrow().values().all(|c| c.drained());
+            if drained {
+                self.reported_drained.set(true);
+                self.report(Report::Drained);
+            }
+        }
+    }
+
+    fn note_health(&self, reply: &DiskReply) {
+        if let DiskReply::Health { wal, .. } = reply {
+            let mut health = self.health.borrow_mut();
+            health.retain(|(other, _)| other != wal);
+            health.push((*wal, reply.clone()));
+        }
+    }
+
+    /// A file system that stalls can hold up the disk's thread itself, which then reports nothing. The shard speaks
+    /// for it until it is back, so that requests are refused rather than taken in without end.
+    fn watch_disk(&self, now: Mono) {
+        let silent_ms = self.disk_pulse.silent_ms(now);
+        let silent = silent_ms >= DISK_SILENT_MS;
+        if !self.disk_silent.replace(silent) && !silent {
+            return;
+        }
+        for wal in [WalId::Meta, WalId::Data] {
+            let known = self.health.borrow().iter().find(|(other, _)| *other == wal).map(|(_, reply)| reply.clone());
+            let mut reply = known.unwrap_or(DiskReply::Health { wal, oldest_ms: 0, pending_bytes: 0, full: false });
+            if let (true, DiskReply::Health { oldest_ms, .. }) = (silent, &mut reply) {
+                *oldest_ms = (*oldest_ms).max(silent_ms);
+            }
+            self.event(Event::Disk { reply });
+        }
+    }
+
+    fn sweep(&self, now: Mono) {
+        for conn in self.connections.borrow().values() {
+            if let Some(reason) = conn.stalled(now) {
+                self.client_line(|| tracing::info!(peer = %conn.peer, "connection closed: {reason}"));
+                conn.kill();
+            }
+        }
+    }
+
+    fn report(&self, report: Report) {
+        // Nobody listens only when the process is ending already.
+        let _ = self.reports.send(report);
+    }
+}
+
+/// Bounds the log lines of one second.
+#[derive(Default)]
+struct LineLimit {
+    second: Cell<u64>,
+    lines: Cell<u32>,
+    left_out: Cell<u64>,
+}
+
+enum Line {
+    Write {
+        /// Lines that were left out since the last one that was written.
+        left_out: u64,
+    },
+    LeaveOut,
+}
+
+impl LineLimit {
+    fn take(&self, now: Mono) -> Line {
+        let second = now.0 / 1_000_000;
+        if self.second.replace(second) != second {
+            self.lines.set(0);
+        }
+        if self.lines.get() == CLIENT_LINES_PER_S {
+            self.left_out.set(self.left_out.get() + 1);
+            return Line::LeaveOut;
+        }
+        self.lines.set(self.lines.get() + 1);
+        Line::Write { left_out: self.left_out.take() }
+    }
+}

@@ -1,0 +1,402 @@
+//! Checks of the environment, made before glommio starts: what it does not find there it answers with a panic.
+//!
+//! `ringlog doctor` prints the same checks, so that what it finds and what the broker refuses never differ.
+
+use std::ffi::CString;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use io_uring::{IoUring, Probe, opcode};
+
+use crate::limits::BLOCK;
+
+/// Locked memory that each executor needs at least, in bytes; glommio refuses to start below it.
+pub const MIN_MEMLOCK: u64 = 512 * 1024;
+
+/// Creates the data directory where it is missing.
+pub fn create_data_dir(dir: &Path) -> Result<(), ProbeError> {
+    fs::create_dir_all(dir).map_err(|source| data_dir(dir, "creating it", source))
+}
+
+/// Why the broker cannot run here. The text names the cause and what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    /// The kernel has no io_uring.
+    #[error("this kernel ({kernel}) has no io_uring: run ringlog on Linux 5.11 or newer (6.1 or newer is recommended)")]
+    NoIoUring {
+        /// The running kernel's release.
+        kernel: String,
+    },
+    /// The sysctl `kernel.io_uring_disabled` forbids io_uring.
+    #[error(
+        "io_uring is switched off on this machine (kernel.io_uring_disabled = {value}): as root run \
+         `sysctl -w kernel.io_uring_disabled=0`, and write the line into /etc/sysctl.d/ to keep it"
+    )]
+    DisabledBySysctl {
+        /// The sysctl's value.
+        value: u8,
+    },
+    /// A seccomp filter or security module forbids a system call of io_uring.
+    #[error(
+        "{call} is forbidden to this process ({source}), most likely by a container's seccomp profile: start the \
+         container with `--security-opt seccomp=unconfined`, or with a profile that allows io_uring_setup, \
+         io_uring_enter and io_uring_register"
+    )]
+    Forbidden {
+        /// The system call.
+        call: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Too little memory may be locked.
+    #[error(
+        "only {limit} bytes of memory may be locked and at least {MIN_MEMLOCK} are needed: run `ulimit -l unlimited` \
+         before the start, set `LimitMEMLOCK=infinity` in the systemd unit, or give the container \
+         `--ulimit memlock=-1`"
+    )]
+    Memlock {
+        /// The soft limit in bytes.
+        limit: u64,
+    },
+    /// The kernel's io_uring lacks operations.
+    #[error("the io_uring of this kernel ({kernel}) lacks {missing}: run ringlog on Linux 5.11 or newer")]
+    OldIoUring {
+        /// The running kernel's release.
+        kernel: String,
+        /// The operations' names.
+        missing: String,
+    },
+    /// io_uring failed for a reason of its own.
+    #[error("{call} failed: {source}")]
+    IoUring {
+        /// The system call.
+        call: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The data directory's file system cannot do direct I/O.
+    #[error(
+        "{} lies on {file_system}, which refuses direct I/O ({source}): choose a --data-dir on ext4 or XFS",
+        dir.display()
+    )]
+    NoDirectIo {
+        /// The data directory.
+        dir: PathBuf,
+        /// The name of its file system.
+        file_system: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The data directory is served by a user-space process.
+    #[error(
+        "{} lies on FUSE, where a stall of the serving process stops the broker's threads: choose a --data-dir on a \
+         local ext4 or XFS",
+        dir.display()
+    )]
+    Fuse {
+        /// The data directory.
+        dir: PathBuf,
+    },
+    /// The data directory cannot be used.
+    #[error("cannot use the data directory {}: {what}: {source}", dir.display())]
+    DataDir {
+        /// The data directory.
+        dir: PathBuf,
+        /// What was tried.
+        what: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// Something that does not keep the broker from running but is worth saying. The text names the remedy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning(pub String);
+
+/// The running kernel's release, such as `6.1.0-18-amd64`.
+pub fn kernel_release() -> String {
+    fs::read_to_string("/proc/sys/kernel/osrelease").map_or_else(|_| "unknown".to_owned(), |s| s.trim().to_owned())
+}
+
+/// The value of the sysctl `kernel.io_uring_disabled`; `None` on kernels that do not have it.
+pub fn io_uring_disabled() -> Option<u8> {
+    fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok()?.trim().parse().ok()
+}
+
+/// Sets up a ring, runs one operation through it and asks which operations it knows: the three system calls that
+/// the executors make.
+pub fn io_uring() -> Result<(), ProbeError> {
+    let mut ring = IoUring::new(8).map_err(|e| refused("io_uring_setup", e))?;
+    let nop = opcode::Nop::new().build();
+    // SAFETY: a no-op refers to no memory.
+    unsafe { ring.submission().push(&nop) }.expect("an empty ring of 8 entries takes one");
+    ring.submit_and_wait(1).map_err(|e| refused("io_uring_enter", e))?;
+    let mut probe = Probe::new();
+    ring.submitter().register_probe(&mut probe).map_err(|e| refused("io_uring_register", e))?;
+
+    // The newest operations that the broker or glommio submits; a kernel with these has all older ones.
+    let needed = [
+        ("IORING_OP_FALLOCATE", opcode::Fallocate::CODE),
+        ("IORING_OP_OPENAT", opcode::OpenAt::CODE),
+        ("IORING_OP_STATX", opcode::Statx::CODE),
+        ("IORING_OP_READ", opcode::Read::CODE),
+        ("IORING_OP_WRITE", opcode::Write::CODE),
+        ("IORING_OP_SEND", opcode::Send::CODE),
+        ("IORING_OP_RECV", opcode::Recv::CODE),
+        ("IORING_OP_ASYNC_CANCEL", opcode::AsyncCancel::CODE),
+    ];
+    let missing: Vec<&str> =
+        needed.iter().filter(|(_, code)| !probe.is_supported(*code)).map(|(name, _)| *name).collect();
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(ProbeError::OldIoUring { kernel: kernel_release(), missing: missing.join(", ") })
+    }
+}
+
+/// Names the cause of a failed system call of io_uring.
+fn refused(call: &'static str, source: io::Error) -> ProbeError {
+    match (source.raw_os_error(), io_uring_disabled()) {
+        (Some(libc::ENOSYS), _) => ProbeError::NoIoUring { kernel: kernel_release() },
+        (Some(libc::EPERM), Some(value)) if value > 0 => ProbeError::DisabledBySysctl { value },
+        (Some(libc::EPERM | libc::EACCES), _) => ProbeError::Forbidden { call, source },
+        (Some(libc::ENOMEM), _) => ProbeError::Memlock { limit: memlock_limit() },
+        _ => ProbeError::IoUring { call, source },
+    }
+}
+
+/// Bytes of memory that this process may lock; `u64::MAX` when unlimited.
+pub fn memlock_limit() -> u64 {
+    soft_limit(libc::RLIMIT_MEMLOCK)
+}
+
+/// Files and sockets that this process may have open at once.
+pub fn open_files_limit() -> u64 {
+    soft_limit(libc::RLIMIT_NOFILE)
+}
+
+fn soft_limit(resource: libc::__rlimit_resource_t) -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointer is to a live rlimit of ours.
+    let result = unsafe { libc::getrlimit(resource, &mut limit) };
+    assert_eq!(result, 0, "getrlimit fails only for an unknown resource");
+    limit.rlim_cur
+}
+
+/// Whether enough memory may be locked for the executors' rings.
+pub fn memlock() -> Result<(), ProbeError> {
+    match memlock_limit() {
+        limit if limit < MIN_MEMLOCK => Err(ProbeError::Memlock { limit }),
+        _ => Ok(()),
+    }
+}
+
+/// The name of the file system that `path` lies on, as `mount` shows it; `"an unknown file system"` otherwise.
+pub fn file_system(path: &Path) -> io::Result<&'static str> {
+    let path = CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)?;
+    // SAFETY: statfs is plain old data, for which all zeros is a value.
+    let mut stat: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: both pointers are to live objects of ours, the path ends in NUL.
+    if unsafe { libc::statfs(path.as_ptr(), &mut stat) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // The numbers are those of linux/magic.h; f_type's width differs between targets.
+    Ok(match stat.f_type as u32 {
+        0xEF53 => "ext4",
+        0x5846_5342 => "xfs",
+        0x9123_683E => "btrfs",
+        0x0102_1994 => "tmpfs",
+        0x8584_58F6 => "ramfs",
+        0x794C_7630 => "overlay",
+        0x6573_5546 => "fuse",
+        0x6969 => "nfs",
+        0xFF53_4D42 | 0xFE53_4D42 => "cifs",
+        0x0102_1997 => "9p",
+        0x2FC1_2FC1 => "zfs",
+        0xF2F5_2010 => "f2fs",
+        0xCA45_1A4E => "bcachefs",
+        _ => "an unknown file system",
+    })
+}
+
+/// A file that is removed again when this is dropped.
+struct Scratch {
+    file: File,
+    path: PathBuf,
+}
+
+impl Scratch {
+    fn create(dir: &Path, name: &str, flags: i32) -> io::Result<Scratch> {
+        let path = dir.join(name);
+        let file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(true).custom_flags(flags).open(&path)?;
+        Ok(Scratch { file, path })
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // A scratch file that stays behind does no harm: the next start truncates it.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Memory that direct I/O accepts: a whole number of blocks, aligned to one.
+struct Aligned {
+    memory: Vec<u8>,
+    start: usize,
+    len: usize,
+}
+
+impl Aligned {
+    fn new(len: usize) -> Aligned {
+        let memory = vec![0x5A; len + BLOCK];
+        let start = memory.as_ptr().align_offset(BLOCK);
+        Aligned { memory, start, len }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.memory[self.start..self.start + self.len]
+    }
+}
+
+/// Writes all of `buf` at `offset` in one call, as direct I/O wants it.
+fn write_once(file: &File, buf: &[u8], offset: u64) -> io::Result<()> {
+    // SAFETY: the buffer is live for the length given.
+    let written = unsafe { libc::pwrite(file.as_raw_fd(), buf.as_ptr().cast(), buf.len(), offset as libc::off_t) };
+    match usize::try_from(written) {
+        Err(_) => Err(io::Error::last_os_error()),
+        Ok(n) if n == buf.len() => Ok(()),
+        Ok(n) => Err(io::Error::other(format!("wrote {n} of {} bytes", buf.len()))),
+    }
+}
+
+/// Whether `dir`, which must exist, takes direct writes.
+pub fn direct_io(dir: &Path) -> Result<(), ProbeError> {
+    let file_system = file_system(dir).map_err(|source| data_dir(dir, "statfs", source))?;
+    if file_system == "fuse" {
+        return Err(ProbeError::Fuse { dir: dir.to_owned() });
+    }
+    // A directory that takes no file at all is a different matter from one that takes no direct I/O.
+    drop(Scratch::create(dir, ".probe", 0).map_err(|source| data_dir(dir, "creating a file in it", source))?);
+    let refused = |source| ProbeError::NoDirectIo { dir: dir.to_owned(), file_system, source };
+    let scratch = Scratch::create(dir, ".probe", libc::O_DIRECT | libc::O_DSYNC).map_err(refused)?;
+    write_once(&scratch.file, Aligned::new(BLOCK).bytes(), 0).map_err(|source| match source.raw_os_error() {
+        Some(libc::EINVAL) => refused(source),
+        _ => data_dir(dir, "writing to a file in it", source),
+    })
+}
+
+fn data_dir(dir: &Path, what: &'static str, source: io::Error) -> ProbeError {
+    ProbeError::DataDir { dir: dir.to_owned(), what, source }
+}
+
+/// Checks what concerns the process: io_uring and the limits.
+pub fn check_process() -> Result<Vec<Warning>, ProbeError> {
+    io_uring()?;
+    memlock()?;
+    let files = open_files_limit();
+    if files >= 4_096 {
+        return Ok(Vec::new());
+    }
+    Ok(vec![Warning(format!(
+        "only {files} files may be open at once, connections included: raise it with `ulimit -n 65536` or \
+         LimitNOFILE= in the systemd unit"
+    ))])
+}
+
+/// Checks what concerns the data directory, which must exist. Writes a scratch file into it: the broker does so
+/// only while it holds the directory's lock.
+pub fn check_data_dir(dir: &Path) -> Result<Vec<Warning>, ProbeError> {
+    direct_io(dir)?;
+    let mut warnings = Vec::new();
+    match file_system(dir).map_err(|source| data_dir(dir, "statfs", source))? {
+        "ext4" | "xfs" => {}
+        "tmpfs" | "ramfs" => warnings
+            .push(Warning(format!("{} lies in memory: everything is lost when the machine stops", dir.display()))),
+        other => warnings.push(Warning(format!(
+            "{} lies on {other}, where ringlog is not tested: prefer XFS or ext4",
+            dir.display()
+        ))),
+    }
+    Ok(warnings)
+}
+
+/// Overwrites blocks of `len` bytes (a multiple of 4096) of a scratch file in `dir`, which was written before, the
+/// way the WAL is written: direct and flushed, one after the other. Stops after `count` writes or when `most` has
+/// passed, whichever comes first, but makes one write at least. Returns how long each took.
+pub fn write_latencies(dir: &Path, len: usize, count: usize, most: Duration) -> Result<Vec<Duration>, ProbeError> {
+    /// Blocks that are overwritten in turn: few, so that preparing them takes no time at a start.
+    const BLOCKS: usize = 8;
+    assert!(len > 0 && len.is_multiple_of(BLOCK), "direct I/O wants whole blocks");
+    let failed = |source| data_dir(dir, "measuring its write latency", source);
+    let scratch = Scratch::create(dir, ".probe", libc::O_DIRECT | libc::O_DSYNC).map_err(failed)?;
+    let buf = Aligned::new(len);
+    let all = Aligned::new(len * BLOCKS);
+    write_once(&scratch.file, all.bytes(), 0).map_err(failed)?;
+    let started = Instant::now();
+    let mut latencies = Vec::with_capacity(count);
+    while latencies.len() < count && (latencies.is_empty() || started.elapsed() < most) {
+        let before = Instant::now();
+        let offset = (latencies.len() % BLOCKS * len) as u64;
+        write_once(&scratch.file, buf.bytes(), offset).map_err(failed)?;
+        latencies.push(before.elapsed());
+    }
+    Ok(latencies)
+}
+
+/// The middle of some durations; zero where there are none.
+pub fn median(mut durations: Vec<Duration>) -> Duration {
+    durations.sort_unstable();
+    durations.get(durations.len() / 2).copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machine_passes_and_its_latency_is_measured() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        check_process().unwrap();
+        create_data_dir(&data).unwrap();
+        check_data_dir(&data).unwrap();
+        let latencies = write_latencies(&data, BLOCK, 8, Duration::from_secs(5)).unwrap();
+        assert_eq!(latencies.len(), 8);
+        assert!(median(latencies) > Duration::ZERO);
+        assert_eq!(fs::read_dir(&data).unwrap().count(), 0, "a scratch file stayed behind");
+    }
+
+    #[test]
+    fn each_refusal_names_its_cause_and_remedy() {
+        let os = |errno| refused("io_uring_setup", io::Error::from_raw_os_error(errno)).to_string();
+        assert!(os(libc::ENOSYS).contains("Linux 5.11"));
+        assert!(os(libc::EPERM).contains("seccomp") || os(libc::EPERM).contains("sysctl"));
+        assert!(os(libc::EINVAL).contains("io_uring_setup failed"));
+        assert!(ProbeError::Memlock { limit: 65_536 }.to_string().contains("ulimit -l"));
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_used_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, b"").unwrap();
+        let error = create_data_dir(&file.join("data")).unwrap_err();
+        assert!(error.to_string().contains("cannot use the data directory"), "{error}");
+        // procfs takes no files at all.
+        let error = direct_io(Path::new("/proc/self")).unwrap_err();
+        assert!(matches!(error, ProbeError::DataDir { .. }), "{error}");
+    }
+
+    #[test]
+    fn the_median_of_nothing_is_zero() {
+        assert_eq!(median(Vec::new()), Duration::ZERO);
+        assert_eq!(median([3, 1, 2].map(Duration::from_millis).to_vec()), Duration::from_millis(2));
+    }
+}

@@ -1,0 +1,407 @@
+//! From a configuration to a running broker, and its end.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::IntoRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use glommio::{LocalExecutorBuilder, Placement};
+
+use super::clock::{Clock, Pulse};
+use super::disk::{DiskSetup, DiskThread, ToDisk, WriteBuffers};
+use super::driver::{self, Core, Loads, ShardSetup};
+use super::files::{Files, RecoveryDevice};
+use super::frames::FrameBudget;
+use super::identity::{DataDir, IdentityError, random_bytes};
+use super::mailbox::{Receiver, Sender, mailbox};
+use super::{Incoming, LOG_FLUSH, Report, listener, probe};
+use crate::config::Config;
+use crate::limits::{BLOCK, STOP_MS};
+use crate::log::disk::{Disk, DiskConfig};
+use crate::log::recovery::{RecoveredLog, RecoveryError, recover};
+use crate::logging;
+use crate::shard::{MetadataRecoveryError, Shard};
+use crate::types::ShardId;
+
+/// Registered memory of an executor's rings, in bytes. Shards do no file I/O, so they need next to none.
+const EXECUTOR_IO_MEMORY: usize = 64 * 1024;
+
+/// How long a task queue of an executor may run before the others are looked at. Shorter ones have been seen to let
+/// an executor sleep although tasks were ready.
+const PREEMPT: Duration = Duration::from_millis(10);
+
+/// Writes that measure the disk at a start, and the most time they may take.
+const LATENCY_WRITES: (usize, Duration) = (16, Duration::from_millis(30));
+
+/// Why the broker did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The environment lacks something that the broker cannot do without.
+    #[error(transparent)]
+    Probe(#[from] probe::ProbeError),
+    /// The data directory is not this broker's.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The address is taken.
+    #[error("{addr} is in use by another program: stop it, or choose another address with --listen")]
+    AddressInUse {
+        /// The address.
+        addr: SocketAddr,
+    },
+    /// The address cannot be listened on.
+    #[error("cannot listen on {addr}: {source}")]
+    Listen {
+        /// The address.
+        addr: SocketAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// What is on the disk cannot be read or makes no sense.
+    #[error(transparent)]
+    Recovery(#[from] RecoveryError),
+    /// The metadata on the disk cannot be read.
+    #[error(transparent)]
+    Metadata(#[from] MetadataRecoveryError),
+    /// The system refused a thread, a ring or a descriptor.
+    #[error("cannot {what}: {detail}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// What the system said.
+        detail: String,
+    },
+}
+
+fn system(what: &'static str, detail: impl ToString) -> RunError {
+    RunError::System { what, detail: detail.to_string() }
+}
+
+/// Runs a broker until SIGTERM or SIGINT, and then ends the process: with exit code 0 once everything that was
+/// accepted is durable and answered, at most [`STOP_MS`] later, or with 1 at once by a second signal.
+///
+/// Prints what it runs on to standard output, and `ready HOST:PORT` when clients can connect.
+///
+/// # Errors
+/// Whatever keeps the broker from starting, with its cause and remedy in one line. Later failures end the process.
+pub fn run(config: Config) -> Result<(), RunError> {
+    install_panic_hook();
+    let broker = Broker::start(config)?;
+    watch_signals(broker.threads.reporter.clone()).map_err(|error| system("watch for signals", error))?;
+    let clean = broker.serve(&mut io::stdout());
+    let code = if clean { 0 } else { 1 };
+    logging::flush(LOG_FLUSH);
+    // SAFETY: `_exit` ends the process without tearing executors down that may still have operations in the kernel.
+    unsafe { libc::_exit(code) }
+}
+
+/// Logs a panic in the same form as everything else; the process aborts behind it.
+fn install_panic_hook() {
+    let default = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        tracing::error!("panic: {info}");
+        logging::flush(LOG_FLUSH);
+        default(info);
+    }));
+}
+
+/// The writing end of the pipe that carries signals out of their handler.
+static SIGNALS: AtomicI32 = AtomicI32::new(-1);
+
+/// Does all that a signal handler may: it passes the signal on.
+extern "C" fn on_signal(_: libc::c_int) {
+    let byte = 0u8;
+    // SAFETY: `write` may be called in a signal handler; the descriptor is never closed, and the byte is live. A full
+    // pipe holds signals enough. The interrupted code's errno is put back.
+    unsafe {
+        let errno = *libc::__errno_location();
+        libc::write(SIGNALS.load(Ordering::Relaxed), (&raw const byte).cast(), 1);
+        *libc::__errno_location() = errno;
+    }
+}
+
+/// Has SIGTERM and SIGINT reported from now on, whichever thread they reach, instead of killing the process.
+fn watch_signals(reports: mpsc::Sender<Report>) -> io::Result<()> {
+    let (mut reader, writer) = io::pipe()?;
+    SIGNALS.store(writer.into_raw_fd(), Ordering::Relaxed);
+    thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        let mut byte = [0];
+        while reader.read_exact(&mut byte).is_ok() && reports.send(Report::Signal).is_ok() {}
+    })?;
+    for signal in [libc::SIGTERM, libc::SIGINT] {
+        // SAFETY: a sigaction of zeros is one without flags and with an empty mask; the handler has the type that
+        // these flags promise, and all pointers are to live objects.
+        let result = unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = on_signal as *const () as usize;
+            action.sa_flags = libc::SA_RESTART;
+            libc::sigaction(signal, &action, std::ptr::null_mut())
+        };
+        if result != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// A broker whose threads run.
+struct Broker {
+    addr: SocketAddr,
+    listener: TcpListener,
+    threads: Threads,
+    reports: mpsc::Receiver<Report>,
+    /// Keeps other brokers out of the data directory.
+    _data_dir: DataDir,
+}
+
+impl Broker {
+    /// Checks the environment, recovers what is on the disk and starts the threads.
+    fn start(mut config: Config) -> Result<Broker, RunError> {
+        let started = Instant::now();
+        let mut warnings = probe::check_process()?;
+        probe::create_data_dir(&config.data_dir)?;
+        let data_dir = DataDir::lock(&config.data_dir, config.broker.broker_id)?;
+        config.broker.cluster_id.clone_from(&data_dir.cluster_id);
+        warnings.extend(probe::check_data_dir(&config.data_dir)?);
+        for warning in warnings {
+            tracing::warn!("{}", warning.0);
+        }
+
+        let listener = listener::bind(config.listen).map_err(|source| match source.kind() {
+            io::ErrorKind::AddrInUse => RunError::AddressInUse { addr: config.listen },
+            _ => RunError::Listen { addr: config.listen, source },
+        })?;
+        let addr = listener.local_addr().map_err(|source| RunError::Listen { addr: config.listen, source })?;
+        if config.broker.advertised_port == 0 {
+            config.broker.advertised_port = addr.port();
+        }
+        let (writes, most) = LATENCY_WRITES;
+        let latency = probe::median(probe::write_latencies(&config.data_dir, BLOCK, writes, most)?);
+        print_banner(&mut io::stdout(), &config, addr, latency);
+
+        let (reporter, reports) = mpsc::channel();
+        let (threads, inboxes) = Threads::new(config.shards, reporter);
+        let logs = distribute(threads.start_disk(&config, inboxes.disk)?, config.shards);
+        let mut shards = Vec::new();
+        for (n, logs) in logs.into_iter().enumerate() {
+            let seed = random_bytes().map(u64::from_ne_bytes).map_err(|error| system("get random bytes", error))?;
+            shards.push(Shard::new(ShardId(n as u16), config.shards, config.broker.clone(), logs, seed)?);
+        }
+        threads.start_shards(&config, &listener, shards, inboxes.shards)?;
+        let startup_ms = started.elapsed().as_millis() as u64;
+        tracing::info!(cluster_id = %data_dir.cluster_id, %addr, startup_ms, "broker started");
+        Ok(Broker { addr, listener, threads, reports, _data_dir: data_dir })
+    }
+
+    /// Says when clients can connect, and returns when the broker has stopped: true if nothing was left in flight.
+    fn serve(&self, out: &mut impl Write) -> bool {
+        let mut ready = 0;
+        loop {
+            match self.reports.recv().expect("this broker holds a sender itself") {
+                Report::Ready => {
+                    ready += 1;
+                    if ready == self.threads.shards.len() {
+                        // A closed standard output is no reason not to serve.
+                        let _ = writeln!(out, "ready {}", self.addr).and_then(|()| out.flush());
+                        tracing::info!(addr = %self.addr, "ready");
+                    }
+                }
+                Report::Signal => break,
+                Report::Drained | Report::DiskDrained => unreachable!("nobody was told to stop"),
+            }
+        }
+        tracing::info!("stopping");
+        self.stop()
+    }
+
+    /// Stops accepting and waits for what is in flight: false if it took too long, or longer than a second signal.
+    fn stop(&self) -> bool {
+        self.threads.stop.store(true, Ordering::Relaxed);
+        listener::shut_down(&self.listener);
+        let deadline = Instant::now() + Duration::from_millis(STOP_MS);
+        let mut draining = self.threads.shards.len();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.reports.recv_timeout(left) {
+                Ok(Report::Drained) => {
+                    draining -= 1;
+                    if draining == 0 {
+                        self.threads.disk.send(ToDisk::Stop);
+                    }
+                }
+                Ok(Report::DiskDrained) => {
+                    tracing::info!("stopped");
+                    return true;
+                }
+                Ok(Report::Ready) => {}
+                Ok(Report::Signal) => {
+                    tracing::warn!("stopped at once by a second signal");
+                    return false;
+                }
+                Err(_) => {
+                    tracing::warn!(shards = draining, "stopped with work in flight after {STOP_MS} ms");
+                    return false;
+                }
+            }
+        }
+    }
+}
+
+/// Says what the broker runs on, for people.
+fn print_banner(out: &mut impl Write, config: &Config, addr: SocketAddr, latency: Duration) {
+    let data_dir = std::path::absolute(&config.data_dir).unwrap_or_else(|_| config.data_dir.clone());
+    let lines = format!(
+        "ringlog {}\n  listening on   {addr}, advertised as {}:{}\n  data directory {}\n  shards         {}, one a core\n  \
+         disk           a 4 KiB write is durable in {:.0} us (median)\n",
+        env!("CARGO_PKG_VERSION"),
+        config.broker.advertised_host,
+        config.broker.advertised_port,
+        data_dir.display(),
+        config.shards,
+        latency.as_secs_f64() * 1e6,
+    );
+    // A closed standard output is no reason not to serve.
+    let _ = out.write_all(lines.as_bytes()).and_then(|()| out.flush());
+}
+
+/// What all threads of a broker are given.
+struct Threads {
+    clock: Clock,
+    disk_pulse: Pulse,
+    stop: Arc<AtomicBool>,
+    reporter: mpsc::Sender<Report>,
+    shards: Vec<Sender<Incoming>>,
+    disk: Sender<ToDisk>,
+}
+
+/// The receiving ends of the threads' mailboxes.
+struct Inboxes {
+    shards: Vec<Receiver<Incoming>>,
+    disk: Receiver<ToDisk>,
+}
+
+impl Threads {
+    /// Mailboxes for `shards` shards and a disk.
+    fn new(shards: u16, reporter: mpsc::Sender<Report>) -> (Threads, Inboxes) {
+        let (shards, shard_inboxes) = (0..shards).map(|_| mailbox()).unzip();
+        let (disk, disk_inbox) = mailbox();
+        let stop = Arc::new(AtomicBool::new(false));
+        let threads = Threads { clock: Clock::start(), disk_pulse: Pulse::default(), stop, reporter, shards, disk };
+        (threads, Inboxes { shards: shard_inboxes, disk: disk_inbox })
+    }
+
+    /// Recovers what is on the disk and starts the disk's thread. Returns the logs that were found.
+    fn start_disk(&self, config: &Config, inbox: Receiver<ToDisk>) -> Result<Vec<RecoveredLog>, RunError> {
+        let files =
+            Files::open_dir(&config.data_dir).map_err(|error| system("make the data directory's folders", error))?;
+        let disk_config = DiskConfig::default();
+        let started = Instant::now();
+        let recovered = recover(&RecoveryDevice::new(files.clone()), &disk_config)?;
+        let ms = started.elapsed().as_millis() as u64;
+        tracing::info!(ms, logs = recovered.logs.len(), report = ?recovered.report, "recovered");
+        let setup = DiskSetup {
+            clock: self.clock,
+            pulse: self.disk_pulse.clone(),
+            machine: Disk::new(disk_config, recovered.disk, WriteBuffers::new(), config.shards),
+            files,
+            keep_open: (probe::open_files_limit() / 4).clamp(16, 4096) as usize,
+            mailbox: (self.disk.clone(), inbox),
+            shards: self.shards.clone(),
+            reports: self.reporter.clone(),
+        };
+        spawn("disk".to_owned(), |started| match DiskThread::new(setup) {
+            Err(error) => started(Err(error.to_string())),
+            Ok(thread) => {
+                started(Ok(()));
+                if let Err(error) = thread.run() {
+                    super::fatal(&format!("the disk's ring failed: {error}"));
+                }
+            }
+        })?;
+        Ok(recovered.logs)
+    }
+
+    /// Starts an executor for each of `cores`, the shards' logic in the order of their numbers.
+    fn start_shards<C: Core + Send>(
+        &self,
+        config: &Config,
+        listener: &TcpListener,
+        cores: Vec<C>,
+        inboxes: Vec<Receiver<Incoming>>,
+    ) -> Result<(), RunError> {
+        let budget = FrameBudget::new(config.frame_bytes);
+        let max_connections = (probe::open_files_limit() / 2 / cores.len() as u64).max(16) as usize;
+        let loads: Loads = cores.iter().map(|_| AtomicUsize::new(0)).collect();
+        let cpus = allowed_cpus().map_err(|error| system("read which cores this process may use", error))?;
+        for (n, (core, inbox)) in cores.into_iter().zip(inboxes).enumerate() {
+            let setup = ShardSetup {
+                id: ShardId(n as u16),
+                core,
+                clock: self.clock,
+                listener: listener.try_clone().map_err(|error| system("share the listening socket", error))?,
+                loads: Arc::clone(&loads),
+                max_connections,
+                inbox,
+                shards: self.shards.clone(),
+                disk: self.disk.clone(),
+                disk_pulse: self.disk_pulse.clone(),
+                budget: Arc::clone(&budget),
+                max_request_bytes: config.max_request_bytes,
+                stop: Arc::clone(&self.stop),
+                reports: self.reporter.clone(),
+            };
+            let executor = LocalExecutorBuilder::new(Placement::Fixed(cpus[n % cpus.len()]))
+                .io_memory(EXECUTOR_IO_MEMORY)
+                .preempt_timer(PREEMPT);
+            spawn(format!("shard-{n}"), |started| match executor.make() {
+                Err(error) => started(Err(error.to_string())),
+                Ok(executor) => {
+                    started(Ok(()));
+                    executor.run(driver::run(setup));
+                }
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Starts a thread and waits until it says that it has what it needs, or why not.
+fn spawn(name: String, body: impl FnOnce(&dyn Fn(Result<(), String>)) + Send + 'static) -> Result<(), RunError> {
+    let (sender, outcome) = mpsc::channel();
+    thread::Builder::new()
+        .name(name)
+        // The sender's other end waits below, so that sending cannot fail.
+        .spawn(move || body(&|result| drop(sender.send(result))))
+        .map_err(|error| system("start a thread", error))?;
+    let outcome = outcome.recv().map_err(|error| system("start a thread", error))?;
+    outcome.map_err(|detail| system("set up a thread's io_uring", detail))
+}
+
+/// Each shard's share of the recovered logs.
+fn distribute(recovered: Vec<RecoveredLog>, shards: u16) -> Vec<Vec<RecoveredLog>> {
+    let mut shares: Vec<Vec<RecoveredLog>> = (0..shards).map(|_| Vec::new()).collect();
+    for log in recovered {
+        shares[usize::from(log.log.shard(shards).0)].push(log);
+    }
+    shares
+}
+
+/// The cores that this process may run on; at least one.
+fn allowed_cpus() -> io::Result<Vec<usize>> {
+    // SAFETY: a CPU set is plain data, and the pointer is to a live one of the size given.
+    let set = unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        if libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &mut set) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        set
+    };
+    // SAFETY: every number below CPU_SETSIZE is inside the set.
+    Ok((0..libc::CPU_SETSIZE as usize).filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &set) }).collect())
+}
+
+#[cfg(test)]
+mod tests;

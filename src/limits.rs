@@ -1,0 +1,155 @@
+//! Every bound of the broker, in one place, with the relations between them asserted.
+
+/// Bytes of a direct-I/O block: every position and length on the device is a multiple of it.
+pub const BLOCK: usize = 4096;
+
+/// Longest time between two ticks of a shard with work under way, in milliseconds.
+pub const TICK_MS: u64 = 10;
+
+/// Longest time between two ticks of an idle shard, in milliseconds.
+pub const IDLE_TICK_MS: u64 = 100;
+
+/// An answer may come this much after its deadline, in milliseconds (invariant L1).
+pub const DEADLINE_SLACK_MS: u64 = 50;
+
+/// Largest request frame, in bytes (Kafka's `socket.request.max.bytes`).
+pub const MAX_REQUEST_BYTES: usize = 100 * 1024 * 1024;
+
+/// Most elements of arrays, and tagged fields, in one request. Decoded, an element takes up to some 150 bytes, and a
+/// tagged field that is alone in its structure some 450.
+pub const MAX_REQUEST_ELEMENTS: usize = 250_000;
+
+/// Largest batch that `max.message.bytes` can allow: with its frame it must fit a WAL segment.
+pub const MAX_BATCH_BYTES: usize = 32 * 1024 * 1024;
+
+/// Bytes of a WAL segment.
+pub const WAL_SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+
+/// The usual most of one WAL write; a single larger frame gets a larger write of its own.
+pub const WAL_WRITE_BYTES: usize = 1024 * 1024;
+
+/// Most WAL writes in flight at once.
+pub const WAL_WRITES_IN_FLIGHT: usize = 4;
+
+/// Bytes accepted by a WAL and not durable yet, above which appends wait.
+pub const WAL_PENDING_BYTES: u64 = 256 * 1024 * 1024;
+
+/// Age of the oldest append that is not durable yet, above which shards refuse produces, in milliseconds.
+pub const WAL_STALLED_MS: u64 = 1_000;
+
+/// Log lines that may wait for standard error; further ones are dropped and counted.
+pub const LOG_QUEUE: usize = 4_096;
+
+/// Most shards of a broker.
+pub const MAX_SHARDS: u16 = 256;
+
+/// The usual most of one write to a segment file.
+pub const SEGMENT_CHUNK_BYTES: usize = 1024 * 1024;
+
+/// Operations that write segment files which may be in flight at once on a disk: few, so that the WAL's latency does
+/// not suffer.
+pub const SEGMENT_WRITES_IN_FLIGHT: usize = 4;
+
+/// Reads of segment files that may be in flight at once on a disk; further ones wait.
+pub const SEGMENT_READS_IN_FLIGHT: usize = 32;
+
+/// Removals of segments or logs that may be in flight at once on a disk.
+pub const SEGMENT_REMOVALS_IN_FLIGHT: usize = 4;
+
+/// Segment files whose last block is kept in memory while nothing is written to them.
+pub const SEGMENT_FILES_KNOWN: usize = 4_096;
+
+/// Messages that may wait in one direction between two shards, or between a shard and a disk.
+pub const MESH_QUEUE: usize = 8_192;
+
+/// Requests of one connection that may be under way at once; further ones wait in the socket.
+pub const MAX_IN_FLIGHT_PER_CONN: usize = 64;
+
+/// Bytes of responses that may wait for a client to read them, above which no further requests of it are read.
+pub const CONN_UNSENT_BYTES: usize = 8 * 1024 * 1024;
+
+/// A connection whose frame stops half-way, or whose client takes no responses, is closed after this many milliseconds.
+pub const CONN_STALLED_MS: u64 = 60_000;
+
+/// A connection that is not used is closed after this many milliseconds (Kafka's `connections.max.idle.ms`).
+pub const CONN_IDLE_MS: u64 = 600_000;
+
+/// A connection whose frame finds no room in the frame budget is closed after this many milliseconds.
+pub const CONN_STARVED_MS: u64 = 30_000;
+
+/// Silence of a disk's thread, in milliseconds, after which its shards take it to be stuck in the kernel.
+pub const DISK_SILENT_MS: u64 = 500;
+
+/// Longest time that a stopping broker waits for what is in flight, in milliseconds.
+pub const STOP_MS: u64 = 10_000;
+
+/// Bytes of log between two entries of a segment's sparse index.
+pub const INDEX_INTERVAL_BYTES: u64 = 64 * 1024;
+
+/// Entries that gather in memory before they are appended to a segment's index file.
+pub const INDEX_WRITE_ENTRIES: usize = 64;
+
+/// Most bytes of records in one write to a segment.
+pub const FLUSH_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Bytes that a read of a segment asks for, where a single batch is not larger.
+pub const READ_CHUNK_BYTES: usize = 1024 * 1024;
+
+/// Bytes of a segment of the metadata's WAL.
+pub const METADATA_WAL_SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Largest metadata command, in bytes.
+pub const MAX_METADATA_COMMAND_BYTES: usize = 4 * 1024 * 1024;
+
+/// Largest snapshot of the metadata, in bytes: it is one frame of the metadata's WAL.
+pub const MAX_METADATA_SNAPSHOT_BYTES: usize = 14 * 1024 * 1024;
+
+/// Bytes of a snapshot that topics may take, so that there is always room for the brokers. Every broker of a cluster
+/// must agree on it, as it decides whether a topic is created.
+pub const MAX_TOPIC_METADATA_BYTES: usize = 12 * 1024 * 1024;
+
+/// Most partitions that one CreateTopics request may create.
+pub const MAX_PARTITIONS_PER_REQUEST: usize = 10_000;
+
+/// Most resources that one DescribeConfigs request may ask about.
+pub const MAX_DESCRIBED_RESOURCES: usize = 2_000;
+
+/// Most partitions in a cluster.
+pub const MAX_PARTITIONS: usize = 100_000;
+
+/// Flushes of partitions to segments that one shard has under way at once.
+pub const FLUSHES_IN_FLIGHT: usize = 4;
+
+/// Time between two tries to move records to a segment on a disk without room, in milliseconds.
+pub const FLUSH_RETRY_MS: u64 = 1_000;
+
+/// Fetch sessions that one connection may hold.
+pub const FETCH_SESSIONS_PER_CONN: usize = 4;
+
+/// Most bytes of records in one Fetch response, whatever the client allows (Kafka's `fetch.max.bytes`).
+pub const MAX_FETCH_BYTES: usize = 55 * 1024 * 1024;
+
+/// Time for requests that bring none of their own (Kafka's `request.timeout.ms`), in milliseconds.
+pub const REQUEST_TIMEOUT_MS: i64 = 30_000;
+
+/// Time that a fetch whose records lie on the disk waits for them, where its own wait is shorter, in milliseconds.
+pub const DISK_READ_MS: i64 = 1_000;
+
+/// Time that a Metadata request waits for the topics that it creates, in milliseconds.
+pub const AUTO_CREATE_MS: i64 = 1_000;
+
+/// Producer ids that are taken from the metadata at once.
+pub const PRODUCER_ID_BLOCK: u32 = 1_000;
+
+/// Time after which a silent idempotent producer is forgotten (Kafka's `producer.id.expiration.ms`), in milliseconds.
+pub const PRODUCER_ID_EXPIRATION_MS: u64 = 86_400_000;
+
+const _: () = assert!(DISK_SILENT_MS > 2 * IDLE_TICK_MS && DISK_SILENT_MS < WAL_STALLED_MS);
+const _: () = assert!(TICK_MS * 2 <= DEADLINE_SLACK_MS);
+const _: () = assert!(MAX_BATCH_BYTES + 2 * BLOCK <= WAL_SEGMENT_BYTES as usize);
+const _: () = assert!(WAL_WRITE_BYTES.is_multiple_of(BLOCK));
+const _: () = assert!(MAX_BATCH_BYTES < MAX_REQUEST_BYTES);
+const _: () = assert!(MAX_METADATA_COMMAND_BYTES <= MAX_METADATA_SNAPSHOT_BYTES);
+const _: () = assert!(MAX_METADATA_SNAPSHOT_BYTES + 16 * BLOCK <= METADATA_WAL_SEGMENT_BYTES as usize);
+const _: () = assert!(MAX_TOPIC_METADATA_BYTES < MAX_METADATA_SNAPSHOT_BYTES);
+const _: () = assert!(MAX_PARTITIONS_PER_REQUEST <= MAX_PARTITIONS);

@@ -1,0 +1,258 @@
+//! What keeps the segments of a WAL: which logs need which of them, and why.
+
+use std::collections::VecDeque;
+
+use smallvec::SmallVec;
+
+use super::FrameKind;
+use crate::types::{LogId, Map};
+
+/// What a durable frame means for the space of the WAL. Neighbouring entries of a log make one note.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Note {
+    pub(super) log: LogId,
+    pub(super) kind: FrameKind,
+    /// The lowest index of the entries; for the other kinds the frame's index.
+    pub(super) first: u64,
+    /// The highest index of the entries; for the other kinds the frame's index.
+    pub(super) last: u64,
+}
+
+/// The segments of a WAL that hold something of one log that is still needed, by generation.
+#[derive(Debug, Default)]
+struct LogPins {
+    /// The index and the segment of the newest checkpoint.
+    checkpoint: Option<(u64, u64)>,
+    /// The segment of the newest hard state after the checkpoint.
+    hard_state: Option<u64>,
+    /// The segments of the entries after the checkpoint with the highest index in each; both rise.
+    entries: SmallVec<[(u64, u64); 2]>,
+}
+
+/// The pins of one WAL. A segment without any is needed no longer.
+///
+/// A `Deleted` frame pins nothing: segments are given back oldest first, so that when it is the turn of the
+/// frame's own segment no older one holds the log any more.
+#[derive(Debug, Default)]
+pub(super) struct Pins {
+    logs: Map<LogId, LogPins>,
+    segments: Counts,
+}
+
+/// How many pins lie in each segment, oldest first.
+#[derive(Debug, Default)]
+struct Counts(VecDeque<(u64, u32)>);
+
+impl Counts {
+    fn of(&mut self, generation: u64) -> &mut u32 {
+        let at = match self.0.back() {
+            Some((newest, _)) if *newest == generation => self.0.len() - 1,
+            _ => self
+                .0
+                .binary_search_by_key(&generation, |(generation, _)| *generation)
+                .unwrap_or_else(|_| panic!("segment {generation} is pinned but not in the WAL")),
+        };
+        &mut self.0[at].1
+    }
+
+    fn pin(&mut self, generation: u64) {
+        *self.of(generation) += 1;
+    }
+
+    fn unpin(&mut self, generation: u64) {
+        *self.of(generation) -= 1;
+    }
+}
+
+impl Pins {
+    /// Adds the segment after the newest.
+    pub(super) fn open(&mut self, generation: u64) {
+        if let Some((newest, _)) = self.segments.0.back() {
+            assert!(*newest < generation, "generations of segments must rise");
+        }
+        self.segments.0.push_back((generation, 0));
+    }
+
+    /// Forgets the oldest segment, which nothing pins.
+    pub(super) fn close_oldest(&mut self) {
+        let oldest = self.segments.0.pop_front();
+        assert!(matches!(oldest, Some((_, 0))), "only a segment without pins is given back");
+    }
+
+    /// Whether the oldest segment is there and holds nothing that is needed.
+    pub(super) fn oldest_is_free(&self) -> bool {
+        matches!(self.segments.0.front(), Some((_, 0)))
+    }
+
+    /// The logs that need the oldest segment, in order.
+    pub(super) fn of_oldest(&self) -> Vec<LogId> {
+        let Some(&(oldest, _)) = self.segments.0.front() else {
+            return Vec::new();
+        };
+        let mut logs: Vec<LogId> =
+            self.logs.iter().filter(|(_, pins)| pins.hold(oldest)).map(|(log, _)| *log).collect();
+        logs.sort_unstable();
+        logs
+    }
+
+    /// Takes note of a frame of segment `generation`; frames come in the order of the WAL, once they are durable.
+    pub(super) fn apply(&mut self, generation: u64, note: &Note) {
+        let segments = &mut self.segments;
+        match note.kind {
+            FrameKind::Entry => {
+                let pins = self.logs.entry(note.log).or_default();
+                pins.add_entries(generation, note.first, note.last, segments);
+            }
+            FrameKind::HardState => {
+                let pins = self.logs.entry(note.log).or_default();
+                segments.pin(generation);
+                if let Some(older) = pins.hard_state.replace(generation) {
+                    segments.unpin(older);
+                }
+            }
+            FrameKind::Checkpoint => {
+                let pins = self.logs.entry(note.log).or_default();
+                pins.clear(note.last, segments);
+                pins.checkpoint = Some((note.last, generation));
+                segments.pin(generation);
+            }
+            FrameKind::Deleted => {
+                if let Some(mut pins) = self.logs.remove(&note.log) {
+                    pins.clear(u64::MAX, segments);
+                }
+            }
+        }
+    }
+}
+
+impl LogPins {
+    fn hold(&self, generation: u64) -> bool {
+        self.checkpoint.is_some_and(|(_, at)| at == generation)
+            || self.hard_state == Some(generation)
+            || self.entries.iter().any(|(at, _)| *at == generation)
+    }
+
+    /// Lets go of all but the entries after `through`.
+    fn clear(&mut self, through: u64, segments: &mut Counts) {
+        if let Some((_, at)) = self.checkpoint.take() {
+            segments.unpin(at);
+        }
+        if let Some(at) = self.hard_state.take() {
+            segments.unpin(at);
+        }
+        self.entries.retain(|(at, highest)| {
+            let needed = *highest > through;
+            if !needed {
+                segments.unpin(*at);
+            }
+            needed
+        });
+    }
+
+    fn add_entries(&mut self, generation: u64, first: u64, last: u64, segments: &mut Counts) {
+        let reached = self.checkpoint.map_or(0, |(index, _)| index);
+        if last <= reached {
+            return;
+        }
+        // An entry that is written again takes the place of the earlier one and of all that followed it.
+        while let Some(&(at, highest)) = self.entries.last() {
+            if highest < first {
+                break;
+            }
+            let before = match self.entries.len() {
+                1 => reached,
+                len => self.entries[len - 2].1.max(reached),
+            };
+            if before + 1 < first {
+                let newest = self.entries.len() - 1;
+                self.entries[newest].1 = first - 1;
+                break;
+            }
+            segments.unpin(at);
+            self.entries.pop();
+        }
+        match self.entries.last_mut() {
+            Some((at, highest)) if *at == generation => *highest = last,
+            _ => {
+                segments.pin(generation);
+                self.entries.push((generation, last));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn note(log: u64, kind: FrameKind, first: u64, last: u64) -> Note {
+        Note { log: LogId(log), kind, first, last }
+    }
+
+    fn pins(generations: u64) -> Pins {
+        let mut pins = Pins::default();
+        (1..=generations).for_each(|generation| pins.open(generation));
+        pins
+    }
+
+    #[test]
+    fn a_checkpoint_frees_the_entries_it_reaches_and_no_more() {
+        let mut pins = pins(4);
+        pins.apply(1, &note(1, FrameKind::Entry, 1, 10));
+        pins.apply(2, &note(1, FrameKind::Entry, 11, 20));
+        pins.apply(3, &note(1, FrameKind::Checkpoint, 19, 19));
+        assert!(pins.oldest_is_free());
+        pins.close_oldest();
+        assert_eq!(pins.of_oldest(), [LogId(1)]);
+        pins.apply(4, &note(1, FrameKind::Checkpoint, 20, 20));
+        pins.close_oldest();
+        pins.close_oldest();
+        assert_eq!(pins.of_oldest(), [LogId(1)], "the checkpoint itself is kept");
+    }
+
+    #[test]
+    fn a_hard_state_frees_the_one_before_and_a_checkpoint_both() {
+        let mut pins = pins(3);
+        pins.apply(1, &note(1, FrameKind::HardState, 0, 0));
+        pins.apply(2, &note(1, FrameKind::HardState, 0, 0));
+        assert!(pins.oldest_is_free());
+        pins.close_oldest();
+        assert!(!pins.oldest_is_free());
+        pins.apply(3, &note(1, FrameKind::Checkpoint, 5, 5));
+        assert!(pins.oldest_is_free());
+    }
+
+    #[test]
+    fn entries_written_again_free_those_that_they_replace() {
+        let mut pins = pins(3);
+        pins.apply(1, &note(1, FrameKind::Entry, 1, 10));
+        pins.apply(2, &note(1, FrameKind::Entry, 11, 12));
+        pins.apply(3, &note(1, FrameKind::Entry, 6, 6));
+        assert_eq!(*pins.segments.of(2), 0);
+        pins.apply(3, &note(1, FrameKind::Checkpoint, 5, 5));
+        assert!(pins.oldest_is_free(), "indexes 6 to 10 of segment 1 are gone");
+    }
+
+    #[test]
+    fn deletion_frees_everything() {
+        let mut pins = pins(2);
+        pins.apply(1, &note(1, FrameKind::Entry, 1, 10));
+        pins.apply(1, &note(1, FrameKind::HardState, 0, 0));
+        pins.apply(1, &note(2, FrameKind::Checkpoint, 3, 3));
+        pins.apply(2, &note(1, FrameKind::Deleted, 0, 0));
+        assert_eq!(pins.of_oldest(), [LogId(2)]);
+        pins.apply(2, &note(2, FrameKind::Deleted, 0, 0));
+        pins.close_oldest();
+        assert!(pins.oldest_is_free());
+    }
+
+    #[test]
+    fn entries_that_a_checkpoint_has_passed_pin_nothing() {
+        let mut pins = pins(2);
+        pins.apply(1, &note(1, FrameKind::Checkpoint, 10, 10));
+        pins.apply(2, &note(1, FrameKind::Entry, 4, 9));
+        assert_eq!(*pins.segments.of(2), 0);
+        pins.apply(2, &note(1, FrameKind::Entry, 11, 11));
+        assert_eq!(*pins.segments.of(2), 1);
+    }
+}

@@ -1,0 +1,330 @@
+//! Reading one WAL at a start: finds where it ends, and tells a torn tail from damage.
+//!
+//! The rule: writes are walked in the order of their sequence. Where the next one, `h`, cannot be read, every
+//! header that lies behind that place is looked at. If one says that `h` was durable when it was encoded, then
+//! acknowledged data is damaged, and the start fails. If none does, nobody was ever told that `h` or anything
+//! after it is durable: the log ends there.
+
+use bytes::Bytes;
+
+use super::disk::WalConfig;
+use super::pins::{Note, Pins};
+use super::recovery::{Found, RecoveryError, WalSeed};
+use super::wal::Segment;
+use super::wal_format::{Frames, HEADER_BYTES, NotAHeader, WriteHeader};
+use super::{Device, FileId, WalId};
+use crate::limits::BLOCK;
+
+/// Bytes of one read of the device, where a write is not larger.
+const WINDOW_BYTES: u64 = 2 * 1024 * 1024;
+
+/// One file of the WAL.
+struct Slot {
+    slot: u32,
+    /// Bytes of the file.
+    len: u64,
+    /// Its first write, where that can be read.
+    head: Option<WriteHeader>,
+}
+
+/// Sequential reading of one file through a window.
+struct Reader<'a> {
+    device: &'a dyn Device,
+    file: FileId,
+    /// Whole blocks of the file.
+    len: u64,
+    start: u64,
+    window: Bytes,
+}
+
+impl<'a> Reader<'a> {
+    fn new(device: &'a dyn Device, wal: WalId, slot: &Slot) -> Reader<'a> {
+        Reader {
+            device,
+            file: FileId::Wal { wal, slot: slot.slot },
+            len: slot.len - slot.len % BLOCK as u64,
+            start: 0,
+            window: Bytes::new(),
+        }
+    }
+
+    /// `len` bytes at `offset`; `None` where the file ends before.
+    fn get(&mut self, offset: u64, len: u64) -> Result<Option<Bytes>, RecoveryError> {
+        if offset.checked_add(len).is_none_or(|end| end > self.len) {
+            return Ok(None);
+        }
+        let covered = self.start + self.window.len() as u64;
+        if offset < self.start || offset + len > covered {
+            let read = len.max(WINDOW_BYTES).min(self.len - offset);
+            self.window = self.read(offset, read)?;
+            self.start = offset;
+        }
+        let from = (offset - self.start) as usize;
+        Ok(Some(self.window.slice(from..from + len as usize)))
+    }
+
+    fn read(&mut self, offset: u64, len: u64) -> Result<Bytes, RecoveryError> {
+        // A window of which nobody kept a slice is used again: the first touch of fresh memory costs more than
+        // reading into it.
+        let window = std::mem::take(&mut self.window);
+        let mut bytes = window.try_into_mut().unwrap_or_default();
+        bytes.resize(len as usize, 0);
+        (self.device)
+            .read_exact_at(self.file, offset, &mut bytes)
+            .map_err(|source| RecoveryError::Io { file: self.file.to_string(), source })?;
+        Ok(bytes.freeze())
+    }
+
+    /// The header at `offset`, if there is a whole one.
+    fn header(&mut self, offset: u64) -> Result<Option<WriteHeader>, RecoveryError> {
+        let block = self.get(offset, BLOCK as u64)?;
+        Ok(block.and_then(|block| WriteHeader::decode(&block).ok()))
+    }
+
+    /// The frames of the write at `offset`, if its payload is whole.
+    fn payload(&mut self, offset: u64, header: &WriteHeader) -> Result<Option<Bytes>, RecoveryError> {
+        let Some(write) = self.get(offset, header.write_len())? else {
+            return Ok(None);
+        };
+        let payload = write.slice(HEADER_BYTES..HEADER_BYTES + header.payload_len as usize);
+        Ok((crc32fast::hash(&payload) == header.payload_crc).then_some(payload))
+    }
+}
+
+/// Where the walk stands.
+struct Walk {
+    /// The segment, by its place among the slots.
+    at: usize,
+    offset: u64,
+    /// The write that is expected next.
+    sequence: u64,
+    /// The first write that a later segment holds: from there on this segment's own do not count. A start that cut
+    /// the log off has opened that segment; a write that the process before it had in flight may have arrived since.
+    end: u64,
+}
+
+/// Reads the WAL `wal` whole. The frames go to `found` in their order.
+pub(super) fn scan(
+    device: &dyn Device,
+    wal: WalId,
+    config: &WalConfig,
+    files: &[(FileId, u64)],
+    found: &mut Found,
+) -> Result<WalSeed, RecoveryError> {
+    let slots = read_heads(device, wal, files)?;
+    let mut seed = WalSeed::default();
+    let mut walk = Walk { at: 0, offset: 0, sequence: 1, end: u64::MAX };
+    let mut visited = vec![false; slots.len()];
+    if let Some(first) = find_oldest(device, wal, &slots)? {
+        walk.at = first;
+        walk.sequence = slots[first].head.map_or(1, |head| head.sequence);
+        loop {
+            visited[walk.at] = true;
+            let later = slots[walk.at + 1..].iter().filter_map(|slot| slot.head);
+            walk.end = later.map(|head| head.sequence).min().unwrap_or(u64::MAX);
+            walk_segment(device, wal, &slots[walk.at], &mut walk, &mut seed, found)?;
+            match next_segment(&slots, &walk) {
+                Some(next) => walk.at = next,
+                None => break,
+            }
+            walk.offset = 0;
+        }
+    }
+    look_behind(device, wal, &slots, &visited, &walk, &mut seed, found)?;
+    seed.last_sequence = walk.sequence - 1;
+    for slot in &slots {
+        let live = (seed.segments.iter()).any(|segment| segment.slot == slot.slot);
+        let surplus = seed.segments.len() + seed.free.len() >= config.max_segments as usize;
+        match live {
+            true => {}
+            false if slot.len == config.segment_bytes && !surplus => seed.free.push(slot.slot),
+            false => seed.unwanted.push(slot.slot),
+        }
+    }
+    Ok(seed)
+}
+
+/// The slots, by the generation of their contents; those without come first.
+fn read_heads(device: &dyn Device, wal: WalId, files: &[(FileId, u64)]) -> Result<Vec<Slot>, RecoveryError> {
+    let mut slots = Vec::new();
+    for (file, len) in files {
+        let FileId::Wal { wal: of, slot } = *file else {
+            continue;
+        };
+        if of != wal {
+            continue;
+        }
+        let mut slot = Slot { slot, len: *len, head: None };
+        let block = match slot.len >= BLOCK as u64 {
+            true => Reader::new(device, wal, &slot).read(0, BLOCK as u64)?,
+            false => Bytes::new(),
+        };
+        slot.head = match WriteHeader::decode(&block) {
+            Ok(header) => (header.wal == wal).then_some(header),
+            Err(NotAHeader::Unreadable) => None,
+            Err(NotAHeader::Version(version)) => {
+                return Err(RecoveryError::Version { file: file.to_string(), version });
+            }
+        };
+        slots.push(slot);
+    }
+    slots.sort_by_key(|slot| (slot.head.map(|head| head.generation), slot.slot));
+    for pair in slots.windows(2) {
+        if let [Some(first), Some(second)] = [pair[0].head, pair[1].head]
+            && first.generation == second.generation
+        {
+            let name = |slot: &Slot| {
+                let slot = slot.slot;
+                FileId::Wal { wal, slot }.to_string()
+            };
+            return Err(RecoveryError::Copy { first: name(&pair[0]), second: name(&pair[1]) });
+        }
+    }
+    Ok(slots)
+}
+
+/// The place of the oldest segment that is needed; `None` where there is no segment at all. Older segments may
+/// be overwritten in part already, so nothing is read of them.
+fn find_oldest(device: &dyn Device, wal: WalId, slots: &[Slot]) -> Result<Option<usize>, RecoveryError> {
+    let Some(newest) = slots.last() else {
+        return Ok(None);
+    };
+    let Some(head) = newest.head else {
+        return Ok(None);
+    };
+    // A slot is overwritten only after a durable write has named a later oldest segment: that write is in the
+    // newest segment, or before that segment's first write, which then names it too.
+    let heads = slots.iter().filter_map(|slot| slot.head);
+    let mut oldest = heads.map(|head| head.oldest).max().unwrap_or(1);
+    let mut reader = Reader::new(device, wal, newest);
+    let (mut offset, mut sequence) = (0, head.sequence);
+    while let Some(header) = reader.header(offset)?
+        && (header.generation, header.sequence) == (head.generation, sequence)
+    {
+        oldest = oldest.max(header.oldest);
+        offset += header.write_len();
+        sequence += 1;
+    }
+    let place = (slots.iter()).position(|slot| slot.head.is_some_and(|head| head.generation == oldest));
+    let missing = || RecoveryError::Missing { wal, generation: oldest, file: reader.file.to_string() };
+    place.map(Some).ok_or_else(missing)
+}
+
+/// Takes all writes of a segment up to the first that is not the one expected.
+fn walk_segment(
+    device: &dyn Device,
+    wal: WalId,
+    slot: &Slot,
+    walk: &mut Walk,
+    seed: &mut WalSeed,
+    found: &mut Found,
+) -> Result<(), RecoveryError> {
+    let Some(head) = slot.head else {
+        return Ok(());
+    };
+    let generation = head.generation;
+    found.report.segments += 1;
+    seed.last_generation = generation;
+    let mut reader = Reader::new(device, wal, slot);
+    while walk.sequence < walk.end
+        && let Some(header) = reader.header(walk.offset)?
+        && (header.wal, header.generation, header.sequence) == (wal, generation, walk.sequence)
+        && let Some(payload) = reader.payload(walk.offset, &header)?
+    {
+        let malformed = || RecoveryError::Malformed { file: reader.file.to_string(), offset: walk.offset };
+        if walk.offset == 0 {
+            seed.pins.open(generation);
+            seed.segments.push(Segment { generation, slot: slot.slot, len: slot.len, in_flight: 0 });
+        }
+        let mut frames = 0;
+        for frame in Frames::new(payload) {
+            let (frame, payload) = frame.map_err(|_| malformed())?;
+            apply(&mut seed.pins, generation, &frame);
+            found.frame(&frame, payload);
+            frames += 1;
+        }
+        if frames != header.frames {
+            return Err(malformed());
+        }
+        seed.confirmed = header.confirmed;
+        seed.oldest = header.oldest;
+        if frames > 0 {
+            seed.last_framed = header.sequence;
+        }
+        found.report.writes += 1;
+        found.report.frames += u64::from(frames);
+        found.report.bytes += u64::from(header.payload_len);
+        walk.offset += header.write_len();
+        walk.sequence += 1;
+    }
+    Ok(())
+}
+
+fn apply(pins: &mut Pins, generation: u64, frame: &super::wal_format::FrameHeader) {
+    let note = Note { log: frame.log, kind: frame.kind, first: frame.index, last: frame.index };
+    pins.apply(generation, &note);
+}
+
+/// The segment that goes on with the write that is expected. A start that cut the log off opens a new segment
+/// with the same sequence as what it dropped: the newest is the one that counts.
+fn next_segment(slots: &[Slot], walk: &Walk) -> Option<usize> {
+    (walk.at + 1..slots.len()).rev().find(|at| slots[*at].head.is_some_and(|head| head.sequence == walk.sequence))
+}
+
+/// Looks at every header behind the place where the log seems to end.
+fn look_behind(
+    device: &dyn Device,
+    wal: WalId,
+    slots: &[Slot],
+    visited: &[bool],
+    walk: &Walk,
+    seed: &mut WalSeed,
+    found: &mut Found,
+) -> Result<(), RecoveryError> {
+    let ended_in = seed.last_generation;
+    for (at, slot) in slots.iter().enumerate() {
+        let last = visited[at] && at == walk.at;
+        if visited[at] && !last {
+            continue;
+        }
+        let mut reader = Reader::new(device, wal, slot);
+        let mut offset = if last { walk.offset } else { 0 };
+        while let Some(block) = reader.get(offset, BLOCK as u64)? {
+            if let Ok(header) = WriteHeader::decode(&block)
+                && header.wal == wal
+                && (header.generation > ended_in || last && header.generation == ended_in)
+            {
+                if header.confirmed >= walk.sequence {
+                    return Err(damaged(wal, slots, walk, &header, reader.file, offset));
+                }
+                seed.last_generation = seed.last_generation.max(header.generation);
+                found.report.torn_bytes += header.write_len();
+            }
+            offset += BLOCK as u64;
+        }
+    }
+    Ok(())
+}
+
+fn damaged(
+    wal: WalId,
+    slots: &[Slot],
+    walk: &Walk,
+    later: &WriteHeader,
+    later_file: FileId,
+    later_offset: u64,
+) -> RecoveryError {
+    // Where no segment has a readable beginning, it is the one with the later write that lost its own.
+    let file = match &slots[walk.at] {
+        Slot { slot, head: Some(_), .. } => FileId::Wal { wal, slot: *slot },
+        _ => later_file,
+    };
+    RecoveryError::Damaged {
+        file: file.to_string(),
+        offset: walk.offset,
+        sequence: walk.sequence,
+        later: later.sequence,
+        later_file: later_file.to_string(),
+        later_offset,
+    }
+}

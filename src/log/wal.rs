@@ -1,0 +1,603 @@
+//! One write-ahead log: gathers frames, writes them in order, and keeps the ring of its segments.
+//!
+//! Order of its positions: `recorded.confirmed <= durable < next_sequence`. All writes up to `durable` are on
+//! the device; `recorded` is what the newest of them says about those before it, and is all that a recovery knows.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::disk::WalConfig;
+use super::gather::{Acks, Gather, note_ack};
+use super::ops::{Context, Purpose};
+use super::pins::{Note, Pins};
+use super::recovery::WalSeed;
+use super::wal_format::{FRAME_BYTES, HEADER_BYTES, WriteHeader, align_up};
+use super::{Buffers, DeviceDone, DeviceOp, DiskError, DiskReply, FileId, Frame, WalId};
+use crate::limits::{BLOCK, WAL_PENDING_BYTES, WAL_WRITE_BYTES, WAL_WRITES_IN_FLIGHT};
+use crate::types::{LogId, Mono, Now, ShardId};
+
+/// With writes in flight, a further one is started only for this many bytes: smaller ones wait and share one.
+const WORTH_A_WRITE_BYTES: usize = 256 * 1024;
+/// After this long without a further write, an empty one says that the last was durable.
+const CONFIRM_AFTER_MS: u64 = 50;
+/// The logs that hold up the oldest segment are reminded this often.
+const RELEASE_AGAIN_MS: u64 = 200;
+/// Time between attempts to create a segment that failed.
+const CREATE_AGAIN_MS: u64 = 1_000;
+/// Ages below this are the usual course of a write, and reported as none.
+const NOTABLE_AGE_MS: u64 = 20;
+
+/// The very first segment is small, so that a new broker need not wait for a large file of zeros.
+const FIRST_SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
+
+/// The last block of a segment is left to an empty write, so that a full ring can still record on the device
+/// that its oldest segment is free: no slot is overwritten before that.
+const CLOSING_BYTES: u64 = BLOCK as u64;
+
+/// A segment that is in use, or was and may not be overwritten yet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Segment {
+    pub(super) generation: u64,
+    pub(super) slot: u32,
+    pub(super) len: u64,
+    /// Writes to it that are not known to be durable.
+    pub(super) in_flight: u32,
+}
+
+/// A slot that may be overwritten.
+#[derive(Clone, Copy)]
+struct Free {
+    slot: u32,
+    len: u64,
+}
+
+struct InFlight {
+    generation: u64,
+    confirmed: u64,
+    oldest: u64,
+    done: bool,
+    empty: bool,
+    bytes: u64,
+    since: Mono,
+    notes: Vec<Note>,
+    acks: Acks,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+struct Health {
+    oldest_ms: u64,
+    pending_bytes: u64,
+    full: bool,
+}
+
+/// The state machine of one WAL.
+pub(super) struct Wal<Buf> {
+    id: WalId,
+    config: WalConfig,
+
+    next_sequence: u64,
+    durable: u64,
+    /// `confirmed` and `oldest` of the newest durable write.
+    recorded_confirmed: u64,
+    recorded_oldest: u64,
+    /// The newest durable write that holds frames.
+    last_framed: u64,
+    last_durable_at: Mono,
+    /// The segment of write `durable`. It and those after it stay in the ring, so that the segment that headers
+    /// name as the oldest is always on the device.
+    durable_generation: u64,
+
+    gathering: Option<Gather<Buf>>,
+    /// Full buffers that wait for a write in flight to end.
+    ready: VecDeque<Gather<Buf>>,
+    /// Writes submitted, by sequence; the last is `next_sequence - 1`.
+    in_flight: VecDeque<InFlight>,
+    /// Bytes of frames accepted and not durable.
+    pending_bytes: u64,
+    spare_notes: Vec<Vec<Note>>,
+
+    next_generation: u64,
+    /// Segments with anything needed, oldest first; the last is written to while `offset` is there.
+    ring: VecDeque<Segment>,
+    /// End of the last write in the newest segment; `None` after a start, which goes on in a new segment.
+    offset: Option<u64>,
+    pins: Pins,
+    /// Needed no longer, but no durable write says so yet.
+    released: VecDeque<Segment>,
+    /// Slots that may be overwritten, the longest free first.
+    free: VecDeque<Free>,
+    /// All slots that have a file, or are about to.
+    slots: BTreeSet<u32>,
+    /// Most segments: more than configured while a start found so many in use that it could not go on.
+    limit: usize,
+    /// Slots found at the start that are not to be kept.
+    unwanted: Vec<u32>,
+    /// Slots whose file is being removed.
+    removing: usize,
+    /// Bytes of the slot that is being created.
+    creating: Option<u64>,
+    /// The last attempt to create a segment failed.
+    no_space: bool,
+    create_at: Mono,
+
+    fenced: bool,
+    reported: Health,
+    /// The segment whose logs were asked to release it last, and when.
+    asked: Option<(u64, Mono)>,
+}
+
+impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
+    pub(super) fn new(id: WalId, config: WalConfig, seed: WalSeed) -> Wal<Buf> {
+        assert!(
+            config.segment_bytes.is_multiple_of(BLOCK as u64)
+                && config.segment_bytes >= 4 * BLOCK as u64
+                && config.max_segments >= 4,
+            "a WAL has at least four segments of at least four blocks"
+        );
+        let slots = (seed.segments.iter().map(|segment| segment.slot))
+            .chain(seed.free.iter().copied())
+            .chain(seed.unwanted.iter().copied())
+            .collect();
+        // Each start takes a new segment, however little there is in the last one. Starts in quick succession must
+        // not fill the WAL before anyone can write a checkpoint.
+        let limit = (config.max_segments as usize).max(seed.segments.len() + config.reserve() + 2);
+        Wal {
+            id,
+            config,
+            limit,
+            next_sequence: seed.last_sequence + 1,
+            durable: seed.last_sequence,
+            recorded_confirmed: seed.confirmed,
+            recorded_oldest: seed.oldest,
+            last_framed: seed.last_framed,
+            last_durable_at: Mono::default(),
+            durable_generation: seed.segments.last().map_or(0, |last| last.generation),
+            gathering: None,
+            ready: VecDeque::new(),
+            in_flight: VecDeque::new(),
+            pending_bytes: 0,
+            spare_notes: Vec::new(),
+            next_generation: seed.last_generation + 1,
+            ring: seed.segments.into(),
+            offset: None,
+            pins: seed.pins,
+            released: VecDeque::new(),
+            free: seed.free.into_iter().map(|slot| Free { slot, len: config.segment_bytes }).collect(),
+            slots,
+            unwanted: seed.unwanted,
+            removing: 0,
+            creating: None,
+            no_space: false,
+            create_at: Mono::default(),
+            fenced: false,
+            reported: Health::default(),
+            asked: None,
+        }
+    }
+
+    /// Copies the frames into the coming write. They are answered when that is durable.
+    pub(super) fn append<B: Buffers<Buf = Buf>, F>(
+        &mut self,
+        now: Now,
+        from: ShardId,
+        ticket: u64,
+        frames: Vec<Frame>,
+        cx: &mut Context<'_, B, F>,
+    ) {
+        assert!(!frames.is_empty(), "an append has at least one frame");
+        if self.fenced {
+            let error = DiskError::Fenced { file: self.name_of_newest() };
+            cx.reply(from, DiskReply::WalFailed { wal: self.id, error });
+            return;
+        }
+        for frame in &frames {
+            let gather = self.gather_for(frame, now, cx);
+            gather.push(frame);
+            self.pending_bytes += (FRAME_BYTES + frame.payload_len()) as u64;
+        }
+        if let Some(gather) = &mut self.gathering {
+            note_ack(&mut gather.acks, from, ticket);
+        }
+    }
+
+    fn gather_for<B: Buffers<Buf = Buf>, F>(
+        &mut self,
+        frame: &Frame,
+        now: Now,
+        cx: &mut Context<'_, B, F>,
+    ) -> &mut Gather<Buf> {
+        if let Some(full) = self.gathering.take_if(|gather| !gather.fits(frame)) {
+            self.ready.push_back(full);
+        }
+        let most = self.config.segment_bytes - CLOSING_BYTES;
+        let notes = &mut self.spare_notes;
+        self.gathering.get_or_insert_with(|| {
+            let needed = align_up((HEADER_BYTES + FRAME_BYTES + frame.payload_len()) as u64);
+            assert!(needed <= most, "a frame of {} bytes does not fit a WAL segment", frame.payload_len());
+            let len = needed.max(most.min(WAL_WRITE_BYTES as u64));
+            let buf = cx.buffers.take(len as usize);
+            Gather::new(buf, notes.pop().unwrap_or_default(), now.mono)
+        })
+    }
+
+    /// Starts what may be started: writes, a spare segment, requests for space.
+    pub(super) fn pump<B: Buffers<Buf = Buf>, F>(&mut self, now: Now, cx: &mut Context<'_, B, F>) {
+        for slot in std::mem::take(&mut self.unwanted) {
+            self.remove_slot(slot, cx);
+        }
+        if self.fenced {
+            return;
+        }
+        self.release_oldest();
+        while let Some(len) = self.next_write_len() {
+            if !self.make_room(len) {
+                self.record_released(now, cx);
+                break;
+            }
+            let gather = self.ready.pop_front().or_else(|| self.gathering.take());
+            if let Some(gather) = gather {
+                self.submit(gather, cx);
+            }
+        }
+        self.make_spare(now, cx);
+        self.ask_for_release(now, cx);
+        let health = self.health(now);
+        let relieved =
+            self.reported.pending_bytes >= WAL_PENDING_BYTES / 2 && health.pending_bytes < WAL_PENDING_BYTES / 2;
+        let recovered = self.reported.oldest_ms > 0 && health.oldest_ms == 0;
+        if relieved || recovered || health.full != self.reported.full {
+            self.report(health, cx);
+        }
+    }
+
+    /// Does what is due by time.
+    pub(super) fn tick<B: Buffers<Buf = Buf>, F>(&mut self, now: Now, cx: &mut Context<'_, B, F>) {
+        if self.fenced {
+            return;
+        }
+        let due = self.last_durable_at.plus_millis(CONFIRM_AFTER_MS);
+        if self.wants_confirm() && !self.has_work() && now.mono >= due && self.make_closing_room() {
+            self.submit_empty(now, cx);
+        }
+        self.pump(now, cx);
+        let health = self.health(now);
+        if health.oldest_ms > 0 || health != self.reported {
+            self.report(health, cx);
+        }
+    }
+
+    /// Whether it waits for its own tick or for a slot; operations in flight are counted elsewhere.
+    pub(super) fn busy(&self) -> bool {
+        let can_write = self.offset.is_some() || !self.free.is_empty();
+        !self.fenced && (self.has_work() || (self.wants_confirm() && can_write))
+    }
+
+    fn has_work(&self) -> bool {
+        !self.in_flight.is_empty() || !self.ready.is_empty() || self.gathering.is_some()
+    }
+
+    fn wants_confirm(&self) -> bool {
+        self.recorded_confirmed < self.last_framed
+    }
+
+    /// Bytes of the next write that may be started now.
+    fn next_write_len(&self) -> Option<u64> {
+        if self.in_flight.len() >= WAL_WRITES_IN_FLIGHT {
+            return None;
+        }
+        if let Some(full) = self.ready.front() {
+            return Some(full.write_len());
+        }
+        let gather = self.gathering.as_ref()?;
+        (self.in_flight.is_empty() || gather.used() >= WORTH_A_WRITE_BYTES).then(|| gather.write_len())
+    }
+
+    /// Sees to it that the newest segment takes `len` more bytes; false while there is no slot for a new one.
+    fn make_room(&mut self, len: u64) -> bool {
+        if let (Some(offset), Some(segment)) = (self.offset, self.ring.back())
+            && offset + len + CLOSING_BYTES <= segment.len
+        {
+            return true;
+        }
+        let fits = self.free.iter().position(|free| len + CLOSING_BYTES <= free.len);
+        let Some(Free { slot, len }) = fits.and_then(|at| self.free.remove(at)) else {
+            return false;
+        };
+        let generation = self.next_generation;
+        self.next_generation += 1;
+        self.pins.open(generation);
+        self.ring.push_back(Segment { generation, slot, len, in_flight: 0 });
+        self.offset = Some(0);
+        true
+    }
+
+    fn closing_room(&self) -> bool {
+        match (self.offset, self.ring.back()) {
+            (Some(offset), Some(segment)) => offset + CLOSING_BYTES <= segment.len,
+            _ => false,
+        }
+    }
+
+    /// Room for an empty write: the last block of a segment will do.
+    fn make_closing_room(&mut self) -> bool {
+        self.closing_room() || self.make_room(CLOSING_BYTES)
+    }
+
+    /// Without a slot for the next segment: an empty write makes those usable that were released.
+    fn record_released<B: Buffers<Buf = Buf>, F>(&mut self, now: Now, cx: &mut Context<'_, B, F>) {
+        if self.in_flight.is_empty() && !self.released.is_empty() && self.closing_room() {
+            self.submit_empty(now, cx);
+        }
+    }
+
+    fn submit_empty<B: Buffers<Buf = Buf>, F>(&mut self, now: Now, cx: &mut Context<'_, B, F>) {
+        let notes = self.spare_notes.pop().unwrap_or_default();
+        let empty = Gather::new(cx.buffers.take(BLOCK), notes, now.mono);
+        self.submit(empty, cx);
+    }
+
+    fn submit<B: Buffers<Buf = Buf>, F>(&mut self, gather: Gather<Buf>, cx: &mut Context<'_, B, F>) {
+        let (Some(offset), Some(oldest)) = (self.offset, self.ring.front()) else {
+            panic!("a write was submitted without a segment");
+        };
+        let oldest = oldest.generation;
+        let Some(segment) = self.ring.back_mut() else {
+            panic!("a write was submitted without a segment");
+        };
+        let len = gather.write_len();
+        assert!(offset + len <= segment.len, "a write must not reach beyond its segment");
+        segment.in_flight += 1;
+        self.offset = Some(offset + len);
+        let sequence = self.next_sequence;
+        self.next_sequence += 1;
+        let mut write = InFlight {
+            generation: segment.generation,
+            confirmed: self.durable,
+            oldest,
+            done: false,
+            empty: gather.is_empty(),
+            bytes: gather.payload_len() as u64,
+            since: gather.since,
+            notes: Vec::new(),
+            acks: Acks::new(),
+        };
+        let header = WriteHeader {
+            wal: self.id,
+            generation: segment.generation,
+            sequence,
+            confirmed: self.durable,
+            oldest,
+            payload_len: 0,
+            frames: 0,
+            payload_crc: 0,
+        };
+        let file = FileId::Wal { wal: self.id, slot: segment.slot };
+        let buf;
+        (buf, write.notes, write.acks) = gather.seal(header);
+        self.in_flight.push_back(write);
+        let purpose = Purpose::WalWrite { wal: self.id, sequence };
+        let len = len as usize;
+        cx.start(purpose, DeviceOp::Write { file, offset, buf, len });
+    }
+
+    /// A write has ended, not necessarily the oldest.
+    pub(super) fn write_done<B: Buffers<Buf = Buf>, F>(
+        &mut self,
+        now: Now,
+        sequence: u64,
+        done: DeviceDone<Buf>,
+        cx: &mut Context<'_, B, F>,
+    ) {
+        if let Some(buf) = done.buf {
+            cx.buffers.give(buf);
+        }
+        if self.fenced {
+            return;
+        }
+        let first = self.durable + 1;
+        let write = &mut self.in_flight[(sequence - first) as usize];
+        if let Err(errno) = done.result {
+            let generation = write.generation;
+            self.fail(generation, errno, cx);
+            return;
+        }
+        write.done = true;
+        let mut acks = Acks::new();
+        while self.in_flight.front().is_some_and(|write| write.done)
+            && let Some(mut write) = self.in_flight.pop_front()
+        {
+            self.durable += 1;
+            self.recorded_confirmed = write.confirmed;
+            self.recorded_oldest = write.oldest;
+            self.last_durable_at = now.mono;
+            self.durable_generation = write.generation;
+            if !write.empty {
+                self.last_framed = self.durable;
+            }
+            self.pending_bytes -= write.bytes;
+            let mut ring = self.ring.iter_mut().rev();
+            match ring.find(|segment| segment.generation == write.generation) {
+                Some(segment) => segment.in_flight -= 1,
+                None => panic!("a segment was given back with writes in flight"),
+            }
+            for note in write.notes.drain(..) {
+                self.pins.apply(write.generation, &note);
+            }
+            self.spare_notes.push(write.notes);
+            for (shard, ticket) in write.acks {
+                note_ack(&mut acks, shard, ticket);
+            }
+        }
+        for (shard, ticket) in acks {
+            cx.reply(shard, DiskReply::Appended { wal: self.id, ticket });
+        }
+        self.release_oldest();
+        let recorded = self.recorded_oldest;
+        while (self.released.front()).is_some_and(|old| old.generation < recorded)
+            && let Some(segment) = self.released.pop_front()
+        {
+            let surplus = self.slots.len() - self.removing > self.config.max_segments as usize;
+            if surplus || segment.len != self.config.segment_bytes {
+                self.remove_slot(segment.slot, cx);
+            } else {
+                self.free.push_back(Free { slot: segment.slot, len: segment.len });
+            }
+        }
+    }
+
+    /// Moves segments that nobody needs out of the ring, oldest first.
+    fn release_oldest(&mut self) {
+        while let Some(&oldest) = self.ring.front() {
+            let passed = oldest.generation < self.durable_generation;
+            if !passed || oldest.in_flight > 0 || !self.pins.oldest_is_free() {
+                return;
+            }
+            self.pins.close_oldest();
+            self.ring.pop_front();
+            self.limit = (self.config.max_segments as usize).max(self.limit - 1);
+            self.released.push_back(oldest);
+        }
+    }
+
+    fn remove_slot<B: Buffers<Buf = Buf>, F>(&mut self, slot: u32, cx: &mut Context<'_, B, F>) {
+        self.removing += 1;
+        let wal = self.id;
+        let file = FileId::Wal { wal, slot };
+        cx.start(Purpose::WalRemove { wal, slot }, DeviceOp::Remove { file });
+    }
+
+    /// The file is gone, or stays until the next start finds it; either way the slot is not used.
+    pub(super) fn removed(&mut self, slot: u32) {
+        self.removing -= 1;
+        self.slots.remove(&slot);
+    }
+
+    /// Keeps one free slot ahead of need, up to the limit.
+    fn make_spare<B: Buffers<Buf = Buf>, F>(&mut self, now: Now, cx: &mut Context<'_, B, F>) {
+        // Released slots come free with the next durable write. The first after a start needs a slot itself.
+        let soon = !self.released.is_empty() && self.offset.is_some();
+        let spare = self.free.iter().any(|free| free.len == self.config.segment_bytes);
+        // A ring that is full for want of space tries again, even with slots at hand: it stays full until it grows.
+        let starved = self.no_space && self.full();
+        // A start whose slots are all held or wait for a write that says so needs one more for that write.
+        let stuck = self.offset.is_none() && self.free.is_empty();
+        if self.creating.is_some()
+            || ((spare || soon) && !starved)
+            || (self.slots.len() >= self.limit && !stuck)
+            || now.mono < self.create_at
+        {
+            return;
+        }
+        let slot = (0..).find(|slot| !self.slots.contains(slot));
+        let Some(slot) = slot else { return };
+        let len = match self.slots.is_empty() {
+            true => self.config.segment_bytes.min(FIRST_SEGMENT_BYTES),
+            false => self.config.segment_bytes,
+        };
+        self.slots.insert(slot);
+        self.creating = Some(len);
+        let wal = self.id;
+        let op = DeviceOp::Create { file: FileId::Wal { wal, slot }, len };
+        cx.start(Purpose::WalCreate { wal, slot }, op);
+    }
+
+    /// A slot was created, or could not be; then what is there must do, and it is tried again later.
+    pub(super) fn created(&mut self, now: Now, slot: u32, result: Result<(), i32>) {
+        let len = self.creating.take();
+        self.no_space = result.is_err();
+        match (result, len) {
+            (Ok(()), Some(len)) => self.free.push_back(Free { slot, len }),
+            (Ok(()), None) => panic!("a slot was created that nobody wanted"),
+            (Err(_), _) => {
+                self.slots.remove(&slot);
+                self.create_at = now.mono.plus_millis(CREATE_AGAIN_MS);
+            }
+        }
+    }
+
+    /// Segments that this WAL can have at all.
+    fn capacity(&self) -> usize {
+        match self.no_space {
+            true => self.slots.len(),
+            false => self.limit,
+        }
+    }
+
+    /// Whether the segments that are left, less what will be written of the bytes accepted, are the reserve.
+    fn full(&self) -> bool {
+        let left = self.capacity().saturating_sub(self.ring.len()) as u64;
+        let spoken_for = self.pending_bytes / self.config.segment_bytes;
+        left <= self.config.reserve() as u64 + spoken_for
+    }
+
+    fn ask_for_release<B: Buffers<Buf = Buf>, F>(&mut self, now: Now, cx: &mut Context<'_, B, F>) {
+        let Some(oldest) = self.ring.front() else {
+            return;
+        };
+        let only = self.ring.len() == 1;
+        let wanted = self.ring.len() * 2 >= self.capacity().min(self.config.max_segments as usize) || self.full();
+        let asked_already = self.asked.is_some_and(|(generation, at)| {
+            generation == oldest.generation && now.mono < at.plus_millis(RELEASE_AGAIN_MS)
+        });
+        if !wanted || only || asked_already || self.pins.oldest_is_free() {
+            return;
+        }
+        self.asked = Some((oldest.generation, now.mono));
+        let mut owners: BTreeMap<ShardId, Vec<LogId>> = BTreeMap::new();
+        for log in self.pins.of_oldest() {
+            owners.entry(log.shard(cx.shards)).or_default().push(log);
+        }
+        for (shard, logs) in owners {
+            cx.reply(shard, DiskReply::Release { wal: self.id, logs });
+        }
+    }
+
+    fn health(&self, now: Now) -> Health {
+        let waiting = self.ready.front().or(self.gathering.as_ref());
+        let since = (self.in_flight.front().map(|write| write.since)).or(waiting.map(|gather| gather.since));
+        let age = since.map_or(0, |since| now.mono.micros_since(since) / 1_000);
+        Health {
+            oldest_ms: if age >= NOTABLE_AGE_MS { age } else { 0 },
+            pending_bytes: self.pending_bytes,
+            full: self.full(),
+        }
+    }
+
+    fn report<B: Buffers<Buf = Buf>, F>(&mut self, health: Health, cx: &mut Context<'_, B, F>) {
+        self.reported = health;
+        cx.reply_to_all(&DiskReply::Health {
+            wal: self.id,
+            oldest_ms: health.oldest_ms,
+            pending_bytes: health.pending_bytes,
+            full: health.full,
+        });
+    }
+
+    /// Fences the WAL: what is in flight may or may not be on the device, and nobody is told that it is.
+    fn fail<B: Buffers<Buf = Buf>, F>(&mut self, generation: u64, errno: i32, cx: &mut Context<'_, B, F>) {
+        self.fenced = true;
+        let mut shards = BTreeSet::new();
+        for write in self.in_flight.drain(..) {
+            shards.extend(write.acks.iter().map(|(shard, _)| *shard));
+        }
+        for gather in self.ready.drain(..).chain(self.gathering.take()) {
+            let (buf, acks) = gather.discard();
+            shards.extend(acks.iter().map(|(shard, _)| *shard));
+            cx.buffers.give(buf);
+        }
+        self.pending_bytes = 0;
+        let slot = self.ring.iter().find(|s| s.generation == generation);
+        let file = slot.map_or_else(String::new, |segment| self.name(segment.slot));
+        let error = DiskError::Io { file, detail: std::io::Error::from_raw_os_error(errno).to_string() };
+        for shard in shards {
+            cx.reply(shard, DiskReply::WalFailed { wal: self.id, error: error.clone() });
+        }
+    }
+
+    fn name(&self, slot: u32) -> String {
+        FileId::Wal { wal: self.id, slot }.to_string()
+    }
+
+    fn name_of_newest(&self) -> String {
+        self.name(self.ring.back().map_or(0, |segment| segment.slot))
+    }
+}

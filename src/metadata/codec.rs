@@ -1,0 +1,159 @@
+//! Metadata commands and snapshots as bytes.
+
+use crate::codec::{self, CodecError};
+use crate::limits::{MAX_METADATA_COMMAND_BYTES, MAX_METADATA_SNAPSHOT_BYTES};
+
+use super::command::Command;
+use super::state::Snapshot;
+
+/// Why bytes are no command or no snapshot, or a command cannot be bytes.
+#[derive(Debug, thiserror::Error)]
+pub enum MetadataCodecError {
+    /// More bytes than there may be.
+    #[error("{len} bytes of metadata, at most {limit} are allowed")]
+    TooLarge {
+        /// Bytes there are.
+        len: usize,
+        /// Bytes allowed.
+        limit: usize,
+    },
+    /// Not written by this version, or damaged.
+    #[error("metadata cannot be read: {0}")]
+    Malformed(#[from] CodecError),
+}
+
+/// The command as the payload of a log entry.
+///
+/// # Errors
+/// Where it has more than [`MAX_METADATA_COMMAND_BYTES`]: nothing was proposed, and the request is to be refused.
+pub fn encode_command(command: &Command) -> Result<Vec<u8>, MetadataCodecError> {
+    within(codec::encode(command), MAX_METADATA_COMMAND_BYTES)
+}
+
+/// Reads what [`encode_command`] wrote.
+///
+/// # Errors
+/// Where the bytes are too many or no command of a known format.
+pub fn decode_command(bytes: &[u8]) -> Result<Command, MetadataCodecError> {
+    Ok(codec::decode(within(bytes, MAX_METADATA_COMMAND_BYTES)?)?)
+}
+
+/// The snapshot as bytes.
+///
+/// # Errors
+/// Where it has more than [`MAX_METADATA_SNAPSHOT_BYTES`].
+pub fn encode_snapshot(snapshot: &Snapshot) -> Result<Vec<u8>, MetadataCodecError> {
+    within(codec::encode(snapshot), MAX_METADATA_SNAPSHOT_BYTES)
+}
+
+/// Reads what [`encode_snapshot`] wrote.
+///
+/// # Errors
+/// Where the bytes are too many or no snapshot of a known format.
+pub fn decode_snapshot(bytes: &[u8]) -> Result<Snapshot, MetadataCodecError> {
+    Ok(codec::decode(within(bytes, MAX_METADATA_SNAPSHOT_BYTES)?)?)
+}
+
+fn within<B: AsRef<[u8]>>(bytes: B, limit: usize) -> Result<B, MetadataCodecError> {
+    let len = bytes.as_ref().len();
+    if len > limit {
+        return Err(MetadataCodecError::TooLarge { len, limit });
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::metadata::State;
+    use crate::metadata::command::{NewBroker, NewPartition, NewTopic};
+    use crate::types::BrokerId;
+
+    const ID: u128 = 0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10;
+    const ID_BYTES: [u8; 16] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16];
+
+    fn create() -> Command {
+        Command::CreateTopics {
+            topics: vec![NewTopic {
+                name: "t".to_owned(),
+                id: Uuid::from_u128(ID),
+                partitions: vec![NewPartition { replicas: vec![BrokerId(1), BrokerId(-2)] }],
+                configs: BTreeMap::from([("k".to_owned(), "v".to_owned())]),
+            }],
+        }
+    }
+
+    fn register() -> Command {
+        Command::RegisterBroker(NewBroker {
+            id: BrokerId(1),
+            host: "h".to_owned(),
+            port: 9092,
+            rack: Some("r".to_owned()),
+            incarnation: 3,
+        })
+    }
+
+    /// These bytes are on disks: where one of these fails, the format has changed and needs another number.
+    #[test]
+    fn the_bytes_of_commands_stay_as_they_are() {
+        let golden = |command: &Command, parts: &[&[u8]]| {
+            let bytes = parts.concat();
+            assert_eq!(encode_command(command).unwrap(), bytes);
+            assert_eq!(&decode_command(&bytes).unwrap(), command);
+        };
+        golden(&register(), &[&[1, 0], &[2], &[1, b'h'], &[251, 0x84, 0x23], &[1, 1, b'r'], &[3]]);
+        golden(&create(), &[&[1, 1], &[1], &[1, b't'], &ID_BYTES, &[1, 2, 2, 3], &[1, 1, b'k', 1, b'v']]);
+        let delete = Command::DeleteTopics { ids: vec![Uuid::from_u128(ID)] };
+        golden(&delete, &[&[1, 2], &[1], &ID_BYTES]);
+        let allocate = Command::AllocateProducerIds { broker: BrokerId(1), count: 1000 };
+        golden(&allocate, &[&[1, 3], &[2], &[251, 0xe8, 0x03]]);
+    }
+
+    #[test]
+    fn the_bytes_of_a_snapshot_stay_as_they_are() {
+        let mut state = State::default();
+        state.apply(1, &register());
+        state.apply(2, &create());
+        state.apply(9, &Command::AllocateProducerIds { broker: BrokerId(1), count: 5 });
+        let broker: &[u8] = &[1, 2, 1, b'h', 251, 0x84, 0x23, 1, 1, b'r', 3];
+        let topic = [&[1, 1, b't'], &ID_BYTES[..], &[1, 1, 2, 2, 3], &[1, 1, b'k', 1, b'v']].concat();
+        let bytes = [&[1, 9, 2, 10], broker, &topic].concat();
+        assert_eq!(encode_snapshot(&state.snapshot()).unwrap(), bytes);
+        assert_eq!(decode_snapshot(&bytes).unwrap(), state.snapshot());
+    }
+
+    #[test]
+    fn what_is_no_command_is_refused() {
+        let bytes = encode_command(&create()).unwrap();
+        for end in 0..bytes.len() {
+            assert!(decode_command(&bytes[..end]).is_err(), "{end} of {} bytes", bytes.len());
+        }
+        let longer = [&bytes[..], &[0]].concat();
+        assert!(matches!(decode_command(&longer), Err(MetadataCodecError::Malformed(CodecError::TrailingBytes(1)))));
+        let newer = [&[2], &bytes[1..]].concat();
+        assert!(matches!(decode_command(&newer), Err(MetadataCodecError::Malformed(CodecError::UnknownFormat(2)))));
+        assert!(decode_command(&[1, 4, 0]).is_err(), "a variant of a later version");
+    }
+
+    #[test]
+    fn too_many_bytes_are_refused_both_ways() {
+        let limit = MAX_METADATA_COMMAND_BYTES;
+        let command = Command::DeleteTopics { ids: vec![Uuid::nil(); limit / 16] };
+        assert!(matches!(encode_command(&command), Err(MetadataCodecError::TooLarge { len, .. }) if len > limit));
+        assert!(matches!(decode_command(&vec![1; limit + 1]), Err(MetadataCodecError::TooLarge { .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+            let formatted = [&[1], &bytes[..]].concat();
+            let _: Result<Command, _> = decode_command(&formatted);
+            let _: Result<Snapshot, _> = decode_snapshot(&formatted);
+        }
+    }
+}

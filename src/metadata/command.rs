@@ -1,0 +1,102 @@
+//! What the metadata's log consists of.
+//!
+//! A variant keeps its place and its fields for ever, as they are in logs on disk; what is new gets a new variant
+//! at the end.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::types::BrokerId;
+
+/// A change of the metadata: one entry of the metadata's log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// A broker started, or its address changed.
+    RegisterBroker(NewBroker),
+    /// All topics of one CreateTopics request that passed its checks.
+    CreateTopics {
+        /// The topics, in the order of the request.
+        topics: Vec<NewTopic>,
+    },
+    /// Topics to delete, for good.
+    DeleteTopics {
+        /// Their ids; a name would also hit a topic that was created again meanwhile.
+        #[serde(with = "uuids_as_bytes")]
+        ids: Vec<Uuid>,
+    },
+    /// A block of producer ids for one broker to hand out.
+    AllocateProducerIds {
+        /// The broker.
+        broker: BrokerId,
+        /// How many; at least 1.
+        count: u32,
+    },
+}
+
+/// A broker as it registers itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewBroker {
+    /// `node.id`.
+    pub id: BrokerId,
+    /// Host that clients are told to connect to.
+    pub host: String,
+    /// Port that clients are told to connect to.
+    pub port: u16,
+    /// `broker.rack`.
+    pub rack: Option<String>,
+    /// Drawn anew at every start of the broker.
+    pub incarnation: u64,
+}
+
+/// A topic to create.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewTopic {
+    /// Its name.
+    pub name: String,
+    /// Its id, drawn by whoever proposes the command.
+    #[serde(with = "uuid_as_bytes")]
+    pub id: Uuid,
+    /// Its partitions, in the order of their numbers. Their logs get their ids when the command is applied, so that
+    /// two commands on their way at once cannot claim the same.
+    pub partitions: Vec<NewPartition>,
+    /// Configs that differ from the broker's, by Kafka's names; checked by [`super::configs`].
+    pub configs: BTreeMap<String, String>,
+}
+
+/// A partition to create.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewPartition {
+    /// The brokers that get a copy, the preferred leader first.
+    pub replicas: Vec<BrokerId>,
+}
+
+/// An id as its 16 bytes.
+pub(super) mod uuid_as_bytes {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use uuid::Uuid;
+
+    pub fn serialize<S: Serializer>(id: &Uuid, serializer: S) -> Result<S::Ok, S::Error> {
+        id.as_bytes().serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Uuid, D::Error> {
+        <[u8; 16]>::deserialize(deserializer).map(Uuid::from_bytes)
+    }
+}
+
+/// Ids as their number, then 16 bytes each.
+mod uuids_as_bytes {
+    use serde::{Deserialize, Deserializer, Serializer};
+    use uuid::Uuid;
+
+    pub fn serialize<S: Serializer>(ids: &[Uuid], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(ids.iter().map(Uuid::as_bytes))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Uuid>, D::Error> {
+        let ids = Vec::<[u8; 16]>::deserialize(deserializer)?;
+        Ok(ids.into_iter().map(Uuid::from_bytes).collect())
+    }
+}

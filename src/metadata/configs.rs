@@ -1,0 +1,417 @@
+//! The configs of topics: Kafka's names, types, defaults and bounds, and which of them have an effect here.
+//!
+//! A value that would have no effect is taken where ignoring it loses nothing that a client relies on (its
+//! documentation says so), and refused where it does: a topic that was asked to be compacted and is not would lie.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use super::config_table::TOPIC_CONFIGS;
+use crate::limits::MAX_BATCH_BYTES;
+use crate::record::TimestampType;
+
+/// A config of topics.
+#[derive(Debug)]
+pub struct ConfigKey {
+    /// Kafka's name.
+    pub name: &'static str,
+    /// What values it takes.
+    pub values: Values,
+    /// The value where neither the topic nor the broker says otherwise.
+    pub default: &'static str,
+    /// The broker's config that gives the default, where Kafka has one.
+    pub synonym: Option<&'static str>,
+    /// What it does, and what it does not do here.
+    pub doc: &'static str,
+}
+
+/// The values that a config takes.
+#[derive(Clone, Copy, Debug)]
+pub enum Values {
+    /// `true` or `false`.
+    Bool,
+    /// `false`; `true` is refused for the reason given.
+    OnlyFalse(&'static str),
+    /// A 32-bit number from the first to the last.
+    Int(i32, i32),
+    /// A 64-bit number from the first up.
+    Long(i64),
+    /// A number from 0 to 1.
+    Ratio,
+    /// One of some words.
+    Word(&'static [Choice]),
+    /// A list of some words, with commas between them.
+    List(&'static [Choice]),
+}
+
+/// A word that is a value of a config.
+#[derive(Clone, Copy, Debug)]
+pub struct Choice {
+    /// The word.
+    pub word: &'static str,
+    /// Why it is refused, where it is one of Kafka's that the broker does not honour.
+    pub refused: Option<&'static str>,
+}
+
+/// The type of a config's values, with Kafka's numbers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(i8)]
+pub enum ConfigType {
+    /// `true` or `false`.
+    Boolean = 1,
+    /// Text.
+    String = 2,
+    /// A 32-bit number.
+    Int = 3,
+    /// A 64-bit number.
+    Long = 5,
+    /// A fraction.
+    Double = 6,
+    /// Texts with commas between them.
+    List = 7,
+}
+
+/// Where a config's value comes from, with Kafka's numbers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(i8)]
+pub enum ConfigSource {
+    /// Set for the topic.
+    Topic = 1,
+    /// The broker's configuration.
+    StaticBroker = 4,
+    /// Built in.
+    Default = 5,
+}
+
+/// A topic's config is refused. The text is for the client.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidConfig(pub String);
+
+/// The value of a config that a topic goes by.
+#[derive(Debug)]
+pub struct Effective<'a> {
+    /// The config.
+    pub key: &'static ConfigKey,
+    /// Its value.
+    pub value: Cow<'a, str>,
+    /// Where the value comes from.
+    pub source: ConfigSource,
+}
+
+/// What of a topic's configs the broker's work depends on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TopicConfig {
+    /// `segment.bytes`.
+    pub segment_bytes: u64,
+    /// `max.message.bytes`.
+    pub max_message_bytes: usize,
+    /// `message.timestamp.type`.
+    pub timestamp_type: TimestampType,
+    /// `message.timestamp.before.max.ms`.
+    pub timestamp_before_max_ms: i64,
+    /// `message.timestamp.after.max.ms`.
+    pub timestamp_after_max_ms: i64,
+}
+
+impl ConfigKey {
+    /// The topic config of this name.
+    pub fn named(name: &str) -> Option<&'static ConfigKey> {
+        TOPIC_CONFIGS.binary_search_by_key(&name, |key| key.name).ok().map(|found| &TOPIC_CONFIGS[found])
+    }
+
+    /// The value in its canonical form.
+    ///
+    /// # Errors
+    /// Where it is of the wrong type, out of bounds, or not honoured here.
+    pub fn check(&self, value: &str) -> Result<String, InvalidConfig> {
+        let value = value.trim();
+        let wrong = |why: String| {
+            let shown: String = value.chars().take(64).collect();
+            InvalidConfig(format!("Invalid value {} for configuration {}: {why}", shown.escape_debug(), self.name))
+        };
+        match self.values {
+            Values::Bool => parse_bool(value).map_err(wrong).map(|value| value.to_string()),
+            Values::OnlyFalse(why) => match parse_bool(value).map_err(wrong)? {
+                true => Err(wrong(why.to_owned())),
+                false => Ok("false".to_owned()),
+            },
+            Values::Int(min, max) => {
+                let number: i32 = value.parse().map_err(|_| wrong("Not a number of type INT".to_owned()))?;
+                if number < min {
+                    return Err(wrong(format!("Value must be at least {min}")));
+                }
+                if number > max {
+                    return Err(wrong(format!("Value must be no more than {max}")));
+                }
+                Ok(number.to_string())
+            }
+            Values::Long(min) => {
+                let number: i64 = value.parse().map_err(|_| wrong("Not a number of type LONG".to_owned()))?;
+                if number < min {
+                    return Err(wrong(format!("Value must be at least {min}")));
+                }
+                Ok(number.to_string())
+            }
+            Values::Ratio => {
+                let number: f64 = value.parse().map_err(|_| wrong("Not a number of type DOUBLE".to_owned()))?;
+                if !(0.0..=1.0).contains(&number) {
+                    return Err(wrong("Value must be between 0 and 1".to_owned()));
+                }
+                Ok(format!("{number:?}"))
+            }
+            Values::Word(choices) => choose(value, choices).map_err(wrong).map(str::to_owned),
+            Values::List(choices) => {
+                let words: Result<Vec<_>, _> = value.split(',').map(|word| choose(word.trim(), choices)).collect();
+                words.map_err(wrong).map(|words| words.join(","))
+            }
+        }
+    }
+
+    /// The type of its values.
+    pub fn config_type(&self) -> ConfigType {
+        match self.values {
+            Values::Bool | Values::OnlyFalse(_) => ConfigType::Boolean,
+            Values::Int(..) => ConfigType::Int,
+            Values::Long(_) => ConfigType::Long,
+            Values::Ratio => ConfigType::Double,
+            Values::Word(_) => ConfigType::String,
+            Values::List(_) => ConfigType::List,
+        }
+    }
+
+    /// The value of a topic that sets none, and whether it is the broker's configuration that gives it:
+    /// `message_max_bytes` is all of that which concerns topics.
+    pub fn broker_value(&self, message_max_bytes: i32) -> (Cow<'static, str>, ConfigSource) {
+        if self.name == "max.message.bytes" {
+            let value = message_max_bytes.to_string();
+            if value != self.default {
+                return (value.into(), ConfigSource::StaticBroker);
+            }
+        }
+        (self.default.into(), ConfigSource::Default)
+    }
+}
+
+fn parse_bool(value: &str) -> Result<bool, String> {
+    if value.eq_ignore_ascii_case("true") {
+        Ok(true)
+    } else if value.eq_ignore_ascii_case("false") {
+        Ok(false)
+    } else {
+        Err("Expected value to be either true or false".to_owned())
+    }
+}
+
+fn choose(value: &str, choices: &'static [Choice]) -> Result<&'static str, String> {
+    let Some(choice) = choices.iter().find(|choice| choice.word == value) else {
+        let words: Vec<_> = choices.iter().map(|choice| choice.word).collect();
+        return Err(format!("Value must be one of {}", words.join(", ")));
+    };
+    match choice.refused {
+        Some(why) => Err(why.to_owned()),
+        None => Ok(choice.word),
+    }
+}
+
+/// The configs of a new topic in their canonical form.
+///
+/// # Errors
+/// The first that is unknown or whose value is refused, or two that contradict each other.
+pub fn check_all<'a>(
+    configs: impl IntoIterator<Item = (&'a str, &'a str)>,
+) -> Result<BTreeMap<String, String>, InvalidConfig> {
+    let mut checked = BTreeMap::new();
+    for (name, value) in configs {
+        let key = ConfigKey::named(name).ok_or_else(|| {
+            let shown: String = name.chars().take(64).collect();
+            InvalidConfig(format!("Unknown topic config name: {}", shown.escape_debug()))
+        })?;
+        checked.insert(key.name.to_owned(), key.check(value)?);
+    }
+    let (min, max) = (number(&checked, "min.compaction.lag.ms")?, number(&checked, "max.compaction.lag.ms")?);
+    if min > max {
+        return Err(InvalidConfig(format!(
+            "min.compaction.lag.ms ({min}) is larger than max.compaction.lag.ms ({max})"
+        )));
+    }
+    Ok(checked)
+}
+
+/// All topic configs, ordered by name.
+pub fn keys() -> &'static [ConfigKey] {
+    TOPIC_CONFIGS
+}
+
+/// All configs that a topic goes by, ordered by name. `overrides` are those set for it, `message_max_bytes` is the
+/// broker's.
+pub fn effective(overrides: &BTreeMap<String, String>, message_max_bytes: i32) -> impl Iterator<Item = Effective<'_>> {
+    TOPIC_CONFIGS.iter().map(move |key| match overrides.get(key.name) {
+        Some(value) => Effective { key, value: value.into(), source: ConfigSource::Topic },
+        None => {
+            let (value, source) = key.broker_value(message_max_bytes);
+            Effective { key, value, source }
+        }
+    })
+}
+
+/// The value of a number, set or by default.
+///
+/// # Errors
+/// Where what is set is no number.
+///
+/// # Panics
+/// Where there is no such config with a number by default.
+fn number(overrides: &BTreeMap<String, String>, name: &str) -> Result<i64, InvalidConfig> {
+    if let Some(value) = overrides.get(name) {
+        return value.parse().map_err(|_| InvalidConfig(format!("{name} is {value}, which is no number")));
+    }
+    let key = ConfigKey::named(name).expect("callers ask for configs in the table");
+    Ok(key.default.parse().expect("the table's defaults pass their own checks, which a test shows"))
+}
+
+/// The least number of replicas that `min.insync.replicas` asks for.
+///
+/// # Errors
+/// Where what is set is no number.
+pub fn min_insync_replicas(overrides: &BTreeMap<String, String>) -> Result<i64, InvalidConfig> {
+    number(overrides, "min.insync.replicas")
+}
+
+impl TopicConfig {
+    /// What a topic goes by for which `overrides` were set, on a broker with this `message.max.bytes`.
+    ///
+    /// # Errors
+    /// Where an override would not have passed [`check_all`], which a command made by another version may hold.
+    pub fn resolve(overrides: &BTreeMap<String, String>, message_max_bytes: i32) -> Result<TopicConfig, InvalidConfig> {
+        let unsigned = |name, number: i64| {
+            usize::try_from(number).map_err(|_| InvalidConfig(format!("{name} is {number}, which is out of bounds")))
+        };
+        let max_message_bytes = match overrides.contains_key("max.message.bytes") {
+            true => number(overrides, "max.message.bytes")?,
+            false => i64::from(message_max_bytes),
+        };
+        let timestamp_type = match overrides.get("message.timestamp.type").map(String::as_str) {
+            None | Some("CreateTime") => TimestampType::CreateTime,
+            Some("LogAppendTime") => TimestampType::LogAppendTime,
+            Some(other) => return Err(InvalidConfig(format!("message.timestamp.type is {other}"))),
+        };
+        Ok(TopicConfig {
+            segment_bytes: unsigned("segment.bytes", number(overrides, "segment.bytes")?)? as u64,
+            max_message_bytes: unsigned("max.message.bytes", max_message_bytes)?.min(MAX_BATCH_BYTES),
+            timestamp_type,
+            timestamp_before_max_ms: number(overrides, "message.timestamp.before.max.ms")?,
+            timestamp_after_max_ms: number(overrides, "message.timestamp.after.max.ms")?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checked(name: &str, value: &str) -> Result<String, String> {
+        check_all([(name, value)]).map(|configs| configs[name].clone()).map_err(|error| error.0)
+    }
+
+    #[test]
+    fn the_table_is_in_order_and_its_defaults_are_legal() {
+        assert!(keys().windows(2).all(|two| two[0].name < two[1].name));
+        for key in keys() {
+            assert_eq!(key.check(key.default).as_deref(), Ok(key.default), "{}", key.name);
+            assert!(key.doc.ends_with('.'), "{}", key.name);
+        }
+    }
+
+    #[test]
+    fn values_are_canonical() {
+        for (name, value, canonical) in [
+            ("retention.ms", " 0010 ", "10"),
+            ("retention.ms", "-1", "-1"),
+            ("retention.bytes", "-5", "-5"),
+            ("preallocate", "TRUE", "true"),
+            ("remote.storage.enable", "False", "false"),
+            ("cleanup.policy", "delete, delete", "delete,delete"),
+            ("min.cleanable.dirty.ratio", "1", "1.0"),
+            ("compression.type", "producer", "producer"),
+        ] {
+            assert_eq!(checked(name, value).as_deref(), Ok(canonical), "{name}={value}");
+        }
+    }
+
+    #[test]
+    fn refused_values_say_why() {
+        for (name, value, why) in [
+            ("no.such", "1", "Unknown topic config name: no.such"),
+            ("retention.ms", "week", "Invalid value week for configuration retention.ms: Not a number of type LONG"),
+            ("retention.ms", "-2", "Value must be at least -1"),
+            ("segment.bytes", "1", "Value must be at least 1048576"),
+            ("segment.bytes", "4294967296", "Not a number of type INT"),
+            ("max.message.bytes", "99999999", "Value must be no more than"),
+            ("preallocate", "yes", "Expected value to be either true or false"),
+            ("min.cleanable.dirty.ratio", "NaN", "between 0 and 1"),
+            ("message.timestamp.type", "createtime", "Value must be one of CreateTime, LogAppendTime"),
+            ("cleanup.policy", "delete,compact", "compaction is not supported yet"),
+            ("cleanup.policy", "", "Value must be one of"),
+            ("compression.type", "zstd", "stored compressed as their producer sent them"),
+            ("unclean.leader.election.enable", "true", "never elected"),
+            ("remote.storage.enable", "true", "no remote storage"),
+        ] {
+            let message = checked(name, value).unwrap_err();
+            assert!(message.contains(why), "{name}={value}: {message}");
+        }
+    }
+
+    #[test]
+    fn configs_that_contradict_each_other_are_refused() {
+        let lags = [("min.compaction.lag.ms", "10"), ("max.compaction.lag.ms", "9")];
+        assert!(check_all(lags).is_err());
+        assert!(check_all([lags[0]]).is_ok());
+    }
+
+    #[test]
+    fn a_topic_goes_by_its_own_then_by_the_brokers_then_by_the_default() {
+        let source = |overrides: &BTreeMap<String, String>, message_max_bytes| {
+            let mut all = effective(overrides, message_max_bytes);
+            let found = all.find(|effective| effective.key.name == "max.message.bytes").unwrap();
+            (found.value.into_owned(), found.source)
+        };
+        let none = BTreeMap::new();
+        let own = check_all([("max.message.bytes", "7")]).unwrap();
+        assert_eq!(source(&none, 1_048_588), ("1048588".to_owned(), ConfigSource::Default));
+        assert_eq!(source(&none, 5), ("5".to_owned(), ConfigSource::StaticBroker));
+        assert_eq!(source(&own, 5), ("7".to_owned(), ConfigSource::Topic));
+        assert_eq!(TopicConfig::resolve(&none, 5).unwrap().max_message_bytes, 5);
+        assert_eq!(TopicConfig::resolve(&own, 5).unwrap().max_message_bytes, 7);
+    }
+
+    #[test]
+    fn what_is_set_is_resolved() {
+        let set = [
+            ("segment.bytes", "1048576"),
+            ("message.timestamp.type", "LogAppendTime"),
+            ("message.timestamp.before.max.ms", "1"),
+            ("message.timestamp.after.max.ms", "2"),
+        ];
+        assert_eq!(
+            TopicConfig::resolve(&check_all(set).unwrap(), 3),
+            Ok(TopicConfig {
+                segment_bytes: 1_048_576,
+                max_message_bytes: 3,
+                timestamp_type: TimestampType::LogAppendTime,
+                timestamp_before_max_ms: 1,
+                timestamp_after_max_ms: 2,
+            })
+        );
+        let defaults = TopicConfig::resolve(&BTreeMap::new(), 3).unwrap();
+        assert_eq!((defaults.segment_bytes, defaults.timestamp_after_max_ms), (1 << 30, 3_600_000));
+    }
+
+    #[test]
+    fn overrides_that_never_passed_the_checks_do_not_resolve() {
+        for (name, value) in [("segment.bytes", "x"), ("segment.bytes", "-1"), ("message.timestamp.type", "x")] {
+            let overrides = BTreeMap::from([(name.to_owned(), value.to_owned())]);
+            assert!(TopicConfig::resolve(&overrides, 3).is_err(), "{name}={value}");
+        }
+    }
+}

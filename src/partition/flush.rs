@@ -1,0 +1,237 @@
+//! The way of committed records from the tail into segments, and the checkpoint that lets the WAL forget them.
+//!
+//! One flush at a time: log file, then index file, then the checkpoint frame. Each waits for the one before it,
+//! so that a checkpoint never speaks of bytes that are not durable.
+
+use super::segments::{INDEX_ENTRY_LEN, Segment};
+use super::{Checkpoint, Partition};
+use crate::limits::{FLUSH_BYTES, INDEX_WRITE_ENTRIES};
+use crate::log::{Chunk, Frame, FrameKind, SegmentFile, SegmentRef};
+use crate::types::Offset;
+use smallvec::SmallVec;
+use zerocopy::IntoBytes;
+
+/// Where the flush of a partition stands.
+#[derive(Debug, Default)]
+pub(super) struct Flush {
+    stage: Stage,
+    /// Write a checkpoint even if there was nothing to flush: the WAL asked for its oldest segment.
+    checkpoint_wanted: bool,
+    /// Whether records were written that no checkpoint speaks of.
+    wrote: bool,
+}
+
+#[derive(Debug, Default)]
+enum Stage {
+    #[default]
+    Idle,
+    /// The log file is being written.
+    Log { batches: usize },
+    /// The index file is being written.
+    Index { segment: Offset, entries: usize },
+    /// An error fenced a file: nothing is flushed any more, reads go on.
+    Fenced,
+}
+
+/// A write to a segment file.
+#[derive(Debug)]
+pub struct FlushWrite {
+    /// The file.
+    pub segment: SegmentRef,
+    /// Its length so far.
+    pub position: u64,
+    /// What to append.
+    pub data: Vec<Chunk>,
+}
+
+/// What became of a write to a segment file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlushOutcome {
+    /// It is durable.
+    Durable,
+    /// There was no room for it; nothing was written, and it may be tried again.
+    NoSpace,
+    /// It failed, and the file is fenced: the partition flushes no more and takes no more records.
+    Failed,
+}
+
+/// What a flush wants next.
+#[derive(Debug)]
+pub enum FlushStep {
+    /// Write this, then call [`Partition::flush_written`].
+    Write(FlushWrite),
+    /// Append this checkpoint to the WAL. The flush is over.
+    Checkpoint(Frame),
+    /// Nothing to do.
+    Done,
+}
+
+impl Partition {
+    /// Whether a flush is under way.
+    pub fn is_flushing(&self) -> bool {
+        !matches!(self.flush.stage, Stage::Idle)
+    }
+
+    /// Whether an error has fenced a file: nothing can be moved to segments any more.
+    pub fn is_fenced(&self) -> bool {
+        matches!(self.flush.stage, Stage::Fenced)
+    }
+
+    /// Begins to flush what is committed, up to [`FLUSH_BYTES`]. With `checkpoint` one is written even if nothing is
+    /// left to flush. Does nothing but remember that while a flush is under way.
+    pub fn flush(&mut self, checkpoint: bool) -> FlushStep {
+        self.flush.checkpoint_wanted |= checkpoint;
+        if self.is_flushing() {
+            return FlushStep::Done;
+        }
+        self.next_step()
+    }
+
+    /// The write that was wanted last has ended. Returns what is next, and how many batches of the tail may be
+    /// evicted from now on. Without room the flush is over until [`Partition::flush`] is called again.
+    pub fn flush_written(&mut self, outcome: FlushOutcome) -> (FlushStep, u64) {
+        let stage = std::mem::take(&mut self.flush.stage);
+        match outcome {
+            FlushOutcome::Durable => {}
+            FlushOutcome::NoSpace => return (FlushStep::Done, 0),
+            FlushOutcome::Failed => {
+                self.flush.stage = Stage::Fenced;
+                return (FlushStep::Done, 0);
+            }
+        }
+        let mut flushed = 0;
+        match stage {
+            Stage::Log { batches } => {
+                let entries: Vec<_> = self.tail.unflushed().take(batches).cloned().collect();
+                let segment = self.segments.last_mut().expect("a flush has a segment");
+                for entry in &entries {
+                    segment.note(&entry.batch, entry.index, entry.term);
+                }
+                self.tail.mark_flushed(batches);
+                self.flush.wrote = true;
+                flushed = batches as u64;
+            }
+            Stage::Index { segment, entries } => {
+                let at = self.segments.partition_point(|known| known.meta.base_offset < segment);
+                self.segments[at].index_written(entries);
+            }
+            Stage::Idle | Stage::Fenced => unreachable!("no write was under way"),
+        }
+        (self.next_step(), flushed)
+    }
+
+    fn next_step(&mut self) -> FlushStep {
+        if let Some(write) = self.index_write() {
+            return FlushStep::Write(write);
+        }
+        if let Some(write) = self.log_write() {
+            return FlushStep::Write(write);
+        }
+        let wanted = std::mem::take(&mut self.flush.checkpoint_wanted);
+        if wanted || self.flush.wrote { self.checkpoint() } else { FlushStep::Done }
+    }
+
+    fn log_write(&mut self) -> Option<FlushWrite> {
+        if self.flush.wrote {
+            // One write a checkpoint: the WAL gets its space back in even steps.
+            return None;
+        }
+        let mut data = Vec::new();
+        let (mut batches, mut bytes) = (0, 0);
+        let first = self.tail.unflushed().next()?.clone();
+        let roll = self.segments.last().is_none_or(|active| {
+            active.meta.len + first.batch.len() as u64 > self.config.segment_bytes && active.meta.len > 0
+        });
+        let room = if roll {
+            self.config.segment_bytes
+        } else {
+            self.config.segment_bytes.saturating_sub(self.segments.last()?.meta.len)
+        };
+        for entry in self.tail.unflushed() {
+            let len = entry.batch.len() as u64;
+            let committed = entry.batch.header.last_offset() < self.high_watermark;
+            if !committed || (batches > 0 && (bytes + len > FLUSH_BYTES || bytes + len > room)) {
+                break;
+            }
+            data.push(Chunk {
+                head: SmallVec::from_slice(entry.batch.header.as_bytes()),
+                body: entry.batch.body.clone(),
+            });
+            batches += 1;
+            bytes += len;
+        }
+        if batches == 0 {
+            return None;
+        }
+        if roll {
+            if let Some(write) = self.seal_write() {
+                return Some(write);
+            }
+            self.segments.push(Segment::begin(&first.batch, first.index));
+        }
+        let active = self.segments.last().expect("there is an active segment");
+        self.flush.stage = Stage::Log { batches };
+        Some(FlushWrite {
+            segment: self.file(active.meta.base_offset, SegmentFile::Log),
+            position: active.meta.len,
+            data,
+        })
+    }
+
+    /// The rest of the active segment's index, before a new segment begins.
+    fn seal_write(&mut self) -> Option<FlushWrite> {
+        self.write_index(true, 1)
+    }
+
+    fn index_write(&mut self) -> Option<FlushWrite> {
+        self.write_index(false, INDEX_WRITE_ENTRIES)
+    }
+
+    fn write_index(&mut self, sealed: bool, at_least: usize) -> Option<FlushWrite> {
+        let active = self.segments.last()?;
+        let entries = active.index_to_write(sealed);
+        if entries.len() < at_least {
+            return None;
+        }
+        let base = active.meta.base_offset;
+        let write = FlushWrite {
+            segment: self.file(base, SegmentFile::Index),
+            position: active.meta.index_persisted * INDEX_ENTRY_LEN as u64,
+            data: vec![Chunk { head: SmallVec::new(), body: entries.as_bytes().to_vec().into() }],
+        };
+        let entries = entries.len();
+        self.flush.stage = Stage::Index { segment: base, entries };
+        Some(write)
+    }
+
+    /// The Raft index up to which nothing but segments is needed.
+    fn flush_index(&self) -> u64 {
+        let committed = self.group.committed();
+        self.tail.unflushed().next().map_or(committed, |entry| committed.min(entry.index - 1))
+    }
+
+    fn checkpoint(&mut self) -> FlushStep {
+        let index = self.flush_index();
+        let Some(term) = self.group.term_at(index) else {
+            // Nothing of this log is durable yet; its first entry is on the way.
+            return FlushStep::Done;
+        };
+        let next_offset = self.segments.last().map_or(self.log_start, |segment| segment.meta.next_offset);
+        let checkpoint = Checkpoint {
+            hard_state: self.group.hard_state(),
+            log_start: self.log_start,
+            next_offset,
+            segments: self.segments.iter().map(|segment| segment.meta.clone()).collect(),
+            pending_index: self.segments.last().map(Segment::pending_bytes).unwrap_or_default(),
+            epochs: self.epochs.iter().filter(|(_, start)| *start < next_offset).copied().collect(),
+            producers: self.producers.snapshot(self.high_watermark),
+            forgotten_producer: self.producers.forgotten(),
+        };
+        self.flush.wrote = false;
+        self.group.compact(index);
+        FlushStep::Checkpoint(Frame {
+            body: checkpoint.encode(),
+            ..self.frame(FrameKind::Checkpoint, term, index, &[], bytes::Bytes::new())
+        })
+    }
+}

@@ -1,0 +1,416 @@
+//! One partition on its leader: appends, high watermark, reads, the way of its records into segments.
+//!
+//! A partition is owned by one shard and knows nothing of connections or requests. It hands out WAL frames and
+//! disk operations and is told when they are done.
+
+mod checkpoint;
+mod flush;
+mod producers;
+mod read;
+mod segments;
+mod tail;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+use zerocopy::byteorder::little_endian::{I64, U32};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+pub use checkpoint::Checkpoint;
+pub use flush::{FlushOutcome, FlushStep, FlushWrite};
+pub use read::{DiskRead, Found, ReadDone, ReadError, Records};
+
+use crate::consensus::{Entry, Group, GroupState, HardState};
+use crate::log::recovery::RecoveredLog;
+use crate::log::{Frame, FrameKind, SegmentFile, SegmentRef};
+use crate::metadata::configs::TopicConfig;
+use crate::record::{Batch, TimestampType};
+use crate::types::{BrokerId, LeaderEpoch, LogId, Now, Offset};
+use flush::Flush;
+use producers::{Producers, SequenceCheck};
+use read::Chunks;
+use segments::Segment;
+use tail::{Tail, TailEntry};
+
+/// The data of a Raft entry that carries a batch: enough to tell the batch from any other. The batch itself
+/// lies beside it, in the tail and in the WAL frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct Descriptor {
+    base_offset: I64,
+    batch_len: U32,
+    batch_crc: U32,
+}
+
+const DESCRIPTOR_LEN: usize = size_of::<Descriptor>();
+
+impl Descriptor {
+    fn of(batch: &Batch) -> Descriptor {
+        Descriptor {
+            base_offset: batch.header.base_offset.get().into(),
+            batch_len: (batch.len() as u32).into(),
+            batch_crc: batch.header.crc.get().into(),
+        }
+    }
+}
+
+/// Why a batch was not appended. Nothing of it is in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AppendError {
+    /// This replica does not lead.
+    NotLeader,
+    /// Larger than `max.message.bytes`.
+    TooLarge,
+    /// A timestamp outside of what the topic allows.
+    InvalidTimestamp,
+    /// A batch of this producer is missing in between.
+    OutOfOrderSequence,
+    /// A newer epoch of this producer has taken over.
+    StaleProducerEpoch,
+    /// An error of the disk has fenced the partition's files.
+    Fenced,
+    /// A control or transactional batch, which producers without a transaction may not send.
+    NotAllowed,
+}
+
+/// A batch that is in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// Offset of its first record.
+    pub base_offset: Offset,
+    /// It is durable once the high watermark has reached this offset.
+    pub next_offset: Offset,
+    /// The broker's time that it was stamped with, or -1.
+    pub log_append_time: i64,
+}
+
+/// Frames to write, and the number to report when they are durable.
+pub struct PartitionReady {
+    /// For [`Partition::persisted`].
+    pub number: u64,
+}
+
+/// What is on disk contradicts itself.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoveryError {
+    /// A checkpoint cannot be read.
+    #[error("the checkpoint of log {log} cannot be read: {error}")]
+    Checkpoint {
+        /// The log.
+        log: LogId,
+        /// Why.
+        error: crate::codec::CodecError,
+    },
+    /// An entry is no batch, or not the one that its descriptor names.
+    #[error("entry {index} of log {log} is damaged")]
+    Entry {
+        /// The log.
+        log: LogId,
+        /// Its Raft index.
+        index: u64,
+    },
+    /// A hard state has the wrong length.
+    #[error("the hard state of log {log} is damaged")]
+    HardState {
+        /// The log.
+        log: LogId,
+    },
+}
+
+/// A partition.
+///
+/// `log_start <= segments' end <= high_watermark <= next_offset`; the tail begins at or before the segments' end.
+pub struct Partition {
+    log: LogId,
+    config: TopicConfig,
+    group: Group,
+    tail: Tail,
+    segments: Vec<Segment>,
+    chunks: Chunks,
+    producers: Producers,
+    epochs: Vec<(LeaderEpoch, Offset)>,
+    log_start: Offset,
+    high_watermark: Offset,
+    next_offset: Offset,
+    flush: Flush,
+}
+
+impl Partition {
+    /// The partition as the disk knows it; a new one where nothing was recovered.
+    ///
+    /// # Errors
+    /// Where what was recovered contradicts itself: the partition must not be served then.
+    pub fn open(
+        log: LogId,
+        broker: BrokerId,
+        voters: &[BrokerId],
+        config: TopicConfig,
+        recovered: Option<RecoveredLog>,
+        logger: &slog::Logger,
+    ) -> Result<Partition, RecoveryError> {
+        let mut state = GroupState::default();
+        let mut checkpoint = None;
+        let mut found = Vec::new();
+        if let Some(recovered) = recovered {
+            if let Some(frame) = recovered.checkpoint {
+                let decoded =
+                    Checkpoint::decode(&frame.payload).map_err(|error| RecoveryError::Checkpoint { log, error })?;
+                state.hard_state = decoded.hard_state;
+                state.compacted = (frame.index, frame.term);
+                checkpoint = Some(decoded);
+            }
+            if let Some(bytes) = recovered.hard_state {
+                state.hard_state = HardState::from_bytes(&bytes).ok_or(RecoveryError::HardState { log })?;
+            }
+            found = recovered.entries;
+        }
+        let mut segments = Vec::new();
+        let (mut log_start, mut next_offset) = (0, 0);
+        let (mut epochs, mut producers) = (Vec::new(), Producers::default());
+        if let Some(checkpoint) = checkpoint {
+            (log_start, next_offset) = (checkpoint.log_start, checkpoint.next_offset);
+            epochs = checkpoint.epochs;
+            producers = Producers::from_snapshot(checkpoint.producers, checkpoint.forgotten_producer);
+            let last = checkpoint.segments.len().saturating_sub(1);
+            for (i, meta) in checkpoint.segments.into_iter().enumerate() {
+                let pending = if i == last { &checkpoint.pending_index[..] } else { &[] };
+                let segment =
+                    Segment::recovered(meta, pending).ok_or(RecoveryError::Entry { log, index: state.compacted.0 })?;
+                segments.push(segment);
+            }
+        }
+        let mut tail = Tail::default();
+        let flushed_to = next_offset;
+        for entry in found {
+            let damaged = RecoveryError::Entry { log, index: entry.index };
+            let data = if entry.payload.is_empty() {
+                Bytes::new()
+            } else {
+                let (descriptor, _) = Descriptor::read_from_prefix(&entry.payload).map_err(|_| damaged)?;
+                let damaged = RecoveryError::Entry { log, index: entry.index };
+                let Ok(batch) = Batch::parse_stored(&entry.payload.slice(DESCRIPTOR_LEN..)) else {
+                    return Err(damaged);
+                };
+                if Descriptor::of(&batch) != descriptor || batch.header.base_offset.get() != next_offset {
+                    return Err(damaged);
+                }
+                next_offset = batch.header.last_offset() + 1;
+                producers.note(&batch.header, flushed_to, None);
+                note_epoch(&mut epochs, entry.term as LeaderEpoch, batch.header.base_offset.get());
+                tail.push(TailEntry { index: entry.index, term: entry.term, batch });
+                entry.payload.slice(..DESCRIPTOR_LEN)
+            };
+            state.entries.push(Entry { index: entry.index, term: entry.term, data });
+        }
+        let group = Group::new(log, broker, voters, state, logger);
+        let mut partition = Partition {
+            log,
+            config,
+            group,
+            tail,
+            segments,
+            chunks: Chunks::default(),
+            producers,
+            epochs,
+            log_start,
+            high_watermark: flushed_to,
+            next_offset,
+            flush: Flush::default(),
+        };
+        partition.advance_high_watermark();
+        Ok(partition)
+    }
+
+    /// The log's number.
+    pub fn log(&self) -> LogId {
+        self.log
+    }
+
+    /// Stands for election now.
+    pub fn campaign(&mut self) {
+        self.group.campaign();
+    }
+
+    /// Whether this replica leads and its term is durable: it may serve.
+    pub fn is_up(&self) -> bool {
+        // The entry that opens the term is committed only once the term is durable.
+        self.group.is_leader() && self.group.term_at(self.group.committed()) == Some(self.group.term())
+    }
+
+    /// The current leader epoch.
+    pub fn epoch(&self) -> LeaderEpoch {
+        self.group.term() as LeaderEpoch
+    }
+
+    /// The first offset that may be read.
+    pub fn log_start(&self) -> Offset {
+        self.log_start
+    }
+
+    /// The offset after the last committed record.
+    pub fn high_watermark(&self) -> Offset {
+        self.high_watermark
+    }
+
+    /// Memory of the tail, in bytes.
+    pub fn tail_cost(&self) -> u64 {
+        self.tail.cost()
+    }
+
+    /// Memory of the records that no segment holds yet, in bytes.
+    pub fn unflushed_cost(&self) -> u64 {
+        self.tail.unflushed_cost()
+    }
+
+    /// Appends a checked batch: assigns its offsets and proposes it. It is in the WAL only after
+    /// [`Partition::take_frames`], durable only when [`Partition::high_watermark`] has passed it.
+    ///
+    /// # Errors
+    /// [`AppendError`]; nothing was appended. A duplicate is no error: the answer is that of the first one.
+    pub fn append(&mut self, now: Now, mut batch: Batch) -> Result<Appended, AppendError> {
+        if !self.is_up() {
+            return Err(AppendError::NotLeader);
+        }
+        if self.is_fenced() {
+            return Err(AppendError::Fenced);
+        }
+        if batch.len() > self.config.max_message_bytes {
+            return Err(AppendError::TooLarge);
+        }
+        if batch.header.is_control() || batch.header.is_transactional() {
+            return Err(AppendError::NotAllowed);
+        }
+        let mut log_append_time = -1;
+        if self.config.timestamp_type == TimestampType::LogAppendTime {
+            log_append_time = now.wall_ms;
+        } else if !self.timestamp_allowed(now, &batch) {
+            return Err(AppendError::InvalidTimestamp);
+        }
+        if batch.header.has_producer() {
+            match self.producers.check(&batch.header) {
+                SequenceCheck::Next => {}
+                SequenceCheck::Duplicate { base_offset } => {
+                    let next_offset = base_offset + i64::from(batch.header.record_count.get());
+                    return Ok(Appended { base_offset, next_offset, log_append_time: -1 });
+                }
+                SequenceCheck::OutOfOrder => return Err(AppendError::OutOfOrderSequence),
+                SequenceCheck::StaleEpoch => return Err(AppendError::StaleProducerEpoch),
+            }
+        }
+        let (base_offset, epoch) = (self.next_offset, self.epoch());
+        if log_append_time >= 0 {
+            batch.stamp(log_append_time);
+        }
+        batch.assign(base_offset, epoch);
+        let descriptor = Descriptor::of(&batch).as_bytes().to_vec();
+        let index = self.group.propose(descriptor).map_err(|_| AppendError::NotLeader)?;
+        self.next_offset = batch.header.last_offset() + 1;
+        self.producers.note(&batch.header, self.high_watermark, Some(now.mono));
+        note_epoch(&mut self.epochs, epoch, base_offset);
+        self.tail.push(TailEntry { index, term: self.group.term(), batch });
+        Ok(Appended { base_offset, next_offset: self.next_offset, log_append_time })
+    }
+
+    fn timestamp_allowed(&self, now: Now, batch: &Batch) -> bool {
+        let ahead = batch.header.max_timestamp.get().saturating_sub(now.wall_ms);
+        let behind = now.wall_ms.saturating_sub(batch.header.base_timestamp.get());
+        ahead <= self.config.timestamp_after_max_ms && behind <= self.config.timestamp_before_max_ms
+    }
+
+    /// Moves what must be written next into `frames` and returns the number to report when it is durable.
+    pub fn take_frames(&mut self, frames: &mut Vec<Frame>) -> Option<PartitionReady> {
+        let mut last = None;
+        while let Some(ready) = self.group.take_ready() {
+            last = Some(PartitionReady { number: ready.number });
+            if let Some(state) = ready.hard_state {
+                frames.push(self.frame(FrameKind::HardState, state.term, 0, &state.to_bytes(), Bytes::new()));
+            }
+            for entry in ready.entries {
+                let body = match self.tail.at_index(entry.index) {
+                    Some(found) => {
+                        let mut head = SmallVec::<[u8; 96]>::from_slice(&entry.data);
+                        head.extend_from_slice(found.batch.header.as_bytes());
+                        let body = found.batch.body.clone();
+                        frames.push(Frame { head, ..self.frame(FrameKind::Entry, entry.term, entry.index, &[], body) });
+                        continue;
+                    }
+                    None => Bytes::new(),
+                };
+                assert!(entry.data.is_empty(), "entry {} of log {} has lost its batch", entry.index, self.log);
+                frames.push(self.frame(FrameKind::Entry, entry.term, entry.index, &[], body));
+            }
+        }
+        last
+    }
+
+    fn frame(&self, kind: FrameKind, term: u64, index: u64, head: &[u8], body: Bytes) -> Frame {
+        Frame { log: self.log, kind, term, index, head: SmallVec::from_slice(head), body }
+    }
+
+    fn file(&self, base: Offset, file: SegmentFile) -> SegmentRef {
+        SegmentRef { log: self.log, base, file }
+    }
+
+    fn segment_at(&self, base: Offset) -> Option<&Segment> {
+        let at = self.segments.binary_search_by_key(&base, |segment| segment.meta.base_offset).ok()?;
+        Some(&self.segments[at])
+    }
+
+    /// The frames up to this number are durable. Whether the high watermark moved.
+    pub fn persisted(&mut self, number: u64) -> bool {
+        self.group.persisted(number);
+        self.advance_high_watermark()
+    }
+
+    fn advance_high_watermark(&mut self) -> bool {
+        let Some(last) = self.tail.last_up_to(self.group.committed()) else { return false };
+        let reached = last.batch.header.last_offset() + 1;
+        let moved = reached > self.high_watermark;
+        self.high_watermark = self.high_watermark.max(reached);
+        moved
+    }
+
+    /// The end offset of an epoch, as OffsetForLeaderEpoch wants it: the largest epoch known up to the asked one,
+    /// and the offset where the next begins.
+    pub fn end_of_epoch(&self, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
+        if epoch == self.epoch() {
+            return Some((epoch, self.high_watermark));
+        }
+        if epoch > self.epoch() {
+            return None;
+        }
+        let after = self.epochs.partition_point(|(known, _)| *known <= epoch);
+        let (known, _) = self.epochs.get(after.checked_sub(1)?)?;
+        let end = self.epochs.get(after).map_or(self.high_watermark, |(_, start)| *start);
+        Some((*known, end))
+    }
+
+    /// The epoch of the record at `offset`.
+    pub fn epoch_of(&self, offset: Offset) -> LeaderEpoch {
+        let after = self.epochs.partition_point(|(_, start)| *start <= offset);
+        after.checked_sub(1).map_or(-1, |at| self.epochs[at].0)
+    }
+
+    /// Forgets idempotent producers that were silent for `silence_ms`.
+    pub fn expire_producers(&mut self, now: Now, silence_ms: u64) {
+        self.producers.expire(now.mono, silence_ms, self.high_watermark);
+    }
+
+    /// Drops one batch from memory that a segment holds too; returns the bytes that were freed.
+    pub fn evict_one(&mut self) -> Option<u64> {
+        self.tail.evict_one()
+    }
+
+    /// Drops a chunk of the read cache; returns the bytes that were freed.
+    pub fn evict_chunk(&mut self, first: Offset) -> u64 {
+        self.chunks.evict(first)
+    }
+}
+
+fn note_epoch(epochs: &mut Vec<(LeaderEpoch, Offset)>, epoch: LeaderEpoch, offset: Offset) {
+    if epochs.last().is_none_or(|(last, _)| *last < epoch) {
+        epochs.push((epoch, offset));
+    }
+}
+
+#[cfg(test)]
+mod tests;

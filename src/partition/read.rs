@@ -1,0 +1,358 @@
+//! Reading a partition: from its tail, from chunks read from segments, or by asking for one.
+
+use std::collections::BTreeMap;
+
+use bytes::{Bytes, BytesMut};
+use zerocopy::IntoBytes;
+
+use super::Partition;
+use super::segments::{IndexMissing, Place};
+use crate::limits::READ_CHUNK_BYTES;
+use crate::log::{SegmentFile, SegmentRef};
+use crate::record::{Batch, BatchHeader, Compression, HEADER_LEN, RecordTimes, TimestampType, split_batches};
+use crate::types::Offset;
+
+/// Bodies up to this size are copied next to their headers; larger ones are shared.
+const COPY_BELOW: usize = 4096;
+
+/// Whole batches back to back, to be sent as they are.
+#[derive(Clone, Debug, Default)]
+pub struct Records {
+    /// The bytes in order.
+    pub chunks: Vec<Bytes>,
+    /// Their sum.
+    pub len: usize,
+}
+
+/// What a read found.
+#[derive(Debug)]
+pub enum Found<T> {
+    /// The answer.
+    Here(T),
+    /// The answer needs this from the disk first; then ask again.
+    OnDisk(DiskRead),
+}
+
+/// A read that a partition needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DiskRead {
+    /// The file.
+    pub segment: SegmentRef,
+    /// First byte.
+    pub position: u64,
+    /// Most bytes.
+    pub len: u32,
+}
+
+/// Why a partition cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadError {
+    /// The offset lies before the log's start or after its end.
+    OutOfRange,
+    /// What the disk holds there is damaged.
+    Corrupt,
+}
+
+/// Whole batches read from a segment.
+#[derive(Debug)]
+pub(super) struct Chunk {
+    bytes: Bytes,
+    next_offset: Offset,
+    end: Place,
+}
+
+/// Chunks by the offset of their first record.
+#[derive(Debug, Default)]
+pub(super) struct Chunks {
+    by_offset: BTreeMap<Offset, Chunk>,
+    /// A place where damage was found, and the offset that was looked for.
+    corrupt: Option<Place>,
+}
+
+impl Chunks {
+    fn holding(&self, offset: Offset) -> Option<&Chunk> {
+        self.by_offset.range(..=offset).next_back().map(|(_, chunk)| chunk).filter(|chunk| offset < chunk.next_offset)
+    }
+
+    fn ending_at(&self, offset: Offset) -> Option<Place> {
+        let (_, chunk) = self.by_offset.range(..offset).next_back()?;
+        (chunk.next_offset == offset).then_some(chunk.end)
+    }
+
+    /// Drops the chunk that begins at this offset and returns the bytes that were freed.
+    pub(super) fn evict(&mut self, first: Offset) -> u64 {
+        self.by_offset.remove(&first).map_or(0, |chunk| chunk.bytes.len() as u64)
+    }
+}
+
+/// Gathers batches into few pieces.
+#[derive(Default)]
+struct Gather {
+    records: Records,
+    small: BytesMut,
+}
+
+impl Gather {
+    fn push(&mut self, header: &BatchHeader, body: &Bytes) {
+        self.small.extend_from_slice(header.as_bytes());
+        if body.len() <= COPY_BELOW {
+            self.small.extend_from_slice(body);
+        } else {
+            self.records.chunks.push(self.small.split().freeze());
+            self.records.chunks.push(body.clone());
+        }
+        self.records.len += HEADER_LEN + body.len();
+    }
+
+    fn finish(mut self) -> Records {
+        if !self.small.is_empty() {
+            self.records.chunks.push(self.small.freeze());
+        }
+        self.records
+    }
+}
+
+impl Partition {
+    /// Committed records from `offset` on: whole batches of up to `max_bytes` in all, but at least one where
+    /// there is one. Nothing at the high watermark.
+    ///
+    /// # Errors
+    /// [`ReadError`] where there is nothing to wait for.
+    pub fn read(&self, offset: Offset, max_bytes: usize) -> Result<Found<Records>, ReadError> {
+        if offset < self.log_start || offset > self.next_offset {
+            return Err(ReadError::OutOfRange);
+        }
+        if offset >= self.high_watermark || max_bytes == 0 {
+            return Ok(Found::Here(Records::default()));
+        }
+        if self.tail.first_offset().is_some_and(|first| first <= offset) {
+            return Ok(Found::Here(self.read_tail(offset, max_bytes)));
+        }
+        if let Some(chunk) = self.chunks.holding(offset) {
+            return Ok(Found::Here(chunk_records(&chunk.bytes, offset, max_bytes)));
+        }
+        let place = match self.place_of(offset) {
+            Ok(place) => place,
+            Err(missing) => return Ok(Found::OnDisk(self.index_read(missing))),
+        };
+        if self.chunks.corrupt == Some(place) {
+            return Err(ReadError::Corrupt);
+        }
+        Ok(Found::OnDisk(self.chunk_read(place)))
+    }
+
+    /// The bytes that [`Partition::read`] would give from `offset` on are in memory up to here; `None` where the
+    /// next ones lie in a segment and are worth reading ahead.
+    pub fn read_ahead(&self, offset: Offset) -> Option<DiskRead> {
+        let next = self.chunks.holding(offset)?.next_offset;
+        if self.tail.first_offset().is_some_and(|first| first <= next) || self.chunks.holding(next).is_some() {
+            return None;
+        }
+        if next >= self.high_watermark {
+            return None;
+        }
+        Some(self.chunk_read(self.place_of(next).ok()?))
+    }
+
+    fn read_tail(&self, offset: Offset, max_bytes: usize) -> Records {
+        let mut gather = Gather::default();
+        for entry in self.tail.from_offset(offset) {
+            let batch = &entry.batch;
+            if batch.header.base_offset.get() >= self.high_watermark {
+                break;
+            }
+            if gather.records.len > 0 && gather.records.len + batch.len() > max_bytes {
+                break;
+            }
+            gather.push(&batch.header, &batch.body);
+        }
+        gather.finish()
+    }
+
+    fn place_of(&self, offset: Offset) -> Result<Place, IndexMissing> {
+        if let Some(place) = self.chunks.ending_at(offset) {
+            // A chunk that ends with its segment is followed by the next segment's start.
+            let segment = self.segment_at(place.segment);
+            if segment.is_some_and(|segment| place.position < segment.meta.len) {
+                return Ok(place);
+            }
+        }
+        let at = self.segments.partition_point(|segment| segment.meta.next_offset <= offset);
+        let segment = self.segments.get(at).expect("an offset below the tail lies in a segment");
+        segment.place_of(offset)
+    }
+
+    fn chunk_read(&self, place: Place) -> DiskRead {
+        let segment = self.segment_at(place.segment).expect("the place is in a segment");
+        let left = segment.meta.len - place.position;
+        let len = left.min(READ_CHUNK_BYTES as u64) as u32;
+        DiskRead { segment: self.file(place.segment, SegmentFile::Log), position: place.position, len }
+    }
+
+    fn index_read(&self, missing: IndexMissing) -> DiskRead {
+        DiskRead {
+            segment: self.file(missing.segment, SegmentFile::Index),
+            position: 0,
+            len: u32::try_from(missing.len).expect("a segment's index is far below 4 GiB"),
+        }
+    }
+
+    /// Takes what a [`DiskRead`] gave. A batch larger than the read asks for a larger one. The memory that was
+    /// taken for the cache, with the first offset to evict it by, is returned where a chunk was added.
+    pub fn read_done(&mut self, read: DiskRead, bytes: Bytes) -> ReadDone {
+        let Some(at) = self.segments.iter().position(|segment| segment.meta.base_offset == read.segment.base) else {
+            return ReadDone::Gone;
+        };
+        if read.segment.file == SegmentFile::Index {
+            let loaded = self.segments[at].load_index(&bytes).is_ok();
+            return if loaded { ReadDone::Index } else { ReadDone::Damaged };
+        }
+        let place = Place { segment: read.segment.base, position: read.position };
+        let usable = (self.segments[at].meta.len - read.position).min(bytes.len() as u64) as usize;
+        let bytes = bytes.slice(..usable);
+        let mut end = 0;
+        let mut offsets: Option<(Offset, Offset)> = None;
+        for (position, batch) in split_batches(&bytes) {
+            if batch.check_crc().is_err() {
+                break;
+            }
+            end = position + batch.len();
+            let first = offsets.map_or(batch.header.base_offset.get(), |(first, _)| first);
+            offsets = Some((first, batch.header.last_offset() + 1));
+        }
+        let Some((first, next_offset)) = offsets else {
+            // Either the first batch is larger than what was read, or it is damaged.
+            return match BatchHeader::peek(&bytes) {
+                Some(header) if header.total_len() > usable && (read.len as usize) < header.total_len() => {
+                    let larger = DiskRead { len: header.total_len() as u32, ..read };
+                    let fits = read.position + u64::from(larger.len) <= self.segments[at].meta.len;
+                    if fits { ReadDone::Larger(larger) } else { self.damaged(place) }
+                }
+                _ => self.damaged(place),
+            };
+        };
+        let end = Place { segment: place.segment, position: place.position + end as u64 };
+        let cost = bytes.len() as u64;
+        let freed = self.chunks.evict(first);
+        self.chunks.by_offset.insert(first, Chunk { bytes, next_offset, end });
+        ReadDone::Chunk { first, cost, freed }
+    }
+
+    fn damaged(&mut self, place: Place) -> ReadDone {
+        self.chunks.corrupt = Some(place);
+        ReadDone::Damaged
+    }
+
+    /// Offset and timestamp of the first committed record whose timestamp is at least `timestamp`.
+    ///
+    /// # Errors
+    /// [`ReadError::Corrupt`] where the batch that should hold it is damaged.
+    pub fn find_time(&self, timestamp: i64) -> Result<Found<Option<(Offset, i64)>>, ReadError> {
+        for segment in &self.segments {
+            let place = match segment.place_of_time(timestamp) {
+                Ok(Some(place)) => place,
+                Ok(None) => continue,
+                Err(missing) => return Ok(Found::OnDisk(self.index_read(missing))),
+            };
+            if self.chunks.corrupt == Some(place) {
+                return Err(ReadError::Corrupt);
+            }
+            // The stretch may be longer than a chunk; walk on through the chunks that follow it.
+            let mut at = place;
+            while at.segment == place.segment && at.position < segment.meta.len {
+                let Some(chunk) = self.chunks.by_offset.values().find(|chunk| chunk.covers(at)) else {
+                    return Ok(Found::OnDisk(self.chunk_read(at)));
+                };
+                let found = split_batches(&chunk.bytes).find_map(|(_, batch)| self.time_in(&batch, timestamp));
+                if found.is_some() {
+                    return Ok(Found::Here(found));
+                }
+                at = chunk.end;
+            }
+        }
+        let found = self
+            .tail
+            .iter()
+            .take_while(|entry| entry.batch.header.base_offset.get() < self.high_watermark)
+            .find_map(|entry| self.time_in(&entry.batch, timestamp));
+        Ok(Found::Here(found))
+    }
+
+    fn time_in(&self, batch: &Batch, timestamp: i64) -> Option<(Offset, i64)> {
+        if batch.header.max_timestamp.get() < timestamp || batch.header.last_offset() < self.log_start {
+            return None;
+        }
+        if batch.header.compression() != Some(Compression::None) {
+            // Its records are the consumer's to open: it starts at the batch, and misses none that it wants.
+            let first = match batch.header.timestamp_type() {
+                TimestampType::CreateTime => batch.header.base_timestamp.get(),
+                TimestampType::LogAppendTime => batch.header.max_timestamp.get(),
+            };
+            return Some((batch.header.base_offset.get().max(self.log_start), first));
+        }
+        RecordTimes::new(&batch.header, &batch.body).find(|(offset, at)| *at >= timestamp && *offset >= self.log_start)
+    }
+
+    /// The largest timestamp of any committed record.
+    pub fn max_timestamp(&self) -> Option<i64> {
+        let stored = self.segments.iter().map(|segment| segment.meta.max_timestamp);
+        let tail = self
+            .tail
+            .iter()
+            .filter(|entry| entry.batch.header.base_offset.get() < self.high_watermark)
+            .map(|entry| entry.batch.header.max_timestamp.get());
+        stored.chain(tail).max()
+    }
+}
+
+impl Chunk {
+    fn covers(&self, place: Place) -> bool {
+        let start = self.end.position - self.whole_len();
+        self.end.segment == place.segment && start == place.position
+    }
+
+    fn whole_len(&self) -> u64 {
+        split_batches(&self.bytes).last().map_or(0, |(at, batch)| (at + batch.len()) as u64)
+    }
+}
+
+/// What [`Partition::read_done`] made of the bytes.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ReadDone {
+    /// Batches are in the cache now.
+    Chunk {
+        /// By this offset they are evicted again.
+        first: Offset,
+        /// Memory taken, in bytes.
+        cost: u64,
+        /// Memory given back by an older chunk in its place, in bytes.
+        freed: u64,
+    },
+    /// An index was loaded.
+    Index,
+    /// The first batch is larger: read this instead.
+    Larger(DiskRead),
+    /// What lies there is damaged.
+    Damaged,
+    /// The segment was deleted meanwhile.
+    Gone,
+}
+
+fn chunk_records(bytes: &Bytes, offset: Offset, max_bytes: usize) -> Records {
+    let mut range: Option<(usize, usize)> = None;
+    for (position, batch) in split_batches(bytes) {
+        if batch.header.last_offset() < offset {
+            continue;
+        }
+        let start = range.map_or(position, |(start, _)| start);
+        let end = position + batch.len();
+        if range.is_some() && end - start > max_bytes {
+            break;
+        }
+        range = Some((start, end));
+    }
+    match range {
+        Some((start, end)) => Records { chunks: vec![bytes.slice(start..end)], len: end - start },
+        None => Records::default(),
+    }
+}

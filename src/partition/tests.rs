@@ -1,0 +1,254 @@
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::log::recovery::{RecoveredCheckpoint, RecoveredEntry};
+use crate::record::{encoded, split_batches};
+use crate::types::Mono;
+
+/// A disk that does at once what it is asked, and can be lost but for what the WAL and the segments hold.
+#[derive(Default)]
+struct Disk {
+    frames: Vec<Frame>,
+    files: BTreeMap<SegmentRef, Vec<u8>>,
+}
+
+impl Disk {
+    fn recovered(&self) -> RecoveredLog {
+        let mut log = RecoveredLog { log: LogId(1), checkpoint: None, hard_state: None, entries: Vec::new() };
+        for frame in &self.frames {
+            let payload: Bytes = [&frame.head[..], &frame.body[..]].concat().into();
+            let (index, term) = (frame.index, frame.term);
+            match frame.kind {
+                FrameKind::Entry => log.entries.push(RecoveredEntry { index, term, payload }),
+                FrameKind::HardState => log.hard_state = Some(payload),
+                FrameKind::Checkpoint => {
+                    log.entries.retain(|entry| entry.index > index);
+                    log.hard_state = None;
+                    log.checkpoint = Some(RecoveredCheckpoint { index, term, payload });
+                }
+                FrameKind::Deleted => unreachable!(),
+            }
+        }
+        log
+    }
+
+    fn write(&mut self, write: &FlushWrite) {
+        let file = self.files.entry(write.segment).or_default();
+        file.truncate(write.position as usize);
+        for chunk in &write.data {
+            file.extend_from_slice(&chunk.head);
+            file.extend_from_slice(&chunk.body);
+        }
+    }
+
+    fn flush(&mut self, partition: &mut Partition) {
+        let mut step = partition.flush(true);
+        loop {
+            match step {
+                FlushStep::Write(write) => {
+                    self.write(&write);
+                    (step, _) = partition.flush_written(FlushOutcome::Durable);
+                }
+                FlushStep::Checkpoint(frame) => {
+                    self.frames.push(frame);
+                    return;
+                }
+                FlushStep::Done => return,
+            }
+        }
+    }
+
+    fn read(&self, read: DiskRead) -> Bytes {
+        let file = &self.files[&read.segment];
+        let end = file.len().min(read.position as usize + read.len as usize);
+        Bytes::copy_from_slice(&file[read.position as usize..end])
+    }
+}
+
+fn config() -> TopicConfig {
+    TopicConfig {
+        segment_bytes: 100_000,
+        max_message_bytes: 1_000_000,
+        timestamp_type: TimestampType::CreateTime,
+        timestamp_before_max_ms: i64::MAX,
+        timestamp_after_max_ms: i64::MAX,
+    }
+}
+
+fn open(disk: &Disk) -> Partition {
+    let logger = slog::Logger::root(slog::Discard, slog::o!());
+    let recovered = (!disk.frames.is_empty()).then(|| disk.recovered());
+    let mut partition = Partition::open(LogId(1), BrokerId(0), &[BrokerId(0)], config(), recovered, &logger).unwrap();
+    partition.campaign();
+    partition
+}
+
+fn persist(partition: &mut Partition, disk: &mut Disk) {
+    if let Some(ready) = partition.take_frames(&mut disk.frames) {
+        partition.persisted(ready.number);
+        assert!(partition.take_frames(&mut disk.frames).is_none());
+    }
+}
+
+fn now(wall_ms: i64) -> Now {
+    Now { mono: Mono(0), wall_ms }
+}
+
+fn batch(values: &[&[u8]], timestamp: i64) -> Batch {
+    Batch::parse_produced(&encoded(values, timestamp)).unwrap()
+}
+
+/// Reads everything from `offset` to the high watermark the way a consumer does.
+fn consume(partition: &mut Partition, disk: &Disk, mut offset: Offset) -> Vec<Batch> {
+    let mut out = Vec::new();
+    while offset < partition.high_watermark() {
+        match partition.read(offset, 50_000).unwrap() {
+            Found::Here(records) => {
+                assert!(records.len > 0, "nothing at {offset}");
+                let bytes: Bytes = records.chunks.concat().into();
+                for (_, batch) in split_batches(&bytes) {
+                    batch.check_crc().unwrap();
+                    assert_eq!(batch.header.base_offset.get(), offset);
+                    offset = batch.header.last_offset() + 1;
+                    out.push(batch);
+                }
+            }
+            Found::OnDisk(read) => {
+                let done = partition.read_done(read, disk.read(read));
+                assert!(!matches!(done, ReadDone::Damaged | ReadDone::Gone), "{done:?}");
+                if let ReadDone::Larger(read) = done {
+                    partition.read_done(read, disk.read(read));
+                }
+            }
+        }
+    }
+    out
+}
+
+#[test]
+fn nothing_is_readable_before_it_is_durable() {
+    let mut disk = Disk::default();
+    let mut partition = open(&disk);
+    assert_eq!(partition.append(now(0), batch(&[b"a"], 0)), Err(AppendError::NotLeader), "the term is not durable");
+    persist(&mut partition, &mut disk);
+    assert!(partition.is_up());
+    let appended = partition.append(now(0), batch(&[b"a", b"b"], 0)).unwrap();
+    assert_eq!((appended.base_offset, appended.next_offset), (0, 2));
+    let ready = partition.take_frames(&mut disk.frames).unwrap();
+    assert!(matches!(partition.read(0, 100), Ok(Found::Here(records)) if records.len == 0));
+    assert!(partition.persisted(ready.number));
+    assert_eq!(partition.high_watermark(), 2);
+    assert_eq!(consume(&mut partition, &disk, 0).len(), 1);
+    assert_eq!(partition.read(3, 100).err(), Some(ReadError::OutOfRange));
+}
+
+#[test]
+fn a_restart_serves_what_was_durable_from_wal_and_segments() {
+    let mut disk = Disk::default();
+    let mut partition = open(&disk);
+    persist(&mut partition, &mut disk);
+    let value = vec![5u8; 9_000];
+    for i in 0..60i64 {
+        partition.append(now(0), batch(&[&value, &[i as u8]], 1_000 + i)).unwrap();
+        persist(&mut partition, &mut disk);
+        if i % 7 == 0 {
+            disk.flush(&mut partition);
+        }
+    }
+    assert!(partition.segments.len() > 4, "{} segments", partition.segments.len());
+    for run in 0..3 {
+        while partition.evict_one().is_some() {}
+        let read = consume(&mut partition, &disk, 0);
+        assert_eq!(read.len(), 60, "run {run}");
+        assert_eq!(partition.find_time_blocking(&disk, 1_030), Some((59, 1_030)), "the second record is 1 ms later");
+        assert_eq!(partition.find_time_blocking(&disk, 1_060), Some((119, 1_060)));
+        assert_eq!(partition.find_time_blocking(&disk, 1_061), None);
+        partition = open(&disk);
+        persist(&mut partition, &mut disk);
+        assert_eq!(partition.epoch(), run + 2, "each start opens a term");
+    }
+    let after = partition.append(now(0), batch(&[b"more"], 2_000)).unwrap();
+    assert_eq!(after.base_offset, 120);
+    assert_eq!(partition.end_of_epoch(1), Some((1, 120)));
+    assert_eq!(partition.epoch_of(119), 1);
+}
+
+impl Partition {
+    fn find_time_blocking(&mut self, disk: &Disk, timestamp: i64) -> Option<(Offset, i64)> {
+        loop {
+            match self.find_time(timestamp).unwrap() {
+                Found::Here(found) => return found,
+                Found::OnDisk(read) => {
+                    let done = self.read_done(read, disk.read(read));
+                    assert!(!matches!(done, ReadDone::Damaged | ReadDone::Gone), "{done:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn damage_on_disk_is_an_error_and_not_a_wrong_answer() {
+    let mut disk = Disk::default();
+    let mut partition = open(&disk);
+    persist(&mut partition, &mut disk);
+    partition.append(now(0), batch(&[&[1u8; 500]], 0)).unwrap();
+    persist(&mut partition, &mut disk);
+    disk.flush(&mut partition);
+    while partition.evict_one().is_some() {}
+    let Ok(Found::OnDisk(read)) = partition.read(0, 1_000) else { panic!("the batch is on disk") };
+    let mut bytes = disk.read(read).to_vec();
+    bytes[300] ^= 1;
+    assert_eq!(partition.read_done(read, bytes.into()), ReadDone::Damaged);
+    assert_eq!(partition.read(0, 1_000).err(), Some(ReadError::Corrupt));
+}
+
+#[test]
+fn a_failed_write_leaves_the_records_in_memory() {
+    let mut disk = Disk::default();
+    let mut partition = open(&disk);
+    persist(&mut partition, &mut disk);
+    partition.append(now(0), batch(&[b"a"], 0)).unwrap();
+    persist(&mut partition, &mut disk);
+    assert!(matches!(partition.flush(true), FlushStep::Write(_)));
+    assert!(matches!(partition.flush_written(FlushOutcome::Failed), (FlushStep::Done, 0)));
+    assert!(matches!(partition.flush(true), FlushStep::Done), "a fenced file is not written again");
+    assert_eq!(partition.evict_one(), None);
+    assert_eq!(partition.append(now(0), batch(&[b"b"], 0)), Err(AppendError::Fenced));
+    assert_eq!(consume(&mut partition, &disk, 0).len(), 1);
+}
+
+#[test]
+fn a_full_disk_is_tried_again() {
+    let mut disk = Disk::default();
+    let mut partition = open(&disk);
+    persist(&mut partition, &mut disk);
+    partition.append(now(0), batch(&[b"a"], 0)).unwrap();
+    persist(&mut partition, &mut disk);
+    assert!(matches!(partition.flush(true), FlushStep::Write(_)));
+    assert!(matches!(partition.flush_written(FlushOutcome::NoSpace), (FlushStep::Done, 0)));
+    partition.append(now(0), batch(&[b"b"], 0)).unwrap();
+    persist(&mut partition, &mut disk);
+    disk.flush(&mut partition);
+    assert_eq!(partition.unflushed_cost(), 0);
+    while partition.evict_one().is_some() {}
+    assert_eq!(consume(&mut partition, &disk, 0).len(), 2);
+}
+
+#[test]
+fn limits_of_the_topic_hold() {
+    let mut disk = Disk::default();
+    let mut partition = open(&disk);
+    persist(&mut partition, &mut disk);
+    partition.config.max_message_bytes = 100;
+    assert_eq!(partition.append(now(0), batch(&[&[0; 100]], 0)), Err(AppendError::TooLarge));
+    partition.config.timestamp_after_max_ms = 1_000;
+    assert_eq!(partition.append(now(0), batch(&[b"a"], 1_001)), Err(AppendError::InvalidTimestamp));
+    partition.config.timestamp_type = TimestampType::LogAppendTime;
+    let appended = partition.append(now(77), batch(&[b"a"], 1_001)).unwrap();
+    assert_eq!(appended.log_append_time, 77);
+    persist(&mut partition, &mut disk);
+    let read = consume(&mut partition, &disk, 0);
+    assert_eq!(read[0].header.max_timestamp.get(), 77);
+    assert_eq!(read[0].header.timestamp_type(), TimestampType::LogAppendTime);
+}

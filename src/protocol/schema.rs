@@ -1,0 +1,272 @@
+//! What the requests of the table look like on the wire, version by version: as much as the guard must know to find
+//! every count and length in a frame.
+
+/// The form of one kind of request over its versions.
+#[derive(Debug)]
+pub struct Schema {
+    /// The first flexible version: compact lengths, and tagged fields at the end of every structure.
+    pub(super) flexible: i16,
+    /// The fields of the body in their order.
+    pub(super) fields: &'static [Field],
+}
+
+/// A field of a structure.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Field {
+    /// Kafka's name for it.
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    /// The first version that has it.
+    pub(super) since: i16,
+    /// The last version that has it.
+    pub(super) until: i16,
+    /// The first version in which it may be null.
+    pub(super) nullable: i16,
+    /// Its tag, where it is one of the tagged fields.
+    pub(super) tag: Option<u32>,
+}
+
+/// What a field holds.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Kind {
+    /// So many bytes: a number, a boolean or a UUID.
+    Fixed(usize),
+    /// A string, of at most 32,767 bytes.
+    String,
+    /// Bytes, or batches of records.
+    Bytes,
+    /// An array of elements of one kind.
+    Array(&'static Kind),
+    /// A structure.
+    Struct(&'static [Field]),
+}
+
+use Kind::{Array, Bytes, String, Struct};
+
+const BOOL: Kind = Kind::Fixed(1);
+const INT8: Kind = Kind::Fixed(1);
+const INT16: Kind = Kind::Fixed(2);
+const INT32: Kind = Kind::Fixed(4);
+const INT64: Kind = Kind::Fixed(8);
+const UUID: Kind = Kind::Fixed(16);
+
+const fn field(name: &'static str, kind: Kind) -> Field {
+    Field { name, kind, since: 0, until: i16::MAX, nullable: i16::MAX, tag: None }
+}
+
+impl Field {
+    const fn since(mut self, version: i16) -> Field {
+        self.since = version;
+        self
+    }
+
+    const fn until(mut self, version: i16) -> Field {
+        self.until = version;
+        self
+    }
+
+    const fn nullable_since(mut self, version: i16) -> Field {
+        self.nullable = version;
+        self
+    }
+
+    const fn nullable(self) -> Field {
+        self.nullable_since(0)
+    }
+
+    const fn tag(mut self, tag: u32) -> Field {
+        self.tag = Some(tag);
+        self
+    }
+
+    /// Whether `version` has the field.
+    pub(super) fn is_in(&self, version: i16) -> bool {
+        (self.since..=self.until).contains(&version)
+    }
+}
+
+pub(super) static PRODUCE: Schema = Schema {
+    flexible: 9,
+    fields: &[
+        field("transactional_id", String).nullable(),
+        field("acks", INT16),
+        field("timeout_ms", INT32),
+        field(
+            "topic_data",
+            Array(&Struct(&[
+                field("name", String).until(12),
+                field("topic_id", UUID).since(13),
+                field("partition_data", Array(&Struct(&[field("index", INT32), field("records", Bytes).nullable()]))),
+            ])),
+        ),
+    ],
+};
+
+pub(super) static FETCH: Schema = Schema {
+    flexible: 12,
+    fields: &[
+        field("cluster_id", String).since(12).nullable().tag(0),
+        field("replica_id", INT32).until(14),
+        field("replica_state", Struct(&[field("replica_id", INT32), field("replica_epoch", INT64)])).since(15).tag(1),
+        field("max_wait_ms", INT32),
+        field("min_bytes", INT32),
+        field("max_bytes", INT32),
+        field("isolation_level", INT8),
+        field("session_id", INT32).since(7),
+        field("session_epoch", INT32).since(7),
+        field(
+            "topics",
+            Array(&Struct(&[
+                field("topic", String).until(12),
+                field("topic_id", UUID).since(13),
+                field(
+                    "partitions",
+                    Array(&Struct(&[
+                        field("partition", INT32),
+                        field("current_leader_epoch", INT32).since(9),
+                        field("fetch_offset", INT64),
+                        field("last_fetched_epoch", INT32).since(12),
+                        field("log_start_offset", INT64).since(5),
+                        field("partition_max_bytes", INT32),
+                        field("replica_directory_id", UUID).since(17).tag(0),
+                    ])),
+                ),
+            ])),
+        ),
+        field(
+            "forgotten_topics_data",
+            Array(&Struct(&[
+                field("topic", String).until(12),
+                field("topic_id", UUID).since(13),
+                field("partitions", Array(&INT32)),
+            ])),
+        )
+        .since(7),
+        field("rack_id", String).since(11),
+    ],
+};
+
+pub(super) static LIST_OFFSETS: Schema = Schema {
+    flexible: 6,
+    fields: &[
+        field("replica_id", INT32),
+        field("isolation_level", INT8).since(2),
+        field(
+            "topics",
+            Array(&Struct(&[
+                field("name", String),
+                field(
+                    "partitions",
+                    Array(&Struct(&[
+                        field("partition_index", INT32),
+                        field("current_leader_epoch", INT32).since(4),
+                        field("timestamp", INT64),
+                    ])),
+                ),
+            ])),
+        ),
+        field("timeout_ms", INT32).since(10),
+    ],
+};
+
+pub(super) static METADATA: Schema = Schema {
+    flexible: 9,
+    fields: &[
+        field("topics", Array(&Struct(&[field("topic_id", UUID).since(10), field("name", String).nullable_since(10)])))
+            .nullable_since(1),
+        field("allow_auto_topic_creation", BOOL).since(4),
+        field("include_cluster_authorized_operations", BOOL).since(8).until(10),
+        field("include_topic_authorized_operations", BOOL).since(8),
+    ],
+};
+
+pub(super) static API_VERSIONS: Schema = Schema {
+    flexible: 3,
+    fields: &[field("client_software_name", String).since(3), field("client_software_version", String).since(3)],
+};
+
+pub(super) static CREATE_TOPICS: Schema = Schema {
+    flexible: 5,
+    fields: &[
+        field(
+            "topics",
+            Array(&Struct(&[
+                field("name", String),
+                field("num_partitions", INT32),
+                field("replication_factor", INT16),
+                field(
+                    "assignments",
+                    Array(&Struct(&[field("partition_index", INT32), field("broker_ids", Array(&INT32))])),
+                ),
+                field("configs", Array(&Struct(&[field("name", String), field("value", String).nullable()]))),
+            ])),
+        ),
+        field("timeout_ms", INT32),
+        field("validate_only", BOOL),
+    ],
+};
+
+pub(super) static DELETE_TOPICS: Schema = Schema {
+    flexible: 4,
+    fields: &[
+        field("topics", Array(&Struct(&[field("name", String).nullable(), field("topic_id", UUID)]))).since(6),
+        field("topic_names", Array(&String)).until(5),
+        field("timeout_ms", INT32),
+    ],
+};
+
+pub(super) static INIT_PRODUCER_ID: Schema = Schema {
+    flexible: 2,
+    fields: &[
+        field("transactional_id", String).nullable(),
+        field("transaction_timeout_ms", INT32),
+        field("producer_id", INT64).since(3),
+        field("producer_epoch", INT16).since(3),
+    ],
+};
+
+pub(super) static OFFSET_FOR_LEADER_EPOCH: Schema = Schema {
+    flexible: 4,
+    fields: &[
+        field("replica_id", INT32).since(3),
+        field(
+            "topics",
+            Array(&Struct(&[
+                field("topic", String),
+                field(
+                    "partitions",
+                    Array(&Struct(&[
+                        field("partition", INT32),
+                        field("current_leader_epoch", INT32),
+                        field("leader_epoch", INT32),
+                    ])),
+                ),
+            ])),
+        ),
+    ],
+};
+
+pub(super) static DESCRIBE_CONFIGS: Schema = Schema {
+    flexible: 4,
+    fields: &[
+        field(
+            "resources",
+            Array(&Struct(&[
+                field("resource_type", INT8),
+                field("resource_name", String),
+                field("configuration_keys", Array(&String)).nullable(),
+            ])),
+        ),
+        field("include_synonyms", BOOL),
+        field("include_documentation", BOOL).since(3),
+    ],
+};
+
+pub(super) static DESCRIBE_CLUSTER: Schema = Schema {
+    flexible: 0,
+    fields: &[
+        field("include_cluster_authorized_operations", BOOL),
+        field("endpoint_type", INT8).since(1),
+        field("include_fenced_brokers", BOOL).since(2),
+    ],
+};

@@ -1,0 +1,75 @@
+//! Which requests the broker answers, and in which versions: one table, everything else follows from it.
+//!
+//! The ranges are those of Kafka 4.x, as far as the broker does all that a version can ask for.
+
+use super::schema::{self, Schema};
+use kafka_protocol::messages::ApiKey;
+
+/// Hands the table of APIs to the macro `$then`: API, request and response message, versions, request schema.
+macro_rules! for_each_api {
+    ($then:ident) => {
+        $then! {
+            Produce: ProduceRequest, ProduceResponse, 3..=13, PRODUCE;
+            // Version 18 adds nothing but the high watermark that a Kafka follower tells its leader.
+            Fetch: FetchRequest, FetchResponse, 4..=17, FETCH;
+            // Version 11 adds a special timestamp of tiered storage.
+            ListOffsets: ListOffsetsRequest, ListOffsetsResponse, 1..=10, LIST_OFFSETS;
+            Metadata: MetadataRequest, MetadataResponse, 0..=13, METADATA;
+            ApiVersions: ApiVersionsRequest, ApiVersionsResponse, 0..=4, API_VERSIONS;
+            CreateTopics: CreateTopicsRequest, CreateTopicsResponse, 2..=7, CREATE_TOPICS;
+            DeleteTopics: DeleteTopicsRequest, DeleteTopicsResponse, 1..=6, DELETE_TOPICS;
+            // Version 6 adds two-phase commit, which the broker does not do.
+            InitProducerId: InitProducerIdRequest, InitProducerIdResponse, 0..=5, INIT_PRODUCER_ID;
+            OffsetForLeaderEpoch: OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, 2..=4, OFFSET_FOR_LEADER_EPOCH;
+            DescribeConfigs: DescribeConfigsRequest, DescribeConfigsResponse, 1..=4, DESCRIBE_CONFIGS;
+            DescribeCluster: DescribeClusterRequest, DescribeClusterResponse, 0..=2, DESCRIBE_CLUSTER;
+        }
+    };
+}
+pub(super) use for_each_api;
+
+/// A request that the broker answers.
+#[derive(Clone, Copy, Debug)]
+pub struct Api {
+    /// Its key.
+    pub key: ApiKey,
+    /// The oldest version answered.
+    pub min: i16,
+    /// The newest version answered.
+    pub max: i16,
+    /// What the request looks like on the wire.
+    pub(super) schema: &'static Schema,
+}
+
+macro_rules! table {
+    ($($name:ident: $request:ident, $response:ident, $min:literal..=$max:literal, $schema:ident;)*) => {
+        /// Every API that the broker answers, in the order of its key.
+        pub static APIS: &[Api] = &[
+            $(Api { key: ApiKey::$name, min: $min, max: $max, schema: &schema::$schema },)*
+        ];
+    };
+}
+for_each_api!(table);
+
+impl Api {
+    /// The API with the key `key`, when the broker answers it.
+    pub fn by_key(key: i16) -> Option<&'static Api> {
+        APIS.iter().find(|api| api.key as i16 == key)
+    }
+
+    /// Whether `version` is answered.
+    pub fn supports(&self, version: i16) -> bool {
+        (self.min..=self.max).contains(&version)
+    }
+
+    /// The oldest version that ApiVersions announces.
+    ///
+    /// Produce is announced from version 0 although the oldest answered is 3, as Kafka 4 does: librdkafka compresses
+    /// only for brokers that announce version 0 (KAFKA-18659), and sends the newest version all the same.
+    pub fn announced_min(&self) -> i16 {
+        match self.key {
+            ApiKey::Produce => 0,
+            _ => self.min,
+        }
+    }
+}

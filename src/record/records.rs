@@ -1,0 +1,141 @@
+//! The records of an uncompressed batch, as far as a broker looks at them.
+
+use super::batch::BatchError;
+use super::header::{BatchHeader, TimestampType};
+
+/// Walks the records of an uncompressed batch and checks that their lengths fill the body exactly, that there
+/// are as many as the header says, and that their offsets rise by one.
+///
+/// # Errors
+/// [`BatchError::Inconsistent`] with the first contradiction: consumers would stumble over it.
+pub fn check_records(header: &BatchHeader, body: &[u8]) -> Result<(), BatchError> {
+    let mut rest = body;
+    for expected in 0..header.record_count.get() {
+        let record = next_record(&mut rest).ok_or(BatchError::Inconsistent("a record does not fit the batch"))?;
+        if record.offset_delta != i64::from(expected) {
+            return Err(BatchError::Inconsistent("record offsets do not rise by one"));
+        }
+    }
+    if rest.is_empty() { Ok(()) } else { Err(BatchError::Inconsistent("bytes follow the last record")) }
+}
+
+/// Offsets and timestamps of the records of an uncompressed batch that passed [`check_records`].
+pub struct RecordTimes<'a> {
+    header: &'a BatchHeader,
+    rest: &'a [u8],
+}
+
+impl<'a> RecordTimes<'a> {
+    /// Iterates over the records of the batch.
+    pub fn new(header: &'a BatchHeader, body: &'a [u8]) -> RecordTimes<'a> {
+        RecordTimes { header, rest: body }
+    }
+}
+
+impl Iterator for RecordTimes<'_> {
+    /// Offset, and timestamp in milliseconds since the Unix epoch.
+    type Item = (i64, i64);
+
+    fn next(&mut self) -> Option<(i64, i64)> {
+        let record = next_record(&mut self.rest)?;
+        let timestamp = match self.header.timestamp_type() {
+            TimestampType::CreateTime => self.header.base_timestamp.get().saturating_add(record.timestamp_delta),
+            TimestampType::LogAppendTime => self.header.max_timestamp.get(),
+        };
+        Some((self.header.base_offset.get() + record.offset_delta, timestamp))
+    }
+}
+
+struct RecordHead {
+    timestamp_delta: i64,
+    offset_delta: i64,
+}
+
+fn next_record(rest: &mut &[u8]) -> Option<RecordHead> {
+    let len = usize::try_from(varint(rest)?).ok()?;
+    if len > rest.len() {
+        return None;
+    }
+    let (mut record, after) = rest.split_at(len);
+    *rest = after;
+    let (_attributes, fields) = record.split_first()?;
+    record = fields;
+    let timestamp_delta = varint(&mut record)?;
+    let offset_delta = varint(&mut record)?;
+    skip_nullable(&mut record)?;
+    skip_nullable(&mut record)?;
+    let headers = varint(&mut record)?;
+    if headers < 0 {
+        return None;
+    }
+    for _ in 0..headers {
+        let key = varint(&mut record)?;
+        if key < 0 {
+            return None;
+        }
+        skip(&mut record, key)?;
+        skip_nullable(&mut record)?;
+    }
+    record.is_empty().then_some(RecordHead { timestamp_delta, offset_delta })
+}
+
+fn skip_nullable(rest: &mut &[u8]) -> Option<()> {
+    let len = varint(rest)?;
+    if len < -1 {
+        return None;
+    }
+    skip(rest, len.max(0))
+}
+
+fn skip(rest: &mut &[u8], len: i64) -> Option<()> {
+    *rest = rest.get(usize::try_from(len).ok()?..)?;
+    Some(())
+}
+
+/// A zigzag varint of at most ten bytes.
+fn varint(rest: &mut &[u8]) -> Option<i64> {
+    let mut value = 0u64;
+    for (i, byte) in rest.iter().take(10).enumerate() {
+        value |= u64::from(byte & 0x7f) << (7 * i);
+        if byte & 0x80 == 0 {
+            *rest = &rest[i + 1..];
+            return Some((value >> 1) as i64 ^ -((value & 1) as i64));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::batch::{Batch, tests::encoded};
+    use super::*;
+
+    #[test]
+    fn times_are_those_of_the_records() {
+        let batch = Batch::parse_produced(&encoded(&[b"a", b"b", b"c"], 500)).unwrap();
+        let times: Vec<_> = RecordTimes::new(&batch.header, &batch.body).collect();
+        assert_eq!(times, vec![(0, 500), (1, 501), (2, 502)]);
+    }
+
+    #[test]
+    fn contradictions_are_found() {
+        let batch = Batch::parse_produced(&encoded(&[b"abc", b"d"], 0)).unwrap();
+        let mut header = batch.header;
+        header.record_count.set(3);
+        assert!(check_records(&header, &batch.body).is_err());
+        header.record_count.set(1);
+        assert!(check_records(&header, &batch.body).is_err());
+        for cut in 0..batch.body.len() {
+            assert!(check_records(&batch.header, &batch.body[..cut]).is_err(), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic() {
+        proptest::proptest!(|(body: Vec<u8>, count in 0i32..5)| {
+            let mut header = Batch::parse_produced(&encoded(&[b"a"], 0)).unwrap().header;
+            header.record_count.set(count);
+            let _ = check_records(&header, &body);
+        });
+    }
+}

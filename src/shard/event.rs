@@ -1,0 +1,86 @@
+//! What happens to a shard, and what it wants done. The two drivers (`io` and `sim`) know nothing else of it.
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use super::mesh::ShardMessage;
+use crate::log::{DiskReply, DiskRequest};
+use crate::types::{ConnId, ShardId};
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Event {
+    /// A client connected.
+    Connected {
+        /// The connection's number, unique on this shard while the process lives.
+        conn: ConnId,
+        /// The client's address, for logs and limits.
+        peer: std::net::IpAddr,
+    },
+    /// A whole request frame came, without its length prefix.
+    Request {
+        /// The connection it came on.
+        conn: ConnId,
+        /// Its bytes; the memory is charged to the broker's budget until the last slice of it is dropped.
+        frame: Bytes,
+    },
+    /// The connection is gone; nothing can be sent on it any more.
+    Closed {
+        /// The connection.
+        conn: ConnId,
+    },
+    /// Another shard of this broker sent something. Messages of one shard come in the order they were sent.
+    Mesh {
+        /// The sender.
+        from: ShardId,
+        /// The message.
+        message: ShardMessage,
+    },
+    /// A disk answered.
+    Disk {
+        /// The answer.
+        reply: DiskReply,
+    },
+    /// Time passed. Comes at least every [`crate::limits::TICK_MS`] while [`super::Shard::busy`], and
+    /// at least every [`crate::limits::IDLE_TICK_MS`] otherwise.
+    Tick,
+    /// The broker is stopping: new records are refused, what is under way is finished.
+    Stop,
+}
+
+/// Something that a shard wants done. The driver carries effects out in order.
+#[derive(Debug)]
+pub enum Effect {
+    /// Send a response: the pieces back to back, length prefix included. Responses of one connection come in
+    /// the order of its requests.
+    Respond {
+        /// The connection.
+        conn: ConnId,
+        /// The bytes, shared with the partition's memory where they are records.
+        chunks: SmallVec<[Bytes; 4]>,
+    },
+    /// Close the connection after what was sent before has gone out.
+    Close {
+        /// The connection.
+        conn: ConnId,
+        /// Why, for the log.
+        reason: String,
+    },
+    /// Send a message to another shard.
+    Mesh {
+        /// The receiver, never the shard itself.
+        to: ShardId,
+        /// The message.
+        message: ShardMessage,
+    },
+    /// Ask the disk for something.
+    Disk {
+        /// The request.
+        request: DiskRequest,
+    },
+    /// The broker cannot go on (its own invariant is broken, or metadata cannot be read): stop the process.
+    Fatal {
+        /// Why.
+        reason: String,
+    },
+}

@@ -1,0 +1,345 @@
+//! CreateTopics: which topics of a request are to be created, and what the client is told.
+
+use std::collections::BTreeMap;
+
+use kafka_protocol::messages::create_topics_request::{CreatableReplicaAssignment, CreatableTopic};
+use kafka_protocol::messages::create_topics_response::{CreatableTopicConfigs, CreatableTopicResult};
+use kafka_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse, TopicName};
+use kafka_protocol::protocol::StrBytes;
+use uuid::Uuid;
+
+use crate::config::BrokerConfig;
+use crate::limits::{MAX_PARTITIONS, MAX_PARTITIONS_PER_REQUEST};
+use crate::metadata::command::{NewPartition, NewTopic};
+use crate::metadata::configs;
+use crate::metadata::state::Rejection;
+use crate::metadata::{Change, Command, State, names, placement};
+use crate::protocol::ErrorCode;
+use crate::types::{BrokerId, LogId, Map, Set};
+
+/// Replicas of a partition where neither the request nor an assignment says how many.
+pub(super) const DEFAULT_REPLICATION_FACTOR: i16 = 1;
+
+/// The log of the metadata in systems that make it a topic: clients may not create one of that name.
+const METADATA_TOPIC: &str = "__cluster_metadata";
+
+/// What to do about a request.
+#[derive(Debug)]
+pub struct Plan {
+    /// The command to propose; none where nothing is to be created.
+    pub command: Option<Command>,
+    /// The answer once the command is applied (see [`note_rejections`]), or at once where there is none.
+    pub response: CreateTopicsResponse,
+}
+
+/// First version whose answer lists the configs of a new topic.
+const FIRST_WITH_CONFIGS: i16 = 5;
+
+/// Why a topic is not created, with the message for the client.
+type Refusal = (ErrorCode, String);
+
+/// Checks the request against the state, and places the partitions of the topics that pass. `new_id` is called once
+/// for each of these; its ids must never have been used in the cluster.
+pub fn plan(
+    state: &State,
+    config: &BrokerConfig,
+    request: &CreateTopicsRequest,
+    version: i16,
+    new_id: &mut dyn FnMut() -> Uuid,
+) -> Plan {
+    let requested: u64 = request.topics.iter().map(|topic| requested_partitions(topic, config)).sum();
+    if requested > MAX_PARTITIONS_PER_REQUEST as u64 {
+        let message = format!(
+            "The request would create {requested} partitions, at most {MAX_PARTITIONS_PER_REQUEST} are allowed."
+        );
+        let results = distinct(request)
+            .into_iter()
+            .map(|(topic, _)| refused(&topic.name, ErrorCode::PolicyViolation, Some(message.clone())));
+        return Plan { command: None, response: CreateTopicsResponse::default().with_topics(results.collect()) };
+    }
+    let mut planner = Planner {
+        state,
+        config,
+        brokers: state.brokers().map(|broker| broker.id).collect(),
+        partitions: 0,
+        folded: Set::default(),
+    };
+    let mut topics = Vec::new();
+    let mut results = Vec::with_capacity(request.topics.len());
+    for (topic, times) in distinct(request) {
+        let planned = if times > 1 {
+            Err((ErrorCode::InvalidRequest, "Duplicate topic name.".to_owned()))
+        } else {
+            planner.topic(topic)
+        };
+        results.push(match planned {
+            Ok((partitions, configs)) => {
+                // A topic that is only validated gets no id: there will be none of that id.
+                let id = if request.validate_only { Uuid::nil() } else { new_id() };
+                let new = NewTopic { name: topic.name.to_string(), id, partitions, configs };
+                let result = success(&topic.name, &new, config, version);
+                topics.push(new);
+                result
+            }
+            Err((error, message)) => refused(&topic.name, error, Some(message)),
+        });
+    }
+    let command = (!topics.is_empty() && !request.validate_only).then_some(Command::CreateTopics { topics });
+    Plan { command, response: CreateTopicsResponse::default().with_topics(results) }
+}
+
+/// Corrects a planned answer by what its command did: topics that could not be created any more are errors.
+pub fn note_rejections(response: &mut CreateTopicsResponse, changes: &[Change]) {
+    let rejections: Map<&str, &Rejection> = changes
+        .iter()
+        .filter_map(|change| match change {
+            Change::CreateRejected { name, why, .. } => Some((name.as_str(), why)),
+            _ => None,
+        })
+        .collect();
+    for result in response.topics.iter_mut().filter(|result| result.error_code == 0) {
+        let Some(why) = rejections.get(result.name.as_str()) else {
+            continue;
+        };
+        let (error, message) = match why {
+            Rejection::NameTaken => (ErrorCode::TopicAlreadyExists, exists(&result.name)),
+            Rejection::NameCollides(other) => (ErrorCode::InvalidTopicException, collides(&result.name, other)),
+            Rejection::Full => (ErrorCode::PolicyViolation, "The cluster's metadata is full.".to_owned()),
+            Rejection::IdTaken => (ErrorCode::UnknownServerError, "The topic's id was used before.".to_owned()),
+        };
+        *result = refused(&result.name, error, Some(message));
+    }
+}
+
+/// The answer that refuses every topic of the request for one reason.
+pub fn failed(request: &CreateTopicsRequest, error: ErrorCode) -> CreateTopicsResponse {
+    let results = distinct(request).into_iter().map(|(topic, _)| refused(&topic.name, error, None));
+    CreateTopicsResponse::default().with_topics(results.collect())
+}
+
+/// The topics of a request in their order, each name once, with how often it is there.
+fn distinct(request: &CreateTopicsRequest) -> Vec<(&CreatableTopic, usize)> {
+    let mut places: Map<&str, usize> = Map::default();
+    let mut topics: Vec<(&CreatableTopic, usize)> = Vec::with_capacity(request.topics.len());
+    for topic in &request.topics {
+        let place = *places.entry(&topic.name).or_insert(topics.len());
+        match topics.get_mut(place) {
+            Some((_, times)) => *times += 1,
+            None => topics.push((topic, 1)),
+        }
+    }
+    topics
+}
+
+/// How many partitions a topic asks for; 0 where its number is not a legal one.
+fn requested_partitions(topic: &CreatableTopic, config: &BrokerConfig) -> u64 {
+    match (topic.assignments.len(), topic.num_partitions) {
+        (0, -1) => config.num_partitions.max(0) as u64,
+        (0, partitions) => partitions.max(0) as u64,
+        (assigned, _) => assigned as u64,
+    }
+}
+
+/// Goes through the topics of one request.
+struct Planner<'a> {
+    state: &'a State,
+    config: &'a BrokerConfig,
+    brokers: Vec<BrokerId>,
+    /// Partitions of the topics that passed so far.
+    partitions: usize,
+    /// The folded names of those of them that another name could collide with.
+    folded: Set<String>,
+}
+
+impl Planner<'_> {
+    /// The partitions and the configs of a topic that can be created.
+    fn topic(&mut self, topic: &CreatableTopic) -> Result<(Vec<NewPartition>, BTreeMap<String, String>), Refusal> {
+        self.check_name(&topic.name)?;
+        let configs = check_configs(topic)?;
+        let partitions = if topic.assignments.is_empty() { self.place(topic)? } else { self.assigned(topic)? };
+        self.check_min_insync(&configs, &partitions)?;
+        if self.state.partitions() + self.partitions + partitions.len() > MAX_PARTITIONS {
+            let message = format!("The cluster would have more than {MAX_PARTITIONS} partitions.");
+            return Err((ErrorCode::PolicyViolation, message));
+        }
+        self.partitions += partitions.len();
+        if names::can_collide(&topic.name) {
+            self.folded.insert(names::folded(&topic.name));
+        }
+        Ok((partitions, configs))
+    }
+
+    fn check_name(&self, name: &str) -> Result<(), Refusal> {
+        if name == METADATA_TOPIC {
+            let message = format!("Creation of internal topic {METADATA_TOPIC} is prohibited.");
+            return Err((ErrorCode::InvalidRequest, message));
+        }
+        names::validate(name).map_err(|message| (ErrorCode::InvalidTopicException, message))?;
+        if self.state.topic(name).is_some() {
+            return Err((ErrorCode::TopicAlreadyExists, exists(name)));
+        }
+        if let Some(other) = self.state.colliding(name) {
+            return Err((ErrorCode::InvalidTopicException, collides(name, &other.name)));
+        }
+        if names::can_collide(name) && self.folded.contains(&names::folded(name)) {
+            let message = format!("Topic '{name}' collides with another topic of the request.");
+            return Err((ErrorCode::InvalidTopicException, message));
+        }
+        Ok(())
+    }
+
+    /// Partitions by number, where the broker chooses the replicas.
+    fn place(&self, topic: &CreatableTopic) -> Result<Vec<NewPartition>, Refusal> {
+        if topic.replication_factor < -1 || topic.replication_factor == 0 {
+            let message = "Replication factor must be larger than 0, or -1 to use the default value.";
+            return Err((ErrorCode::InvalidReplicationFactor, message.to_owned()));
+        }
+        if topic.num_partitions < -1 || topic.num_partitions == 0 {
+            let message = "Number of partitions must be larger than 0, or -1 to use the default value.";
+            return Err((ErrorCode::InvalidPartitions, message.to_owned()));
+        }
+        let partitions = requested_partitions(topic, self.config) as usize;
+        let replication = match topic.replication_factor {
+            -1 => DEFAULT_REPLICATION_FACTOR,
+            replication => replication,
+        } as usize;
+        if replication > self.brokers.len() {
+            let message = format!(
+                "Unable to replicate the partition {replication} time(s): The target replication factor of \
+                 {replication} cannot be reached because only {} broker(s) are registered.",
+                self.brokers.len()
+            );
+            return Err((ErrorCode::InvalidReplicationFactor, message));
+        }
+        let first_log = LogId(self.state.next_log_id().0 + self.partitions as u64);
+        Ok(placement::place(&self.brokers, first_log, partitions, replication))
+    }
+
+    /// Partitions whose replicas the client chose.
+    fn assigned(&self, topic: &CreatableTopic) -> Result<Vec<NewPartition>, Refusal> {
+        for (value, what) in [
+            (i32::from(topic.replication_factor), "replication factor"),
+            (topic.num_partitions, "number of partitions"),
+        ] {
+            if value != -1 {
+                let message = format!("With a manual partition assignment, the {what} must be -1.");
+                return Err((ErrorCode::InvalidRequest, message));
+            }
+        }
+        let wrong = |message: String| (ErrorCode::InvalidReplicaAssignment, message);
+        let mut by_index: BTreeMap<i32, &CreatableReplicaAssignment> = BTreeMap::new();
+        for assignment in &topic.assignments {
+            let index = assignment.partition_index;
+            if by_index.insert(index, assignment).is_some() {
+                return Err(wrong(format!("Found multiple manual partition assignments for partition {index}.")));
+            }
+        }
+        if by_index.keys().zip(0..).any(|(&index, wanted)| index != wanted) {
+            return Err(wrong("Partitions should be a consecutive 0-based integer sequence.".to_owned()));
+        }
+        let replication = topic.assignments[0].broker_ids.len();
+        let mut partitions = Vec::with_capacity(by_index.len());
+        for (index, assignment) in by_index {
+            let mut replicas = Vec::with_capacity(assignment.broker_ids.len());
+            for broker in &assignment.broker_ids {
+                let broker = BrokerId(broker.0);
+                if self.state.broker(broker).is_none() {
+                    let message = format!(
+                        "The manual partition assignment of partition {index} includes broker {}, but no such broker \
+                         is registered.",
+                        broker.0
+                    );
+                    return Err(wrong(message));
+                }
+                if replicas.contains(&broker) {
+                    let message = format!(
+                        "The manual partition assignment of partition {index} includes broker {} more than once.",
+                        broker.0
+                    );
+                    return Err(wrong(message));
+                }
+                replicas.push(broker);
+            }
+            if replicas.is_empty() {
+                return Err(wrong(format!("The manual partition assignment of partition {index} is empty.")));
+            }
+            if replicas.len() != replication {
+                let message = format!(
+                    "The manual partition assignment of partition {index} has {} replica(s), but that of others has \
+                     {replication}.",
+                    replicas.len()
+                );
+                return Err(wrong(message));
+            }
+            partitions.push(NewPartition { replicas });
+        }
+        Ok(partitions)
+    }
+
+    /// An acknowledged record is on a majority of the replicas: a promise of more would be broken.
+    fn check_min_insync(&self, configs: &BTreeMap<String, String>, partitions: &[NewPartition]) -> Result<(), Refusal> {
+        let wanted = configs::min_insync_replicas(configs).map_err(invalid_config)?;
+        let replicas = partitions[0].replicas.len();
+        let majority = replicas / 2 + 1;
+        if wanted > majority as i64 {
+            let message = format!(
+                "min.insync.replicas is {wanted}, but acks=all waits for a majority: {majority} of the {replicas} \
+                 replica(s)."
+            );
+            return Err((ErrorCode::InvalidConfig, message));
+        }
+        Ok(())
+    }
+}
+
+fn check_configs(topic: &CreatableTopic) -> Result<BTreeMap<String, String>, Refusal> {
+    let without_value: Vec<_> =
+        topic.configs.iter().filter(|config| config.value.is_none()).map(|config| config.name.as_str()).collect();
+    if !without_value.is_empty() {
+        let message = format!("Null value not supported for topic configs: {}", without_value.join(","));
+        return Err((ErrorCode::InvalidConfig, message));
+    }
+    let set = topic.configs.iter().filter_map(|config| Some((config.name.as_str(), config.value.as_deref()?)));
+    configs::check_all(set).map_err(invalid_config)
+}
+
+fn invalid_config(error: configs::InvalidConfig) -> Refusal {
+    (ErrorCode::InvalidConfig, error.0)
+}
+
+fn exists(name: &str) -> String {
+    format!("Topic '{name}' already exists.")
+}
+
+fn collides(name: &str, other: &str) -> String {
+    format!("Topic '{name}' collides with existing topic: {other}")
+}
+
+fn success(name: &TopicName, topic: &NewTopic, config: &BrokerConfig, version: i16) -> CreatableTopicResult {
+    let configs = (version >= FIRST_WITH_CONFIGS).then(|| configs::effective(&topic.configs, config.message_max_bytes));
+    let configs = configs.into_iter().flatten().map(|effective| {
+        CreatableTopicConfigs::default()
+            .with_name(StrBytes::from_static_str(effective.key.name))
+            .with_value(Some(StrBytes::from_string(effective.value.into_owned())))
+            .with_read_only(false)
+            .with_config_source(effective.source as i8)
+            .with_is_sensitive(false)
+    });
+    CreatableTopicResult::default()
+        .with_name(name.clone())
+        .with_topic_id(topic.id)
+        .with_error_message(None)
+        .with_num_partitions(topic.partitions.len() as i32)
+        .with_replication_factor(topic.partitions[0].replicas.len() as i16)
+        .with_configs(Some(configs.collect()))
+}
+
+fn refused(name: &TopicName, error: ErrorCode, message: Option<String>) -> CreatableTopicResult {
+    CreatableTopicResult::default()
+        .with_name(name.clone())
+        .with_error_code(error.code())
+        .with_error_message(message.map(StrBytes::from_string))
+}
+
+#[cfg(test)]
+mod tests;

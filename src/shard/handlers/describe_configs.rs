@@ -1,0 +1,376 @@
+//! DescribeConfigs: the configs of topics and of this broker.
+
+use std::borrow::Cow;
+
+use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::messages::describe_configs_response::{
+    DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
+};
+use kafka_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
+use kafka_protocol::protocol::StrBytes;
+
+use super::create_topics::DEFAULT_REPLICATION_FACTOR;
+use crate::config::BrokerConfig;
+use crate::limits::{MAX_DESCRIBED_RESOURCES, MAX_REQUEST_BYTES};
+use crate::metadata::configs::{self, ConfigKey, ConfigSource, ConfigType};
+use crate::metadata::{State, Topic, names};
+use crate::protocol::ErrorCode;
+use crate::types::Set;
+
+/// Kafka's numbers of the kinds of resources that have configs.
+const TOPIC: i8 = 2;
+const BROKER: i8 = 4;
+
+/// A config of the broker. None can be changed while it runs.
+struct BrokerKey {
+    name: &'static str,
+    config_type: ConfigType,
+    /// The value where nothing else was configured; `None` where there is no such value.
+    default: Option<Cow<'static, str>>,
+    /// The value; `None` where the broker has none.
+    value: Option<String>,
+    doc: &'static str,
+}
+
+/// Why a resource is not described, with the message for the client.
+type Refusal = (ErrorCode, Option<String>);
+
+/// The answer: each resource of the request once, in its order. An answer is many times as large as its request, hence
+/// the bound.
+pub fn respond(state: &State, config: &BrokerConfig, request: &DescribeConfigsRequest) -> DescribeConfigsResponse {
+    let mut seen = Set::default();
+    let resources = request
+        .resources
+        .iter()
+        .filter(|resource| seen.insert((resource.resource_type, resource.resource_name.as_str())));
+    let results = resources.enumerate().map(|(place, resource)| {
+        let result = DescribeConfigsResult::default()
+            .with_resource_type(resource.resource_type)
+            .with_resource_name(resource.resource_name.clone());
+        let described = if place < MAX_DESCRIBED_RESOURCES {
+            describe(state, config, request, resource)
+        } else {
+            let message = format!("One request may ask about at most {MAX_DESCRIBED_RESOURCES} resources.");
+            Err((ErrorCode::PolicyViolation, Some(message)))
+        };
+        match described {
+            Ok(configs) => result.with_error_message(None).with_configs(configs),
+            Err((error, message)) => {
+                result.with_error_code(error.code()).with_error_message(message.map(StrBytes::from_string))
+            }
+        }
+    });
+    DescribeConfigsResponse::default().with_results(results.collect())
+}
+
+fn describe(
+    state: &State,
+    config: &BrokerConfig,
+    request: &DescribeConfigsRequest,
+    resource: &DescribeConfigsResource,
+) -> Result<Vec<DescribeConfigsResourceResult>, Refusal> {
+    match resource.resource_type {
+        TOPIC => {
+            let name = resource.resource_name.as_str();
+            names::validate(name).map_err(|message| (ErrorCode::InvalidTopicException, Some(message)))?;
+            let topic = state.topic(name).ok_or((ErrorCode::UnknownTopicOrPartition, None))?;
+            Ok(topic_configs(topic, config, request, resource))
+        }
+        BROKER if resource.resource_name.is_empty() => Ok(Vec::new()), // Defaults set for all brokers: there are none.
+        BROKER => {
+            let name = resource.resource_name.as_str();
+            let id: i32 = name.parse().map_err(|_| {
+                let message = format!("Broker id must be an integer, but it is: {}", name.escape_debug());
+                (ErrorCode::InvalidRequest, Some(message))
+            })?;
+            let own = config.broker_id.0;
+            if id != own {
+                let message = format!("Unexpected broker id, expected {own} or empty string, but received {id}");
+                return Err((ErrorCode::InvalidRequest, Some(message)));
+            }
+            Ok(broker_configs(config, request, resource))
+        }
+        other => Err((ErrorCode::InvalidRequest, Some(format!("Unsupported resource type: {other}")))),
+    }
+}
+
+/// Whether the client asked for this config: by name, or for all by none.
+fn wanted(resource: &DescribeConfigsResource, name: &str) -> bool {
+    match &resource.configuration_keys {
+        None => true,
+        Some(keys) => keys.is_empty() || keys.iter().any(|key| **key == *name),
+    }
+}
+
+fn topic_configs(
+    topic: &Topic,
+    config: &BrokerConfig,
+    request: &DescribeConfigsRequest,
+    resource: &DescribeConfigsResource,
+) -> Vec<DescribeConfigsResourceResult> {
+    configs::effective(&topic.configs, config.message_max_bytes)
+        .filter(|effective| wanted(resource, effective.key.name))
+        .map(|effective| {
+            let mut synonyms = Vec::new();
+            if request.include_synonyms {
+                if effective.source == ConfigSource::Topic {
+                    synonyms.push(synonym(effective.key.name, &effective.value, ConfigSource::Topic));
+                }
+                if let Some(name) = effective.key.synonym {
+                    synonyms.extend(broker_synonyms(name, effective.key, config));
+                }
+            }
+            DescribeConfigsResourceResult::default()
+                .with_name(StrBytes::from_static_str(effective.key.name))
+                .with_value(Some(StrBytes::from_string(effective.value.into_owned())))
+                .with_read_only(false)
+                .with_config_source(effective.source as i8)
+                .with_synonyms(synonyms)
+                .with_config_type(effective.key.config_type() as i8)
+                .with_documentation(documentation(request, effective.key.doc))
+        })
+        .collect()
+}
+
+/// What the broker gives a topic by default, under the name that the config has there; what counts comes first.
+fn broker_synonyms(name: &str, key: &ConfigKey, config: &BrokerConfig) -> Vec<DescribeConfigsSynonym> {
+    let (value, source) = key.broker_value(config.message_max_bytes);
+    let mut synonyms = vec![synonym(name, &value, source)];
+    if source != ConfigSource::Default {
+        synonyms.push(synonym(name, key.default, ConfigSource::Default));
+    }
+    synonyms
+}
+
+fn broker_configs(
+    config: &BrokerConfig,
+    request: &DescribeConfigsRequest,
+    resource: &DescribeConfigsResource,
+) -> Vec<DescribeConfigsResourceResult> {
+    broker_keys(config)
+        .into_iter()
+        .filter(|key| wanted(resource, key.name))
+        .map(|key| {
+            // What equals the default cannot be told from it: the core is not told who set it.
+            let is_default = key.value.as_deref() == key.default.as_deref();
+            let source = if is_default { ConfigSource::Default } else { ConfigSource::StaticBroker };
+            let mut synonyms = Vec::new();
+            if request.include_synonyms {
+                if let (false, Some(value)) = (is_default, &key.value) {
+                    synonyms.push(synonym(key.name, value, ConfigSource::StaticBroker));
+                }
+                if let Some(default) = &key.default {
+                    synonyms.push(synonym(key.name, default, ConfigSource::Default));
+                }
+            }
+            DescribeConfigsResourceResult::default()
+                .with_name(StrBytes::from_static_str(key.name))
+                .with_value(key.value.map(StrBytes::from_string))
+                .with_read_only(true)
+                .with_config_source(source as i8)
+                .with_synonyms(synonyms)
+                .with_config_type(key.config_type as i8)
+                .with_documentation(documentation(request, key.doc))
+        })
+        .collect()
+}
+
+/// The configs of this broker: what it was given, what is built in, and what it gives to topics.
+fn broker_keys(config: &BrokerConfig) -> Vec<BrokerKey> {
+    let mut keys = Vec::new();
+    let mut configured = |name, config_type, default: Option<&'static str>, value: Option<String>, doc| {
+        keys.push(BrokerKey { name, config_type, default: default.map(Cow::Borrowed), value, doc });
+    };
+    let advertised = format!("PLAINTEXT://{}:{}", bracketed(&config.advertised_host), config.advertised_port);
+    let auto_create = config.auto_create_topics.to_string();
+    configured(
+        "advertised.listeners",
+        ConfigType::String,
+        None,
+        Some(advertised),
+        "Address that clients are told to connect to.",
+    );
+    configured(
+        "auto.create.topics.enable",
+        ConfigType::Boolean,
+        Some("true"),
+        Some(auto_create),
+        "Whether a topic is created when a client first asks for it.",
+    );
+    configured("broker.rack", ConfigType::String, None, config.rack.clone(), "Rack of this broker, shown to clients.");
+    configured(
+        "node.id",
+        ConfigType::Int,
+        None,
+        Some(config.broker_id.0.to_string()),
+        "The broker's number in its cluster.",
+    );
+    configured(
+        "num.partitions",
+        ConfigType::Int,
+        Some("1"),
+        Some(config.num_partitions.to_string()),
+        "Partitions of a topic whose creation names no number.",
+    );
+    let mut built_in = |name, config_type, value: String, doc| {
+        keys.push(BrokerKey { name, config_type, default: Some(value.clone().into()), value: Some(value), doc });
+    };
+    built_in(
+        "default.replication.factor",
+        ConfigType::Int,
+        DEFAULT_REPLICATION_FACTOR.to_string(),
+        "Replicas of a partition whose creation names no number.",
+    );
+    built_in("delete.topic.enable", ConfigType::Boolean, true.to_string(), "Whether clients may delete topics.");
+    built_in("socket.request.max.bytes", ConfigType::Int, MAX_REQUEST_BYTES.to_string(), "Largest request, in bytes.");
+    keys.extend(configs::keys().iter().filter_map(|key| {
+        let (value, _) = key.broker_value(config.message_max_bytes);
+        Some(BrokerKey {
+            name: key.synonym?,
+            config_type: key.config_type(),
+            default: Some(key.default.into()),
+            value: Some(value.into_owned()),
+            doc: key.doc,
+        })
+    }));
+    keys.sort_by_key(|key| key.name);
+    keys
+}
+
+/// The host, in brackets where it is an IPv6 address.
+fn bracketed(host: &str) -> Cow<'_, str> {
+    if host.contains(':') { format!("[{host}]").into() } else { host.into() }
+}
+
+fn synonym(name: &str, value: &str, source: ConfigSource) -> DescribeConfigsSynonym {
+    DescribeConfigsSynonym::default()
+        .with_name(StrBytes::from_string(name.to_owned()))
+        .with_value(Some(StrBytes::from_string(value.to_owned())))
+        .with_source(source as i8)
+}
+
+fn documentation(request: &DescribeConfigsRequest, doc: &'static str) -> Option<StrBytes> {
+    request.include_documentation.then(|| StrBytes::from_static_str(doc))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::admin_tests::{assert_encodable, config, state, text};
+    use super::*;
+
+    fn resource(resource_type: i8, name: &str, keys: Option<&[&str]>) -> DescribeConfigsResource {
+        DescribeConfigsResource::default()
+            .with_resource_type(resource_type)
+            .with_resource_name(text(name))
+            .with_configuration_keys(keys.map(|keys| keys.iter().map(|key| text(key)).collect()))
+    }
+
+    fn describe_one(config: &BrokerConfig, resource: DescribeConfigsResource) -> DescribeConfigsResult {
+        let request = DescribeConfigsRequest::default()
+            .with_resources(vec![resource])
+            .with_include_synonyms(true)
+            .with_include_documentation(true);
+        let mut response = respond(&state(1, &[("a", 1)]), config, &request);
+        assert_encodable(&response, 1..=4);
+        response.results.remove(0)
+    }
+
+    fn synonyms(config: &DescribeConfigsResourceResult) -> Vec<(&str, Option<&str>, i8)> {
+        config.synonyms.iter().map(|synonym| (&*synonym.name, synonym.value.as_deref(), synonym.source)).collect()
+    }
+
+    #[test]
+    fn all_configs_of_a_topic() {
+        for keys in [None, Some(&[][..])] {
+            let result = describe_one(&config(), resource(TOPIC, "a", keys));
+            assert_eq!((result.error_code, result.error_message), (0, None));
+            assert_eq!((result.resource_type, &*result.resource_name), (TOPIC, "a"));
+            assert_eq!(result.configs.len(), configs::keys().len());
+        }
+    }
+
+    #[test]
+    fn sources_synonyms_types_and_documentation_of_a_topics_configs() {
+        let broker = BrokerConfig { message_max_bytes: 7, ..config() };
+        let keys = ["retention.ms", "max.message.bytes", "segment.bytes", "remote.storage.enable", "no.such"];
+        let result = describe_one(&broker, resource(TOPIC, "a", Some(&keys)));
+        let [max, remote, retention, segment] = &result.configs[..] else { panic!("{result:?}") };
+        assert_eq!((retention.value.as_deref(), retention.config_source, retention.config_type), (Some("5"), 1, 5));
+        assert_eq!(synonyms(retention), [("retention.ms", Some("5"), 1), ("log.retention.ms", Some("604800000"), 5)]);
+        assert_eq!((max.value.as_deref(), max.config_source), (Some("7"), 4));
+        assert_eq!(synonyms(max), [("message.max.bytes", Some("7"), 4), ("message.max.bytes", Some("1048588"), 5)]);
+        assert_eq!((segment.value.as_deref(), segment.config_source, segment.config_type), (Some("1073741824"), 5, 3));
+        assert_eq!((remote.config_source, synonyms(remote), remote.config_type), (5, vec![], 1));
+        assert!(result.configs.iter().all(|config| !config.read_only && !config.is_sensitive));
+        assert!(result.configs.iter().all(|config| config.documentation.is_some()));
+    }
+
+    #[test]
+    fn extras_only_where_asked_for() {
+        let request = DescribeConfigsRequest::default().with_resources(vec![resource(TOPIC, "a", None)]);
+        let response = respond(&state(1, &[("a", 1)]), &config(), &request);
+        let configs = &response.results[0].configs;
+        assert!(configs.iter().all(|config| config.synonyms.is_empty() && config.documentation.is_none()));
+    }
+
+    #[test]
+    fn the_configs_of_this_broker() {
+        let broker = BrokerConfig { num_partitions: 3, advertised_host: "::1".to_owned(), ..config() };
+        let result = describe_one(&broker, resource(BROKER, "1", None));
+        assert_eq!(result.error_code, 0);
+        assert!(result.configs.windows(2).all(|two| *two[0].name < *two[1].name), "each once, in order");
+        let named = |name: &str| result.configs.iter().find(|config| &*config.name == name).unwrap();
+        let shown = |name: &str| (named(name).value.as_deref(), named(name).config_source);
+        assert_eq!(shown("node.id"), (Some("1"), 4));
+        assert_eq!(shown("advertised.listeners"), (Some("PLAINTEXT://[::1]:9092"), 4));
+        assert_eq!(shown("num.partitions"), (Some("3"), 4));
+        assert_eq!(
+            synonyms(named("num.partitions")),
+            [("num.partitions", Some("3"), 4), ("num.partitions", Some("1"), 5)]
+        );
+        assert_eq!(shown("broker.rack"), (None, 5));
+        assert_eq!(shown("auto.create.topics.enable"), (Some("true"), 5));
+        assert_eq!(shown("message.max.bytes"), (Some("1048588"), 5));
+        assert_eq!(shown("log.retention.ms"), (Some("604800000"), 5));
+        assert!(result.configs.iter().all(|config| config.read_only));
+    }
+
+    #[test]
+    fn each_resource_once_and_not_too_many() {
+        let one = resource(TOPIC, "a", None);
+        let mut resources = vec![one; 3];
+        resources.extend((0..MAX_DESCRIBED_RESOURCES).map(|number| resource(TOPIC, &format!("no-{number}"), None)));
+        let request = DescribeConfigsRequest::default().with_resources(resources);
+        let results = respond(&state(1, &[("a", 1)]), &config(), &request).results;
+        assert_eq!(results.len(), MAX_DESCRIBED_RESOURCES + 1);
+        let codes: Vec<_> = results.iter().rev().take(2).map(|result| result.error_code).collect();
+        assert_eq!(codes, [ErrorCode::PolicyViolation.code(), ErrorCode::UnknownTopicOrPartition.code()]);
+    }
+
+    #[test]
+    fn nothing_is_set_for_all_brokers() {
+        let result = describe_one(&config(), resource(BROKER, "", None));
+        assert_eq!((result.error_code, result.configs.len()), (0, 0));
+    }
+
+    #[test]
+    fn what_cannot_be_described_says_why() {
+        let cases = [
+            (TOPIC, "no", ErrorCode::UnknownTopicOrPartition, None),
+            (TOPIC, "a/b", ErrorCode::InvalidTopicException, Some("Topic name is invalid")),
+            (BROKER, "2", ErrorCode::InvalidRequest, Some("Unexpected broker id, expected 1")),
+            (BROKER, "x", ErrorCode::InvalidRequest, Some("must be an integer")),
+            (8, "1", ErrorCode::InvalidRequest, Some("Unsupported resource type: 8")),
+            (0, "", ErrorCode::InvalidRequest, Some("Unsupported resource type: 0")),
+        ];
+        for (resource_type, name, error, message) in cases {
+            let result = describe_one(&config(), resource(resource_type, name, None));
+            assert_eq!((result.error_code, result.configs.len()), (error.code(), 0), "{resource_type} {name}");
+            assert_eq!((result.resource_type, &*result.resource_name), (resource_type, name));
+            match message {
+                Some(message) => assert!(result.error_message.unwrap().contains(message)),
+                None => assert_eq!(result.error_message, None),
+            }
+        }
+    }
+}

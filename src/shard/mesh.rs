@@ -1,0 +1,227 @@
+//! What the shards of one broker say to each other.
+
+use std::sync::Arc;
+
+use kafka_protocol::messages::{
+    CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse, InitProducerIdRequest,
+    InitProducerIdResponse,
+};
+
+use crate::metadata::{Command, State};
+use crate::partition::Records;
+use crate::protocol::ErrorCode;
+use crate::record::Batch;
+use crate::types::{BrokerId, Deadline, LeaderEpoch, LogId, Offset, ShardId};
+
+/// A message from one shard to another.
+#[derive(Debug)]
+pub enum ShardMessage {
+    /// Work for the shard that owns a log.
+    Op(Op),
+    /// The answer to an [`Op`].
+    Answer {
+        /// The request it belongs to.
+        request: RequestId,
+        /// Which of the request's ops.
+        part: u32,
+        /// The answer.
+        answer: Answer,
+    },
+    /// The ops of a request that still wait on this log are needed no longer.
+    Cancel {
+        /// The request.
+        request: RequestId,
+        /// The log.
+        log: LogId,
+    },
+    /// Work for the coordinator, which is shard 0's.
+    Ask {
+        /// The request it belongs to.
+        request: RequestId,
+        /// When the request must have been answered.
+        deadline: Deadline,
+        /// The work.
+        question: Question,
+    },
+    /// The coordinator's answer.
+    Told {
+        /// The request it belongs to.
+        request: RequestId,
+        /// The answer.
+        reply: Reply,
+    },
+    /// The metadata that a starting broker goes on from. Comes once, before any [`ShardMessage::Committed`].
+    Metadata(Box<State>),
+    /// A command that a majority holds durably: apply it. Comes in index order.
+    Committed {
+        /// Its index in the metadata's log.
+        index: u64,
+        /// The command.
+        command: Arc<Command>,
+    },
+    /// This shard has applied the command at `index`, and knows a leader for each partition that it made.
+    Applied {
+        /// The command's index.
+        index: u64,
+    },
+    /// Leaders that came up on the sender.
+    Leaders(Vec<Leader>),
+}
+
+/// Who leads a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leader {
+    /// The log.
+    pub log: LogId,
+    /// Its leader.
+    pub broker: BrokerId,
+    /// The leader's epoch.
+    pub epoch: LeaderEpoch,
+}
+
+/// A request under way, unique on the shard of its connection.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct RequestId {
+    /// The shard of the connection.
+    pub shard: ShardId,
+    /// The shard's number for it.
+    pub number: u64,
+}
+
+/// One partition's part of a request.
+#[derive(Debug)]
+pub struct Op {
+    /// The request.
+    pub request: RequestId,
+    /// Which of its ops.
+    pub part: u32,
+    /// The partition's log.
+    pub log: LogId,
+    /// What to do.
+    pub kind: OpKind,
+}
+
+/// What to do to a partition.
+#[derive(Debug)]
+pub enum OpKind {
+    /// Append a checked batch; answered once it is durable.
+    Append {
+        /// The batch.
+        batch: Batch,
+        /// When the request must have been answered: after that the batch is not appended any more.
+        deadline: Deadline,
+    },
+    /// Read committed records.
+    Read {
+        /// First offset wanted.
+        offset: Offset,
+        /// Most bytes, but at least one batch.
+        max_bytes: usize,
+        /// The leader epoch that the client believes in, or -1.
+        epoch: LeaderEpoch,
+        /// Wait until there are more bytes than this; `None` answers at once with what there is.
+        more_than: Option<usize>,
+    },
+    /// Look an offset up.
+    ListOffset {
+        /// A time in milliseconds since the Unix epoch, or one of Kafka's special values.
+        timestamp: i64,
+        /// The leader epoch that the client believes in, or -1.
+        epoch: LeaderEpoch,
+    },
+    /// Look up where an epoch ends.
+    EpochEnd {
+        /// The epoch asked about.
+        wanted: LeaderEpoch,
+        /// The leader epoch that the client believes in, or -1.
+        epoch: LeaderEpoch,
+    },
+}
+
+/// The answer to an op.
+#[derive(Debug)]
+pub enum Answer {
+    /// To [`OpKind::Append`].
+    Append(Result<AppendAnswer, ErrorCode>),
+    /// To [`OpKind::Read`].
+    Read(ReadAnswer),
+    /// To [`OpKind::ListOffset`].
+    ListOffset(Result<OffsetAnswer, ErrorCode>),
+    /// To [`OpKind::EpochEnd`]: the epoch and its end, -1 for both where it is not known.
+    EpochEnd(Result<(LeaderEpoch, Offset), ErrorCode>),
+}
+
+/// A durable append.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AppendAnswer {
+    /// Offset of the first record.
+    pub base_offset: Offset,
+    /// The broker's time that the batch was stamped with, or -1.
+    pub log_append_time: i64,
+    /// The first offset that may be read.
+    pub log_start: Offset,
+}
+
+/// What a read found.
+#[derive(Debug)]
+pub struct ReadAnswer {
+    /// Why there are no records, where that is not just the end of the log.
+    pub error: Option<ErrorCode>,
+    /// The offset after the last committed record, -1 where it is not known.
+    pub high_watermark: Offset,
+    /// The first offset that may be read, -1 where it is not known.
+    pub log_start: Offset,
+    /// The records.
+    pub records: Records,
+}
+
+impl ReadAnswer {
+    /// Nothing but an error.
+    pub fn failed(error: ErrorCode) -> ReadAnswer {
+        ReadAnswer { error: Some(error), high_watermark: -1, log_start: -1, records: Records::default() }
+    }
+}
+
+/// An offset that was looked up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OffsetAnswer {
+    /// The offset, or -1 where there is none.
+    pub offset: Offset,
+    /// Its record's timestamp, or -1.
+    pub timestamp: i64,
+    /// The epoch of the record, or of the leader for the log's end.
+    pub epoch: LeaderEpoch,
+}
+
+/// What the coordinator is asked.
+#[derive(Debug)]
+pub enum Question {
+    /// Create topics.
+    CreateTopics {
+        /// The request.
+        request: Box<CreateTopicsRequest>,
+        /// Its version.
+        version: i16,
+    },
+    /// Delete topics.
+    DeleteTopics {
+        /// The request.
+        request: Box<DeleteTopicsRequest>,
+    },
+    /// Hand out a producer id.
+    InitProducerId {
+        /// The request.
+        request: Box<InitProducerIdRequest>,
+    },
+}
+
+/// What the coordinator answers.
+#[derive(Debug)]
+pub enum Reply {
+    /// To [`Question::CreateTopics`].
+    CreateTopics(Box<CreateTopicsResponse>),
+    /// To [`Question::DeleteTopics`].
+    DeleteTopics(Box<DeleteTopicsResponse>),
+    /// To [`Question::InitProducerId`].
+    InitProducerId(Box<InitProducerIdResponse>),
+}

@@ -1,0 +1,177 @@
+//! Every shard's part in the metadata: applying commands, opening and ending partitions, knowing the leaders.
+
+use std::sync::Arc;
+
+use super::Shard;
+use super::mesh::{Leader, ShardMessage};
+use super::ops::Owned;
+use crate::log::recovery::RecoveredLog;
+use crate::metadata::configs::TopicConfig;
+use crate::metadata::state::{Partition as PartitionMetadata, Topic};
+use crate::metadata::{Change, Command, State};
+use crate::partition::Partition;
+use crate::types::{LogId, Map, Now, ShardId};
+
+/// Commands that this shard has applied, and the partitions whose leaders it does not know yet.
+#[derive(Default)]
+pub(super) struct Visibility {
+    missing: Map<u64, usize>,
+    by_log: Map<LogId, u64>,
+}
+
+impl Visibility {
+    fn await_leader(&mut self, index: u64, log: LogId) {
+        *self.missing.entry(index).or_insert(0) += 1;
+        self.by_log.insert(log, index);
+    }
+
+    /// A log needs no waiting any more; returns the command that is whole with it.
+    fn settle(&mut self, log: LogId) -> Option<u64> {
+        let index = self.by_log.remove(&log)?;
+        let missing = self.missing.get_mut(&index)?;
+        *missing -= 1;
+        if *missing > 0 {
+            return None;
+        }
+        self.missing.remove(&index);
+        Some(index)
+    }
+}
+
+impl Shard {
+    /// The metadata of a starting broker is here.
+    pub(super) fn metadata_arrived(&mut self, now: Now, state: State) {
+        self.state = state;
+        self.open_partitions(now);
+    }
+
+    /// Opens this shard's partitions of all topics, and ends the logs that belong to none.
+    pub(super) fn open_partitions(&mut self, now: Now) {
+        let mut recovered: Map<LogId, RecoveredLog> = std::mem::take(&mut self.recovered);
+        let topics: Vec<Arc<Topic>> = self.state.topics().cloned().collect();
+        for topic in topics {
+            for partition in &topic.partitions {
+                // Clients may be let in when this shard can tell them of every leader, not only of its own.
+                self.rising.insert(partition.log);
+                if partition.log.shard(self.shards) == self.id {
+                    self.open_partition(&topic, partition, recovered.remove(&partition.log));
+                }
+            }
+        }
+        // Deleted topics whose last frames were lost with the power; in a fixed order, for replays.
+        let mut orphans: Vec<LogId> = recovered.into_keys().collect();
+        orphans.sort_unstable();
+        for log in orphans {
+            tracing::info!(%log, "removing a log of a deleted topic");
+            self.end_log(log);
+        }
+        self.opened = true;
+        for (from, message) in std::mem::take(&mut self.early) {
+            self.message(now, from, message);
+        }
+    }
+
+    fn open_partition(&mut self, topic: &Topic, partition: &PartitionMetadata, recovered: Option<RecoveredLog>) {
+        let log = partition.log;
+        let config = match TopicConfig::resolve(&topic.configs, self.config.message_max_bytes) {
+            Ok(config) => config,
+            Err(error) => {
+                return self.fatal(format!("the configuration of topic {} is invalid: {}", topic.name, error.0));
+            }
+        };
+        let opened = Partition::open(log, self.config.broker_id, &partition.replicas, config, recovered, &self.logger);
+        let mut opened = match opened {
+            Ok(opened) => opened,
+            Err(error) => return self.fatal(format!("topic {} cannot be opened: {error}", topic.name)),
+        };
+        opened.campaign();
+        self.storage.adopt(log, &opened);
+        self.owned.insert(log, Owned::new(opened));
+        self.rising.insert(log);
+        self.touch(log);
+    }
+
+    /// Applies a command that the coordinator has committed.
+    pub(super) fn committed(&mut self, now: Now, index: u64, command: &Command) {
+        let changes = self.state.apply(index, command);
+        self.enact(now, index, changes);
+    }
+
+    /// Does what a command's changes mean to this shard.
+    pub(super) fn enact(&mut self, now: Now, index: u64, changes: Vec<Change>) {
+        let mut awaited = false;
+        for change in changes {
+            match change {
+                Change::TopicCreated { topic } => {
+                    for partition in &topic.partitions {
+                        // Another shard's announcement may have come before the coordinator's word.
+                        if !self.leaders.contains_key(&partition.log) {
+                            self.visibility.await_leader(index, partition.log);
+                            awaited = true;
+                        }
+                        if partition.log.shard(self.shards) == self.id {
+                            self.open_partition(&topic, partition, None);
+                        }
+                    }
+                }
+                Change::TopicDeleted { topic } => {
+                    for partition in &topic.partitions {
+                        self.forget_partition(now, partition.log);
+                    }
+                }
+                Change::BrokerRegistered { .. }
+                | Change::CreateRejected { .. }
+                | Change::DeleteRejected { .. }
+                | Change::ProducerIds { .. } => {}
+            }
+        }
+        if !awaited {
+            self.report_applied(now, index);
+        }
+    }
+
+    fn forget_partition(&mut self, now: Now, log: LogId) {
+        self.leaders.remove(&log);
+        self.rising.remove(&log);
+        if log.shard(self.shards) == self.id {
+            self.disown(now, log);
+            self.end_log(log);
+        }
+        if let Some(index) = self.visibility.settle(log) {
+            self.report_applied(now, index);
+        }
+    }
+
+    /// Tells all shards, this one included, of the leaders that came up here.
+    pub(super) fn announce_leaders(&mut self, now: Now) {
+        let leaders = std::mem::take(&mut self.announcements);
+        if leaders.is_empty() {
+            return;
+        }
+        for shard in (0..self.shards).map(ShardId) {
+            if shard != self.id {
+                self.send(shard, ShardMessage::Leaders(leaders.clone()));
+            }
+        }
+        self.leaders_up(now, leaders);
+    }
+
+    /// Notes leaders of this or another shard.
+    pub(super) fn leaders_up(&mut self, now: Now, leaders: Vec<Leader>) {
+        for leader in leaders {
+            self.leaders.insert(leader.log, leader);
+            self.rising.remove(&leader.log);
+            if let Some(index) = self.visibility.settle(leader.log) {
+                self.report_applied(now, index);
+            }
+        }
+    }
+
+    fn report_applied(&mut self, now: Now, index: u64) {
+        if self.coordinator.is_some() {
+            self.shard_applied(now, index);
+        } else {
+            self.send(ShardId(0), ShardMessage::Applied { index });
+        }
+    }
+}

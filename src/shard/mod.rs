@@ -1,0 +1,247 @@
+//! The broker's logic, without I/O, clock or randomness: events in, effects out.
+//!
+//! A shard owns connections, and the partitions whose [`LogId::shard`] it is; nothing of it is shared. A request is
+//! decoded on the shard of its connection, its parts go to the owners of the partitions as ops (over the mesh where
+//! the owner is another shard), and the answers are gathered where the request came in.
+
+mod connections;
+mod coordinator;
+pub mod event;
+pub mod handlers;
+pub mod mesh;
+mod metadata;
+mod ops;
+mod requests;
+mod rng;
+mod sessions;
+mod storage;
+
+pub use event::{Effect, Event};
+
+use std::collections::VecDeque;
+
+use kafka_protocol::messages::TopicName;
+use uuid::Uuid;
+
+use crate::config::BrokerConfig;
+use crate::limits::PRODUCER_ID_EXPIRATION_MS;
+use crate::log::recovery::RecoveredLog;
+use crate::metadata::State;
+use crate::metadata::state::Topic;
+use crate::protocol::ErrorCode;
+use crate::types::{LogId, Map, Now, Set, ShardId};
+use connections::Connections;
+use coordinator::Coordinator;
+pub use coordinator::MetadataRecoveryError;
+use mesh::{Leader, Op, ShardMessage};
+use metadata::Visibility;
+use ops::Owned;
+use requests::Requests;
+use rng::Rng;
+use storage::Storage;
+
+/// How often idempotent producers are looked through for silent ones, in microseconds.
+const EXPIRY_INTERVAL_MICROS: u64 = 60_000_000;
+
+/// One shard: the owner of some logs and of the connections that its executor accepted.
+pub struct Shard {
+    id: ShardId,
+    shards: u16,
+    config: BrokerConfig,
+    rng: Rng,
+    logger: slog::Logger,
+    connections: Connections,
+    requests: Requests,
+    /// The metadata as of the last command applied here.
+    state: State,
+    leaders: Map<LogId, Leader>,
+    visibility: Visibility,
+    /// The metadata's log, on shard 0.
+    coordinator: Option<Coordinator>,
+    owned: Map<LogId, Owned>,
+    /// Logs whose leader is not known here yet: all of the start, and later own ones.
+    rising: Set<LogId>,
+    /// Leaders that came up in this turn.
+    announcements: Vec<Leader>,
+    storage: Storage,
+    /// Appends that wait until flushes have freed memory.
+    backlog: VecDeque<Op>,
+    /// Logs that may have frames to write, each once, in the order in which they were touched.
+    touched: Set<LogId>,
+    touched_order: Vec<LogId>,
+    /// What the disk held at the start, until the metadata says which of it is still wanted.
+    recovered: Map<LogId, RecoveredLog>,
+    /// Whether the metadata of the start has come and the partitions are open.
+    opened: bool,
+    /// Messages that came before that.
+    early: Vec<(ShardId, ShardMessage)>,
+    stopping: bool,
+    next_expiry: u64,
+    out: Vec<Effect>,
+}
+
+impl Shard {
+    /// A shard that owns what `recovered` holds (only logs whose [`LogId::shard`] it is, the metadata's on shard 0).
+    /// `seed` feeds its only source of randomness; it must differ from start to start.
+    ///
+    /// # Errors
+    /// Where the metadata cannot be read: the broker must not start.
+    pub fn new(
+        id: ShardId,
+        shards: u16,
+        config: BrokerConfig,
+        recovered: Vec<RecoveredLog>,
+        seed: u64,
+    ) -> Result<Shard, MetadataRecoveryError> {
+        let logger = slog::Logger::root(slog::Discard, slog::o!());
+        let mut recovered: Map<LogId, RecoveredLog> = recovered.into_iter().map(|log| (log.log, log)).collect();
+        let mut rng = Rng::new(seed);
+        let (mut coordinator, mut state) = (None, State::default());
+        if id == LogId::METADATA.shard(shards) {
+            let found = recovered.remove(&LogId::METADATA);
+            let (begun, metadata) = Coordinator::recover(config.broker_id, found, rng.next(), &logger)?;
+            (coordinator, state) = (Some(begun), metadata);
+        }
+        let share = |bytes: u64| bytes / u64::from(shards);
+        let storage = Storage::new(share(config.tail_bytes), share(config.read_cache_bytes));
+        Ok(Shard {
+            id,
+            shards,
+            config,
+            rng,
+            logger,
+            connections: Connections::default(),
+            requests: Requests::default(),
+            state,
+            leaders: Map::default(),
+            visibility: Visibility::default(),
+            coordinator,
+            owned: Map::default(),
+            rising: Set::default(),
+            announcements: Vec::new(),
+            storage,
+            backlog: VecDeque::new(),
+            touched: Set::default(),
+            touched_order: Vec::new(),
+            recovered,
+            opened: false,
+            early: Vec::new(),
+            stopping: false,
+            next_expiry: 0,
+            out: Vec::new(),
+        })
+    }
+
+    /// Called once before the first event.
+    pub fn start(&mut self, _now: Now, effects: &mut Vec<Effect>) {
+        self.start_coordinator();
+        effects.append(&mut self.out);
+    }
+
+    /// Takes one event. Effects of several events may be carried out together, after [`Shard::finish_turn`].
+    pub fn step(&mut self, now: Now, event: Event, effects: &mut Vec<Effect>) {
+        match event {
+            Event::Connected { conn, .. } => self.connections.open(conn),
+            Event::Closed { conn } => self.connections.close(conn),
+            Event::Request { conn, frame } => self.request(now, conn, frame),
+            Event::Mesh { from, message } => self.message(now, from, message),
+            Event::Disk { reply } => self.disk_replied(now, reply),
+            Event::Tick => self.tick(now),
+            Event::Stop => {
+                self.stopping = true;
+                self.run_backlog(now);
+            }
+        }
+        effects.append(&mut self.out);
+    }
+
+    /// Ends a turn of the driver: what was gathered over the events (WAL frames above all) goes out.
+    pub fn finish_turn(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        self.announce_leaders(now);
+        self.flush_dirty();
+        self.write_wals();
+        effects.append(&mut self.out);
+    }
+
+    /// Whether anything is under way that needs ticks of [`crate::limits::TICK_MS`].
+    pub fn busy(&self) -> bool {
+        !self.requests.is_empty()
+            || self.storage.busy()
+            || self.coordinator.as_ref().is_some_and(Coordinator::busy)
+            || !self.ready()
+    }
+
+    /// Whether the shard can serve clients: recovery is over and its logs have leaders.
+    pub fn ready(&self) -> bool {
+        self.opened && self.rising.is_empty() && self.coordinator.as_ref().is_none_or(Coordinator::ready)
+    }
+
+    /// Whether nothing is in flight any more, so that a stopping broker may end: no request unanswered, no append
+    /// that is not durable.
+    pub fn drained(&self) -> bool {
+        self.connections.idle() && self.storage.drained()
+    }
+
+    /// Bytes of records that the shard holds in memory: tails of partitions and chunks read from segments.
+    pub fn memory(&self) -> u64 {
+        self.storage.memory()
+    }
+
+    fn tick(&mut self, now: Now) {
+        self.expire_requests(now);
+        self.expire_backlog(now);
+        self.retry_flushes(now);
+        self.register_again();
+        if now.mono.0 >= self.next_expiry {
+            self.next_expiry = now.mono.0 + EXPIRY_INTERVAL_MICROS;
+            for owned in self.owned.values_mut() {
+                owned.partition.expire_producers(now, PRODUCER_ID_EXPIRATION_MS);
+            }
+        }
+    }
+
+    fn message(&mut self, now: Now, from: ShardId, message: ShardMessage) {
+        if let ShardMessage::Metadata(state) = message {
+            return self.metadata_arrived(now, *state);
+        }
+        if !self.opened {
+            return self.early.push((from, message));
+        }
+        match message {
+            ShardMessage::Metadata(_) => unreachable!("taken above"),
+            ShardMessage::Op(op) => self.run_op(now, op),
+            ShardMessage::Answer { request, part, answer } => self.op_answered(now, request, part, answer),
+            ShardMessage::Cancel { request, log } => self.cancel_ops(request, log),
+            ShardMessage::Ask { request, deadline, question } => self.ask(now, request, deadline, question),
+            ShardMessage::Told { request, reply } => self.told(now, request, reply),
+            ShardMessage::Committed { index, command } => self.committed(now, index, &command),
+            ShardMessage::Applied { index } => self.shard_applied(now, index),
+            ShardMessage::Leaders(leaders) => self.leaders_up(now, leaders),
+        }
+    }
+
+    fn send(&mut self, to: ShardId, message: ShardMessage) {
+        assert!(to != self.id, "a shard does not send to itself");
+        self.out.push(Effect::Mesh { to, message });
+    }
+
+    fn fatal(&mut self, reason: String) {
+        self.out.push(Effect::Fatal { reason });
+    }
+
+    fn log_by_name(&self, topic: &TopicName, partition: i32) -> Result<LogId, ErrorCode> {
+        let topic = self.state.topic(topic).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        log_of(topic, partition)
+    }
+
+    fn log_by_id(&self, id: Uuid, partition: i32) -> Result<LogId, ErrorCode> {
+        let topic = self.state.topic_by_id(id).ok_or(ErrorCode::UnknownTopicId)?;
+        log_of(topic, partition)
+    }
+}
+
+fn log_of(topic: &Topic, partition: i32) -> Result<LogId, ErrorCode> {
+    let number = usize::try_from(partition).ok();
+    let partition = number.and_then(|number| topic.partitions.get(number));
+    partition.map(|partition| partition.log).ok_or(ErrorCode::UnknownTopicOrPartition)
+}

@@ -1,0 +1,366 @@
+//! The owner's side of a request: ops on the partitions that this shard owns.
+
+use std::collections::VecDeque;
+
+use super::Shard;
+use super::event::Effect;
+use super::mesh::{Answer, AppendAnswer, Leader, OffsetAnswer, Op, OpKind, ReadAnswer, RequestId, ShardMessage};
+use crate::limits::WAL_STALLED_MS;
+use crate::log::DiskError;
+use crate::partition::{AppendError, Appended, DiskRead, Found, Partition, ReadDone, ReadError};
+use crate::protocol::ErrorCode;
+use crate::record::Batch;
+use crate::types::{LeaderEpoch, LogId, Now, Offset};
+
+/// Kafka's special timestamps of ListOffsets.
+mod special {
+    pub(super) const LATEST: i64 = -1;
+    pub(super) const EARLIEST: i64 = -2;
+    pub(super) const MAX_TIMESTAMP: i64 = -3;
+    pub(super) const EARLIEST_LOCAL: i64 = -4;
+    pub(super) const LATEST_TIERED: i64 = -5;
+}
+
+/// A partition on the shard that owns it, with all that waits on it.
+pub(super) struct Owned {
+    pub(super) partition: Partition,
+    /// Whether its leader was announced to the other shards, and with which epoch.
+    pub(super) announced: Option<LeaderEpoch>,
+    /// Appends that are not durable yet, by the offset that the high watermark must reach.
+    appends: VecDeque<WaitingAppend>,
+    /// Reads that wait for new records.
+    reads: Vec<Op>,
+    /// Ops that wait for the disk.
+    on_disk: Vec<Op>,
+    /// Reads of the disk under way.
+    disk_reads: Vec<DiskRead>,
+}
+
+struct WaitingAppend {
+    request: RequestId,
+    part: u32,
+    appended: Appended,
+}
+
+impl Owned {
+    pub(super) fn new(partition: Partition) -> Owned {
+        Owned {
+            partition,
+            announced: None,
+            appends: VecDeque::new(),
+            reads: Vec::new(),
+            on_disk: Vec::new(),
+            disk_reads: Vec::new(),
+        }
+    }
+}
+
+/// What an op came to at once.
+enum Outcome {
+    Answer(Answer),
+    /// Wait for the append to be durable.
+    Durable(Appended),
+    /// Wait for more records.
+    More,
+    /// Wait for the disk.
+    Disk(DiskRead),
+}
+
+impl Shard {
+    /// Hands an op to the shard that owns the log.
+    pub(super) fn send_op(&mut self, now: Now, op: Op) {
+        let owner = op.log.shard(self.shards);
+        if owner == self.id { self.run_op(now, op) } else { self.send(owner, ShardMessage::Op(op)) }
+    }
+
+    pub(super) fn run_op(&mut self, now: Now, op: Op) {
+        // Behind an append that waits for memory, the others wait too: a partition's order is its client's.
+        let full = self.storage.full() || !self.backlog.is_empty();
+        if full && matches!(op.kind, OpKind::Append { .. }) && self.refusal().is_none() {
+            return self.backlog.push_back(op);
+        }
+        self.run_op_now(now, op);
+    }
+
+    fn run_op_now(&mut self, now: Now, mut op: Op) {
+        let refusal = self.refusal();
+        let Some(owned) = self.owned.get_mut(&op.log) else {
+            // The log was deleted, or is not here yet: the metadata of the two shards differ for a moment.
+            let answer = failed(&op.kind, ErrorCode::UnknownTopicOrPartition);
+            return self.answer_op(now, op.request, op.part, answer);
+        };
+        let before = owned.partition.tail_cost();
+        let outcome = match &mut op.kind {
+            OpKind::Append { batch, deadline } => match refusal {
+                Some(error) => Outcome::Answer(Answer::Append(Err(error))),
+                // Its client was told that the time is up, by the shard of the connection.
+                None if deadline.passed(now) => return,
+                None => append(now, owned, batch),
+            },
+            OpKind::Read { offset, max_bytes, epoch, more_than } => {
+                let outcome = read(&owned.partition, *offset, *max_bytes, *epoch, *more_than);
+                if let Some(ahead) = owned.partition.read_ahead(*offset) {
+                    self.read_disk(op.log, ahead);
+                }
+                outcome
+            }
+            OpKind::ListOffset { timestamp, epoch } => list_offset(&owned.partition, *timestamp, *epoch),
+            OpKind::EpochEnd { wanted, epoch } => Outcome::Answer(Answer::EpochEnd(
+                check_epoch(&owned.partition, *epoch)
+                    .map(|()| owned.partition.end_of_epoch(*wanted).unwrap_or((-1, -1))),
+            )),
+        };
+        let log = op.log;
+        match outcome {
+            Outcome::Answer(answer) => self.answer_op(now, op.request, op.part, answer),
+            Outcome::Durable(appended) => {
+                let owned = self.owned.get_mut(&log).expect("it was there");
+                let waiting = WaitingAppend { request: op.request, part: op.part, appended };
+                let at = owned.appends.partition_point(|other| other.appended.next_offset <= appended.next_offset);
+                owned.appends.insert(at, waiting);
+                let grown = owned.partition.tail_cost() - before;
+                self.storage.tail_grew(log, grown);
+                self.touch(log);
+                // A duplicate of what is durable already waits for nothing.
+                self.settle_appends(now, log);
+            }
+            Outcome::More => self.owned.get_mut(&log).expect("it was there").reads.push(op),
+            Outcome::Disk(wanted) => {
+                self.owned.get_mut(&log).expect("it was there").on_disk.push(op);
+                self.read_disk(log, wanted);
+            }
+        }
+    }
+
+    /// Why no append is taken just now. Nothing of a refused batch is in any log.
+    fn refusal(&self) -> Option<ErrorCode> {
+        let health = &self.storage.data;
+        let stalled = health.oldest_ms > WAL_STALLED_MS;
+        let no_room = self.storage.no_space && self.storage.tail_full();
+        (health.failed || stalled || no_room || self.stopping).then_some(ErrorCode::KafkaStorageError)
+    }
+
+    /// Runs the appends that waited for memory, as far as there is some now, or refuses them where the disk hangs.
+    pub(super) fn run_backlog(&mut self, now: Now) {
+        while !self.storage.full() || self.refusal().is_some() {
+            let Some(op) = self.backlog.pop_front() else { return };
+            self.run_op_now(now, op);
+        }
+    }
+
+    /// Drops appends whose clients were told that the time is up.
+    pub(super) fn expire_backlog(&mut self, now: Now) {
+        self.backlog.retain(|op| !matches!(op.kind, OpKind::Append { deadline, .. } if deadline.passed(now)));
+    }
+
+    pub(super) fn answer_op(&mut self, now: Now, request: RequestId, part: u32, answer: Answer) {
+        if request.shard == self.id {
+            self.op_answered(now, request, part, answer);
+        } else {
+            self.send(request.shard, ShardMessage::Answer { request, part, answer });
+        }
+    }
+
+    /// Withdraws what waits on a log for a request.
+    pub(super) fn cancel_ops(&mut self, request: RequestId, log: LogId) {
+        if let Some(owned) = self.owned.get_mut(&log) {
+            owned.reads.retain(|op| op.request != request);
+            owned.on_disk.retain(|op| op.request != request);
+        }
+    }
+
+    /// Frames of the log are durable up to this ready.
+    pub(super) fn log_persisted(&mut self, now: Now, log: LogId, number: u64) {
+        let Some(owned) = self.owned.get_mut(&log) else { return };
+        let moved = owned.partition.persisted(number);
+        self.touch(log);
+        let owned = self.owned.get_mut(&log).expect("it was there");
+        let epoch = owned.partition.epoch();
+        if owned.announced != Some(epoch) && owned.partition.is_up() {
+            owned.announced = Some(epoch);
+            self.announcements.push(Leader { log, broker: self.config.broker_id, epoch });
+        }
+        if moved {
+            self.settle_appends(now, log);
+            let waiting = std::mem::take(&mut self.owned.get_mut(&log).expect("it was there").reads);
+            for op in waiting {
+                self.run_op(now, op);
+            }
+        }
+    }
+
+    fn settle_appends(&mut self, now: Now, log: LogId) {
+        loop {
+            let Some(owned) = self.owned.get_mut(&log) else { return };
+            let reached = owned.partition.high_watermark();
+            if owned.appends.front().is_none_or(|waiting| waiting.appended.next_offset > reached) {
+                return;
+            }
+            let waiting = owned.appends.pop_front().expect("there is a front");
+            let answer = AppendAnswer {
+                base_offset: waiting.appended.base_offset,
+                log_append_time: waiting.appended.log_append_time,
+                log_start: owned.partition.log_start(),
+            };
+            self.answer_op(now, waiting.request, waiting.part, Answer::Append(Ok(answer)));
+        }
+    }
+
+    /// The broker's partition is gone: everything that waits on it is answered.
+    pub(super) fn disown(&mut self, now: Now, log: LogId) {
+        let Some(owned) = self.owned.remove(&log) else { return };
+        self.storage.forget(log, &owned.partition);
+        for waiting in owned.appends {
+            let answer = Answer::Append(Err(ErrorCode::UnknownTopicOrPartition));
+            self.answer_op(now, waiting.request, waiting.part, answer);
+        }
+        for op in owned.reads.into_iter().chain(owned.on_disk) {
+            let answer = failed(&op.kind, ErrorCode::UnknownTopicOrPartition);
+            self.answer_op(now, op.request, op.part, answer);
+        }
+    }
+
+    /// Asks the disk for something that ops wait for, unless it was asked already.
+    fn read_disk(&mut self, log: LogId, read: DiskRead) {
+        let Some(owned) = self.owned.get_mut(&log) else { return };
+        if owned.disk_reads.contains(&read) {
+            return;
+        }
+        owned.disk_reads.push(read);
+        let request = self.storage.read(log, read);
+        self.out.push(Effect::Disk { request });
+    }
+
+    /// A read of the disk is back: whoever waited tries again.
+    pub(super) fn disk_read_done(
+        &mut self,
+        now: Now,
+        log: LogId,
+        read: DiskRead,
+        result: Result<bytes::Bytes, DiskError>,
+    ) {
+        let Some(owned) = self.owned.get_mut(&log) else { return };
+        owned.disk_reads.retain(|other| *other != read);
+        let failure = match result {
+            Ok(bytes) => match owned.partition.read_done(read, bytes) {
+                ReadDone::Chunk { first, cost, freed } => {
+                    self.storage.chunk_cached(log, first, cost, freed);
+                    None
+                }
+                ReadDone::Index | ReadDone::Gone => None,
+                ReadDone::Larger(read) => return self.read_disk(log, read),
+                ReadDone::Damaged => {
+                    tracing::error!(%log, ?read, "records on disk are damaged");
+                    Some(ErrorCode::CorruptMessage)
+                }
+            },
+            Err(error) => {
+                tracing::error!(%log, %error, "reading records failed");
+                Some(ErrorCode::KafkaStorageError)
+            }
+        };
+        let Some(owned) = self.owned.get_mut(&log) else { return };
+        for op in std::mem::take(&mut owned.on_disk) {
+            match failure {
+                Some(error) => self.answer_op(now, op.request, op.part, failed(&op.kind, error)),
+                None => self.run_op(now, op),
+            }
+        }
+        self.evict_chunks();
+    }
+}
+
+fn failed(kind: &OpKind, error: ErrorCode) -> Answer {
+    match kind {
+        OpKind::Append { .. } => Answer::Append(Err(error)),
+        OpKind::Read { .. } => Answer::Read(ReadAnswer::failed(error)),
+        OpKind::ListOffset { .. } => Answer::ListOffset(Err(error)),
+        OpKind::EpochEnd { .. } => Answer::EpochEnd(Err(error)),
+    }
+}
+
+/// Kafka's check of the leader epoch that a client believes in.
+fn check_epoch(partition: &Partition, believed: LeaderEpoch) -> Result<(), ErrorCode> {
+    match believed {
+        _ if !partition.is_up() => Err(ErrorCode::NotLeaderOrFollower),
+        -1 => Ok(()),
+        older if older < partition.epoch() => Err(ErrorCode::FencedLeaderEpoch),
+        newer if newer > partition.epoch() => Err(ErrorCode::UnknownLeaderEpoch),
+        _ => Ok(()),
+    }
+}
+
+fn append(now: Now, owned: &mut Owned, batch: &mut Batch) -> Outcome {
+    match owned.partition.append(now, batch.clone()) {
+        Ok(appended) => Outcome::Durable(appended),
+        Err(error) => Outcome::Answer(Answer::Append(Err(match error {
+            AppendError::NotLeader => ErrorCode::NotLeaderOrFollower,
+            AppendError::TooLarge => ErrorCode::MessageTooLarge,
+            AppendError::InvalidTimestamp => ErrorCode::InvalidTimestamp,
+            AppendError::OutOfOrderSequence => ErrorCode::OutOfOrderSequenceNumber,
+            AppendError::StaleProducerEpoch => ErrorCode::InvalidProducerEpoch,
+            AppendError::Fenced => ErrorCode::KafkaStorageError,
+            AppendError::NotAllowed => ErrorCode::InvalidRecord,
+        }))),
+    }
+}
+
+fn read(
+    partition: &Partition,
+    offset: Offset,
+    max_bytes: usize,
+    epoch: LeaderEpoch,
+    more_than: Option<usize>,
+) -> Outcome {
+    let answer = |error, records| {
+        Outcome::Answer(Answer::Read(ReadAnswer {
+            error,
+            high_watermark: partition.high_watermark(),
+            log_start: partition.log_start(),
+            records,
+        }))
+    };
+    if let Err(error) = check_epoch(partition, epoch) {
+        return Outcome::Answer(Answer::Read(ReadAnswer::failed(error)));
+    }
+    match partition.read(offset, max_bytes) {
+        Ok(Found::Here(records)) => match more_than {
+            Some(seen) if records.len <= seen => Outcome::More,
+            _ => answer(None, records),
+        },
+        Ok(Found::OnDisk(read)) => Outcome::Disk(read),
+        Err(ReadError::OutOfRange) => answer(Some(ErrorCode::OffsetOutOfRange), Default::default()),
+        Err(ReadError::Corrupt) => answer(Some(ErrorCode::CorruptMessage), Default::default()),
+    }
+}
+
+fn list_offset(partition: &Partition, timestamp: i64, epoch: LeaderEpoch) -> Outcome {
+    let none = OffsetAnswer { offset: -1, timestamp: -1, epoch: -1 };
+    let at = |offset, epoch| OffsetAnswer { offset, epoch, ..none };
+    let answer = |result| Outcome::Answer(Answer::ListOffset(result));
+    if let Err(error) = check_epoch(partition, epoch) {
+        return answer(Err(error));
+    }
+    let wanted = match timestamp {
+        special::LATEST => return answer(Ok(at(partition.high_watermark(), partition.epoch()))),
+        special::EARLIEST | special::EARLIEST_LOCAL => {
+            let start = partition.log_start();
+            return answer(Ok(at(start, partition.epoch_of(start))));
+        }
+        special::LATEST_TIERED => return answer(Ok(none)),
+        special::MAX_TIMESTAMP => match partition.max_timestamp() {
+            Some(newest) => newest,
+            None => return answer(Ok(none)),
+        },
+        time if time >= 0 => time,
+        _ => return answer(Err(ErrorCode::InvalidRequest)),
+    };
+    match partition.find_time(wanted) {
+        Ok(Found::Here(Some((offset, timestamp)))) => {
+            answer(Ok(OffsetAnswer { offset, timestamp, epoch: partition.epoch_of(offset) }))
+        }
+        Ok(Found::Here(None)) => answer(Ok(none)),
+        Ok(Found::OnDisk(read)) => Outcome::Disk(read),
+        Err(_) => answer(Err(ErrorCode::CorruptMessage)),
+    }
+}

@@ -1,0 +1,265 @@
+//! Requests under way on the shard of their connection: decoding, gathering the answers of ops, deadlines.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+
+use super::Shard;
+use super::connections::{Response, Slot};
+use super::event::Effect;
+use super::handlers::{
+    api_versions, describe_cluster, describe_configs, fetch, list_offsets, metadata, offset_for_leader_epoch, produce,
+};
+use super::mesh::{Answer, Question, Reply, RequestId};
+use crate::limits::{AUTO_CREATE_MS, REQUEST_TIMEOUT_MS};
+use crate::protocol::request::{self, FrameError, Request, RequestBody};
+use crate::protocol::{ApiKey, EncodeError, ErrorCode, ResponseBody, response};
+use crate::types::{ConnId, Deadline, Map, Now};
+
+/// What identifies a request to its client.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Origin {
+    /// Where its response goes.
+    pub(super) slot: Slot,
+    /// The client's number for it.
+    pub(super) correlation_id: i32,
+    /// Its version.
+    pub(super) version: i16,
+}
+
+/// A request that waits for something.
+pub(super) struct Pending {
+    pub(super) origin: Origin,
+    pub(super) deadline: Deadline,
+    pub(super) kind: Kind,
+}
+
+/// What it waits for, and what is known so far.
+pub(super) enum Kind {
+    Produce(produce::Gathering),
+    Fetch(Box<fetch::Gathering>),
+    ListOffsets(list_offsets::Gathering),
+    EpochEnds(offset_for_leader_epoch::Gathering),
+    /// The coordinator's reply; the answer to give where it does not come in time.
+    Coordinator {
+        late: Box<ResponseBody>,
+    },
+    /// Topics that a Metadata request creates.
+    AutoCreate(Box<kafka_protocol::messages::MetadataRequest>),
+}
+
+/// All requests under way on a shard.
+#[derive(Default)]
+pub(super) struct Requests {
+    by_number: Map<u64, Pending>,
+    deadlines: BTreeSet<(Deadline, u64)>,
+    next_number: u64,
+}
+
+impl Requests {
+    /// Adds a request; its number is part of the ids of its ops.
+    pub(super) fn insert(&mut self, pending: Pending) -> u64 {
+        self.next_number += 1;
+        self.deadlines.insert((pending.deadline, self.next_number));
+        self.by_number.insert(self.next_number, pending);
+        self.next_number
+    }
+
+    pub(super) fn get_mut(&mut self, number: u64) -> Option<&mut Pending> {
+        self.by_number.get_mut(&number)
+    }
+
+    pub(super) fn remove(&mut self, number: u64) -> Option<Pending> {
+        let pending = self.by_number.remove(&number)?;
+        self.deadlines.remove(&(pending.deadline, number));
+        Some(pending)
+    }
+
+    /// Gives a request another deadline.
+    pub(super) fn reschedule(&mut self, number: u64, deadline: Deadline) {
+        if let Some(pending) = self.by_number.get_mut(&number) {
+            self.deadlines.remove(&(pending.deadline, number));
+            self.deadlines.insert((deadline, number));
+            pending.deadline = deadline;
+        }
+    }
+
+    /// A request whose time is up.
+    fn overdue(&self, now: Now) -> Option<u64> {
+        self.deadlines.first().filter(|(deadline, _)| deadline.passed(now)).map(|(_, number)| *number)
+    }
+
+    /// Whether any request waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_number.is_empty()
+    }
+}
+
+impl Shard {
+    /// A frame came on a connection.
+    pub(super) fn request(&mut self, now: Now, conn: ConnId, frame: Bytes) {
+        let request = match request::decode(frame) {
+            Ok(request) => request,
+            Err(FrameError::UnsupportedVersion { api: ApiKey::ApiVersions, correlation_id, .. }) => {
+                let Some(slot) = self.connections.next_slot(conn) else { return };
+                let origin = Origin { slot, correlation_id, version: 0 };
+                return self.respond(origin, &api_versions::unsupported_version().into());
+            }
+            Err(error) => {
+                let reason = error.to_string();
+                return self.out.push(Effect::Close { conn, reason });
+            }
+        };
+        let Some(slot) = self.connections.next_slot(conn) else { return };
+        let Request { version, correlation_id, body, .. } = request;
+        let origin = Origin { slot, correlation_id, version };
+        self.dispatch(now, origin, body);
+    }
+
+    fn dispatch(&mut self, now: Now, origin: Origin, body: RequestBody) {
+        match body {
+            RequestBody::Produce(request) => self.produce(now, origin, request),
+            RequestBody::Fetch(request) => self.fetch(now, origin, request),
+            RequestBody::ListOffsets(request) => self.list_offsets(now, origin, request),
+            RequestBody::OffsetForLeaderEpoch(request) => self.offset_for_leader_epoch(now, origin, request),
+            RequestBody::Metadata(request) => self.metadata(now, origin, request),
+            RequestBody::ApiVersions(request) => {
+                let body = api_versions::handle(origin.version, &request);
+                self.respond(origin, &body.into());
+            }
+            RequestBody::DescribeCluster(request) => {
+                let body = describe_cluster::respond(&self.state, &self.config, &request);
+                self.respond(origin, &body.into());
+            }
+            RequestBody::DescribeConfigs(request) => {
+                let body = describe_configs::respond(&self.state, &self.config, &request);
+                self.respond(origin, &body.into());
+            }
+            RequestBody::CreateTopics(request) => {
+                let deadline = Deadline::after_millis(now, i64::from(request.timeout_ms));
+                let late = super::handlers::create_topics::failed(&request, ErrorCode::RequestTimedOut);
+                let question = Question::CreateTopics { request: Box::new(request), version: origin.version };
+                self.ask_coordinator(now, origin, deadline, late.into(), question);
+            }
+            RequestBody::DeleteTopics(request) => {
+                let deadline = Deadline::after_millis(now, i64::from(request.timeout_ms));
+                let late = super::handlers::delete_topics::failed(&request, ErrorCode::RequestTimedOut);
+                let question = Question::DeleteTopics { request: Box::new(request) };
+                self.ask_coordinator(now, origin, deadline, late.into(), question);
+            }
+            RequestBody::InitProducerId(request) => {
+                let deadline = Deadline::after_millis(now, REQUEST_TIMEOUT_MS);
+                let late = kafka_protocol::messages::InitProducerIdResponse::default()
+                    .with_error_code(ErrorCode::RequestTimedOut.code());
+                let question = Question::InitProducerId { request: Box::new(request) };
+                self.ask_coordinator(now, origin, deadline, late.into(), question);
+            }
+        }
+    }
+
+    fn ask_coordinator(
+        &mut self,
+        now: Now,
+        origin: Origin,
+        deadline: Deadline,
+        late: ResponseBody,
+        question: Question,
+    ) {
+        let kind = Kind::Coordinator { late: Box::new(late) };
+        let number = self.requests.insert(Pending { origin, deadline, kind });
+        self.ask(now, RequestId { shard: self.id, number }, deadline, question);
+    }
+
+    fn metadata(&mut self, now: Now, origin: Origin, request: kafka_protocol::messages::MetadataRequest) {
+        let Some(wanted) = metadata::topics_to_create(&self.state, &self.config, &request, origin.version) else {
+            return self.respond_metadata(origin, &request);
+        };
+        let deadline = Deadline::after_millis(now, AUTO_CREATE_MS);
+        let kind = Kind::AutoCreate(Box::new(request));
+        let number = self.requests.insert(Pending { origin, deadline, kind });
+        let version = metadata::AUTO_CREATE_VERSION;
+        let question = Question::CreateTopics { request: Box::new(wanted), version };
+        self.ask(now, RequestId { shard: self.id, number }, deadline, question);
+    }
+
+    fn respond_metadata(&mut self, origin: Origin, request: &kafka_protocol::messages::MetadataRequest) {
+        let leaders = |log| self.leaders.get(&log).map(|leader| (leader.broker, leader.epoch));
+        let body = metadata::respond(&self.state, &self.config, request, origin.version, &leaders);
+        self.respond(origin, &body.into());
+    }
+
+    /// Sends a response of the usual kind.
+    pub(super) fn respond(&mut self, origin: Origin, body: &ResponseBody) {
+        let encoded = response::encode(origin.correlation_id, origin.version, body);
+        self.respond_encoded(origin, encoded.map(|bytes| Response::from_elem(bytes, 1)));
+    }
+
+    /// Sends a response that its handler has encoded; no pieces at all where the client wants none.
+    pub(super) fn respond_encoded(&mut self, origin: Origin, encoded: Result<Response, EncodeError>) {
+        match encoded {
+            Ok(response) => self.connections.respond(origin.slot, response, &mut self.out),
+            Err(error) => {
+                // The client would wait for ever on a response that cannot be written.
+                tracing::error!(%error, "a response cannot be encoded");
+                self.out.push(Effect::Close { conn: origin.slot.conn, reason: error.to_string() });
+            }
+        }
+    }
+
+    /// The answer to an op of a request of this shard; that request may have been answered already.
+    pub(super) fn op_answered(&mut self, now: Now, request: RequestId, part: u32, answer: Answer) {
+        let Some(pending) = self.requests.get_mut(request.number) else { return };
+        let part = part as usize;
+        let complete = match (&mut pending.kind, answer) {
+            (Kind::Produce(gathering), Answer::Append(result)) => gathering.answered(part, result),
+            (Kind::ListOffsets(gathering), Answer::ListOffset(result)) => gathering.answered(part, result),
+            (Kind::EpochEnds(gathering), Answer::EpochEnd(result)) => gathering.answered(part, result),
+            (Kind::Fetch(gathering), Answer::Read(read)) => {
+                gathering.answered(part, read);
+                return self.fetch_progress(now, request.number);
+            }
+            _ => unreachable!("the answer is of the op's kind"),
+        };
+        if complete {
+            self.finish(now, request.number);
+        }
+    }
+
+    /// Answers a request with what is known: all of it, or its time is up.
+    pub(super) fn finish(&mut self, _now: Now, number: u64) {
+        let Some(Pending { origin, kind, .. }) = self.requests.remove(number) else { return };
+        match kind {
+            Kind::Produce(gathering) => self.respond(origin, &gathering.finish().into()),
+            Kind::ListOffsets(gathering) => self.respond(origin, &gathering.finish().into()),
+            Kind::EpochEnds(gathering) => self.respond(origin, &gathering.finish().into()),
+            Kind::Fetch(gathering) => self.finish_fetch(origin, number, *gathering),
+            Kind::Coordinator { late } => self.respond(origin, &late),
+            // The topics that are there by now are shown; a client asks again for the others.
+            Kind::AutoCreate(request) => self.respond_metadata(origin, &request),
+        }
+    }
+
+    /// The coordinator's reply to a request of this shard; that request may have been answered already.
+    pub(super) fn told(&mut self, now: Now, request: RequestId, reply: Reply) {
+        match self.requests.get_mut(request.number).map(|pending| &pending.kind) {
+            None => {}
+            Some(Kind::AutoCreate(_)) => self.finish(now, request.number),
+            Some(_) => {
+                let Some(Pending { origin, .. }) = self.requests.remove(request.number) else { return };
+                let body = match reply {
+                    Reply::CreateTopics(response) => (*response).into(),
+                    Reply::DeleteTopics(response) => (*response).into(),
+                    Reply::InitProducerId(response) => (*response).into(),
+                };
+                self.respond(origin, &body);
+            }
+        }
+    }
+
+    /// Answers all requests whose time is up.
+    pub(super) fn expire_requests(&mut self, now: Now) {
+        while let Some(number) = self.requests.overdue(now) {
+            self.finish(now, number);
+        }
+    }
+}

@@ -1,0 +1,450 @@
+//! A shard's dealings with its disk: WAL appends and what they make durable, flushes, the memory of tails and caches.
+
+use std::collections::VecDeque;
+
+use super::Shard;
+use super::event::Effect;
+use crate::limits::{FLUSH_RETRY_MS, FLUSHES_IN_FLIGHT, WAL_PENDING_BYTES};
+use crate::log::{DiskError, DiskReply, DiskRequest, Frame, FrameKind, WalId};
+use crate::partition::{DiskRead, FlushOutcome, FlushStep, Partition};
+use crate::types::{LogId, Map, Now, Offset, Set};
+
+/// What the disk last said of a WAL.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct WalHealth {
+    /// Age of the oldest append that is not durable, in milliseconds.
+    pub(super) oldest_ms: u64,
+    /// Bytes accepted and not durable.
+    pub(super) pending_bytes: u64,
+    /// Only the reserve is left.
+    pub(super) full: bool,
+    /// Fenced after an error.
+    pub(super) failed: bool,
+}
+
+/// Appends to one WAL.
+#[derive(Default)]
+pub(super) struct Appends {
+    next_ticket: u64,
+    /// Frames of this turn.
+    frames: Vec<Frame>,
+    /// What the frames of this turn make durable.
+    outcome: Outcome,
+    in_flight: VecDeque<(u64, Outcome)>,
+}
+
+/// What an append makes durable.
+#[derive(Default)]
+struct Outcome {
+    /// Readies of Raft groups.
+    readies: Vec<(LogId, u64)>,
+    /// Logs whose end was written.
+    deleted: Vec<LogId>,
+}
+
+impl Appends {
+    /// Adds what a ready of a log made of frames.
+    pub(super) fn ready(&mut self, log: LogId, number: u64) {
+        self.outcome.readies.push((log, number));
+    }
+
+    /// The frames of this turn.
+    pub(super) fn frames(&mut self) -> &mut Vec<Frame> {
+        &mut self.frames
+    }
+
+    fn take(&mut self, wal: WalId) -> Option<DiskRequest> {
+        let outcome = std::mem::take(&mut self.outcome);
+        if self.frames.is_empty() {
+            assert!(outcome.readies.is_empty(), "a ready that must be durable has frames");
+            return None;
+        }
+        self.next_ticket += 1;
+        self.in_flight.push_back((self.next_ticket, outcome));
+        Some(DiskRequest::Append { ticket: self.next_ticket, wal, frames: std::mem::take(&mut self.frames) })
+    }
+}
+
+/// An operation on segments that was asked of the disk.
+enum Job {
+    Read(LogId, DiskRead),
+    Flush(LogId),
+    Delete(LogId),
+}
+
+/// The state of all that.
+pub(super) struct Storage {
+    pub(super) data: WalHealth,
+    pub(super) meta: WalHealth,
+    pub(super) data_appends: Appends,
+    pub(super) meta_appends: Appends,
+    jobs: Map<u64, Job>,
+    next_token: u64,
+    /// Memory for tails on this shard, in bytes.
+    tail_budget: u64,
+    tail_bytes: u64,
+    unflushed_bytes: u64,
+    /// Logs with records that no segment holds, oldest first.
+    dirty: VecDeque<LogId>,
+    is_dirty: Set<LogId>,
+    flushing: usize,
+    /// Whether the last write to a segment found no room.
+    pub(super) no_space: bool,
+    /// Logs whose flush found no room.
+    retries: Vec<LogId>,
+    next_retry: u64,
+    /// Batches that may be dropped from tails, oldest first.
+    evictable: VecDeque<(LogId, u64)>,
+    /// Memory for chunks read from segments on this shard, in bytes.
+    chunk_budget: u64,
+    chunk_bytes: u64,
+    chunks: VecDeque<(LogId, Offset, u64)>,
+}
+
+impl Storage {
+    pub(super) fn new(tail_budget: u64, chunk_budget: u64) -> Storage {
+        Storage {
+            data: WalHealth::default(),
+            meta: WalHealth::default(),
+            data_appends: Appends::default(),
+            meta_appends: Appends::default(),
+            jobs: Map::default(),
+            next_token: 0,
+            tail_budget,
+            tail_bytes: 0,
+            unflushed_bytes: 0,
+            dirty: VecDeque::new(),
+            is_dirty: Set::default(),
+            flushing: 0,
+            no_space: false,
+            retries: Vec::new(),
+            next_retry: 0,
+            evictable: VecDeque::new(),
+            chunk_budget,
+            chunk_bytes: 0,
+            chunks: VecDeque::new(),
+        }
+    }
+
+    fn job(&mut self, job: Job) -> u64 {
+        self.next_token += 1;
+        self.jobs.insert(self.next_token, job);
+        self.next_token
+    }
+
+    /// A read for a partition.
+    pub(super) fn read(&mut self, log: LogId, read: DiskRead) -> DiskRequest {
+        let token = self.job(Job::Read(log, read));
+        DiskRequest::ReadSegment { token, segment: read.segment, position: read.position, len: read.len }
+    }
+
+    /// Whether more unflushed records are in memory than may be.
+    pub(super) fn tail_full(&self) -> bool {
+        self.unflushed_bytes > self.tail_budget
+    }
+
+    /// Whether an append has to wait: for memory, or for room in the WAL.
+    pub(super) fn full(&self) -> bool {
+        self.tail_full() || self.data.pending_bytes > WAL_PENDING_BYTES || self.data.full
+    }
+
+    /// A partition has taken `bytes` more of records into its tail.
+    pub(super) fn tail_grew(&mut self, log: LogId, bytes: u64) {
+        self.tail_bytes += bytes;
+        self.unflushed_bytes += bytes;
+        if bytes > 0 && self.is_dirty.insert(log) {
+            self.dirty.push_back(log);
+        }
+    }
+
+    /// A partition with its memory is gone.
+    pub(super) fn forget(&mut self, log: LogId, partition: &Partition) {
+        self.tail_bytes -= partition.tail_cost();
+        if !partition.is_fenced() {
+            self.unflushed_bytes -= partition.unflushed_cost();
+        }
+        self.is_dirty.remove(&log);
+        let chunk_bytes = &mut self.chunk_bytes;
+        self.chunks.retain(|(owner, _, cost)| {
+            if *owner == log {
+                *chunk_bytes -= cost;
+            }
+            *owner != log
+        });
+    }
+
+    /// Takes a recovered partition's memory into account.
+    pub(super) fn adopt(&mut self, log: LogId, partition: &Partition) {
+        self.tail_bytes += partition.tail_cost();
+        self.unflushed_bytes += partition.unflushed_cost();
+        if partition.unflushed_cost() > 0 && self.is_dirty.insert(log) {
+            self.dirty.push_back(log);
+        }
+    }
+
+    /// A chunk was put into a partition's cache.
+    pub(super) fn chunk_cached(&mut self, log: LogId, first: Offset, cost: u64, freed: u64) {
+        if freed > 0 {
+            self.chunks.retain(|(owner, offset, _)| (*owner, *offset) != (log, first));
+        }
+        self.chunk_bytes = self.chunk_bytes + cost - freed;
+        self.chunks.push_back((log, first, cost));
+    }
+
+    /// Whether nothing is on its way to the disk that a client or a restart would miss.
+    pub(super) fn drained(&self) -> bool {
+        let idle = |appends: &Appends| appends.frames.is_empty() && appends.in_flight.is_empty();
+        (idle(&self.data_appends) || self.data.failed) && (idle(&self.meta_appends) || self.meta.failed)
+    }
+
+    /// Whether anything at all is under way.
+    pub(super) fn busy(&self) -> bool {
+        !self.drained() || !self.jobs.is_empty()
+    }
+
+    fn appends(&mut self, wal: WalId) -> &mut Appends {
+        match wal {
+            WalId::Meta => &mut self.meta_appends,
+            WalId::Data => &mut self.data_appends,
+        }
+    }
+
+    fn health(&mut self, wal: WalId) -> &mut WalHealth {
+        match wal {
+            WalId::Meta => &mut self.meta,
+            WalId::Data => &mut self.data,
+        }
+    }
+
+    /// The bytes of records and chunks that are held in memory.
+    pub(super) fn memory(&self) -> u64 {
+        self.tail_bytes + self.chunk_bytes
+    }
+}
+
+impl Shard {
+    /// The log may have frames to write at the end of this turn.
+    pub(super) fn touch(&mut self, log: LogId) {
+        if self.touched.insert(log) {
+            self.touched_order.push(log);
+        }
+    }
+
+    /// Gathers the frames of all logs that were touched and hands them to the disk.
+    pub(super) fn write_wals(&mut self) {
+        for log in std::mem::take(&mut self.touched_order) {
+            self.touched.remove(&log);
+            let Some(owned) = self.owned.get_mut(&log) else { continue };
+            if let Some(ready) = owned.partition.take_frames(self.storage.data_appends.frames()) {
+                self.storage.data_appends.ready(log, ready.number);
+            }
+        }
+        self.take_metadata_frames();
+        for wal in [WalId::Meta, WalId::Data] {
+            if let Some(request) = self.storage.appends(wal).take(wal) {
+                self.out.push(Effect::Disk { request });
+            }
+        }
+    }
+
+    /// Ends a log: its last frame is written, then its files are removed.
+    pub(super) fn end_log(&mut self, log: LogId) {
+        let frame = Frame {
+            log,
+            kind: FrameKind::Deleted,
+            term: 0,
+            index: 0,
+            head: Default::default(),
+            body: Default::default(),
+        };
+        self.storage.data_appends.frames().push(frame);
+        self.storage.data_appends.outcome.deleted.push(log);
+    }
+
+    /// Removes files of a log that the WAL knows nothing of.
+    pub(super) fn remove_files(&mut self, log: LogId) {
+        let token = self.storage.job(Job::Delete(log));
+        self.out.push(Effect::Disk { request: DiskRequest::DeleteLog { token, log } });
+    }
+
+    pub(super) fn disk_replied(&mut self, now: Now, reply: DiskReply) {
+        match reply {
+            DiskReply::Appended { wal, ticket } => self.appended(now, wal, ticket),
+            DiskReply::WalFailed { wal, error } => {
+                if !std::mem::replace(&mut self.storage.health(wal).failed, true) {
+                    tracing::error!(?wal, %error, "the WAL is fenced: nothing is acknowledged any more; restart the broker once the disk is well");
+                }
+            }
+            DiskReply::Written { token, result } => {
+                let Some(Job::Flush(log)) = self.storage.jobs.remove(&token) else {
+                    unreachable!("a write was asked for under this token")
+                };
+                let outcome = match result {
+                    Ok(()) => FlushOutcome::Durable,
+                    Err(DiskError::NoSpace { .. }) => FlushOutcome::NoSpace,
+                    Err(error) => {
+                        tracing::error!(%log, %error, "moving records to a segment failed: the partition takes no more");
+                        FlushOutcome::Failed
+                    }
+                };
+                self.flush_written(log, outcome);
+            }
+            DiskReply::Read { token, result } => {
+                let Some(Job::Read(log, read)) = self.storage.jobs.remove(&token) else {
+                    unreachable!("a read was asked for under this token")
+                };
+                self.disk_read_done(now, log, read, result);
+            }
+            DiskReply::Removed { token, result } => {
+                let Some(Job::Delete(log)) = self.storage.jobs.remove(&token) else {
+                    unreachable!("a removal was asked for under this token")
+                };
+                if let Err(error) = result {
+                    tracing::warn!(%log, %error, "removing the files of a deleted log failed; the next start tries again");
+                }
+            }
+            DiskReply::Release { wal: WalId::Meta, .. } => self.checkpoint_metadata(),
+            DiskReply::Release { wal: WalId::Data, logs } => {
+                for log in logs {
+                    self.flush_log(log, true);
+                }
+            }
+            DiskReply::Health { wal, oldest_ms, pending_bytes, full } => {
+                let health = self.storage.health(wal);
+                *health = super::storage::WalHealth { oldest_ms, pending_bytes, full, ..*health };
+            }
+        }
+        self.run_backlog(now);
+        self.flush_dirty();
+    }
+
+    fn appended(&mut self, now: Now, wal: WalId, ticket: u64) {
+        while self.storage.appends(wal).in_flight.front().is_some_and(|(known, _)| *known <= ticket) {
+            let (_, outcome) = self.storage.appends(wal).in_flight.pop_front().expect("there is a front");
+            for (log, number) in outcome.readies {
+                match wal {
+                    WalId::Meta => self.metadata_persisted(now, number),
+                    WalId::Data => self.log_persisted(now, log, number),
+                }
+            }
+            for log in outcome.deleted {
+                self.remove_files(log);
+            }
+        }
+    }
+
+    /// Moves records to segments while more of them are in memory than should be.
+    pub(super) fn flush_dirty(&mut self) {
+        for _ in 0..self.storage.dirty.len() {
+            let enough = self.storage.unflushed_bytes <= self.storage.tail_budget / 2;
+            if enough || self.storage.flushing == FLUSHES_IN_FLIGHT {
+                return;
+            }
+            let Some(log) = self.storage.dirty.pop_front() else { return };
+            if !self.storage.is_dirty.remove(&log) {
+                continue;
+            }
+            self.flush_log(log, false);
+            // Records that are not committed yet cannot be moved: the log stays in line.
+            let waits = self.owned.get(&log).is_some_and(|owned| {
+                let partition = &owned.partition;
+                partition.unflushed_cost() > 0 && !partition.is_flushing()
+            });
+            if waits && self.storage.is_dirty.insert(log) {
+                self.storage.dirty.push_back(log);
+            }
+        }
+    }
+
+    /// Flushes again what found no room, once in a while.
+    pub(super) fn retry_flushes(&mut self, now: Now) {
+        if self.storage.retries.is_empty() || now.mono.0 < self.storage.next_retry {
+            return;
+        }
+        self.storage.next_retry = now.mono.plus_millis(FLUSH_RETRY_MS).0;
+        for log in std::mem::take(&mut self.storage.retries) {
+            self.flush_log(log, true);
+        }
+    }
+
+    fn flush_log(&mut self, log: LogId, checkpoint: bool) {
+        let Some(owned) = self.owned.get_mut(&log) else { return };
+        let step = owned.partition.flush(checkpoint);
+        let started = matches!(step, FlushStep::Write(_));
+        self.storage.flushing += usize::from(started);
+        self.flush_step(log, step);
+    }
+
+    fn flush_written(&mut self, log: LogId, outcome: FlushOutcome) {
+        let no_space = outcome == FlushOutcome::NoSpace;
+        if no_space {
+            self.storage.retries.push(log);
+        }
+        if std::mem::replace(&mut self.storage.no_space, no_space) != no_space {
+            match no_space {
+                true => tracing::error!("no space left for segments; what was accepted stays in the WAL"),
+                false => tracing::info!("there is space for segments again"),
+            }
+        }
+        let step = match self.owned.get_mut(&log) {
+            Some(owned) => {
+                let before = owned.partition.unflushed_cost();
+                let (step, batches) = owned.partition.flush_written(outcome);
+                let after = owned.partition.unflushed_cost();
+                // What a fenced partition holds will never be moved: the others must not wait for it.
+                let gone = if outcome == FlushOutcome::Failed { before } else { before - after };
+                self.storage.unflushed_bytes -= gone;
+                if batches > 0 {
+                    self.storage.evictable.push_back((log, batches));
+                }
+                if after > 0 && outcome == FlushOutcome::Durable && self.storage.is_dirty.insert(log) {
+                    self.storage.dirty.push_back(log);
+                }
+                step
+            }
+            None => FlushStep::Done,
+        };
+        if !matches!(step, FlushStep::Write(_)) {
+            self.storage.flushing -= 1;
+        }
+        self.flush_step(log, step);
+        self.evict_tails();
+    }
+
+    fn flush_step(&mut self, log: LogId, step: FlushStep) {
+        match step {
+            FlushStep::Write(write) => {
+                let token = self.storage.job(Job::Flush(log));
+                let request = DiskRequest::WriteSegment {
+                    token,
+                    segment: write.segment,
+                    position: write.position,
+                    data: write.data,
+                };
+                self.out.push(Effect::Disk { request });
+            }
+            FlushStep::Checkpoint(frame) => self.storage.data_appends.frames().push(frame),
+            FlushStep::Done => {}
+        }
+    }
+
+    fn evict_tails(&mut self) {
+        while self.storage.tail_bytes > self.storage.tail_budget {
+            let Some((log, batches)) = self.storage.evictable.pop_front() else { return };
+            let Some(owned) = self.owned.get_mut(&log) else { continue };
+            for _ in 0..batches {
+                self.storage.tail_bytes -= owned.partition.evict_one().unwrap_or(0);
+            }
+        }
+    }
+
+    pub(super) fn evict_chunks(&mut self) {
+        while self.storage.chunk_bytes > self.storage.chunk_budget {
+            let Some((log, first, cost)) = self.storage.chunks.pop_front() else { return };
+            self.storage.chunk_bytes -= cost;
+            if let Some(owned) = self.owned.get_mut(&log) {
+                owned.partition.evict_chunk(first);
+            }
+        }
+    }
+}

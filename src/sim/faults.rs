@@ -1,0 +1,126 @@
+//! What goes wrong in a run, and when.
+
+use super::broker::{READ_CACHE_BYTES, TAIL_BYTES};
+use super::disk::Target;
+use super::rng::Rng;
+
+/// Something that goes wrong.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Fault {
+    /// No operation of the disk ends for this long.
+    Stall { micros: u64 },
+    /// The process is killed, or the power fails; it is started again after this many microseconds.
+    Kill { down_for: u64 },
+    /// The process is told to stop.
+    Stop,
+    /// The next write of a kind fails; the process is killed and started again after some time.
+    Error { target: Target, restart_after: u64, down_for: u64 },
+    /// Nothing on the disk grows for this long.
+    Full { micros: u64 },
+    /// The disk has room again.
+    NotFull,
+    /// Bits of what was written some time ago turn over.
+    Flip { count: u64 },
+    /// Clients lose their connections.
+    CutConnections,
+    /// The wall clock jumps.
+    WallClock { millis: i64 },
+}
+
+impl Fault {
+    /// A number for its kind.
+    pub(super) fn kind(self) -> u64 {
+        match self {
+            Fault::Stall { .. } => 0,
+            Fault::Kill { .. } => 1,
+            Fault::Stop => 2,
+            Fault::Error { .. } => 3,
+            Fault::Full { .. } => 4,
+            Fault::NotFull => 5,
+            Fault::Flip { .. } => 6,
+            Fault::CutConnections => 7,
+            Fault::WallClock { .. } => 8,
+        }
+    }
+}
+
+/// The circumstances of a run.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    /// Faults in the order of their times, in microseconds.
+    pub(super) faults: Vec<(u64, Fault)>,
+    /// When they are over.
+    pub(super) end: u64,
+    /// Bytes of request frames that may be held at once.
+    pub(super) frame_bytes: usize,
+    disk_micros: (u64, u64),
+    hop_micros: (u64, u64),
+}
+
+impl Plan {
+    /// The circumstances of one seed.
+    pub(super) fn draw(rng: &mut Rng) -> Plan {
+        let end = rng.between(4_000_000, 16_000_000);
+        let pause = *rng.pick(&[400_000, 1_000_000, 3_000_000]);
+        // Each run has its own mixture, so that some see one kind of trouble often and others none of it.
+        let weights: Vec<u64> = (0..8).map(|_| rng.below(4)).collect();
+        let mut faults = Vec::new();
+        let mut at = 0;
+        loop {
+            at += rng.between(pause / 4, pause * 2);
+            if at >= end {
+                break;
+            }
+            if let Some(fault) = Plan::fault(rng, &weights) {
+                faults.push((at, fault));
+            }
+        }
+        Plan {
+            faults,
+            end,
+            frame_bytes: 16 << 20,
+            disk_micros: *rng.pick(&[(60, 200), (60, 5_000), (1_000, 30_000)]),
+            hop_micros: *rng.pick(&[(1, 50), (1, 2_000)]),
+        }
+    }
+
+    fn fault(rng: &mut Rng, weights: &[u64]) -> Option<Fault> {
+        let all = weights.iter().sum::<u64>();
+        let mut draw = rng.below(all.max(1));
+        let kind = weights.iter().position(|weight| {
+            let hit = draw < *weight;
+            draw = draw.wrapping_sub(if hit { 0 } else { *weight });
+            hit
+        })?;
+        let target = *rng.pick(&[Target::Wal, Target::Segment]);
+        let down_for = *rng.pick(&[1_000, 100_000, 1_000_000]);
+        Some(match kind {
+            0 => Fault::Stall { micros: *rng.pick(&[20_000, 200_000, 1_500_000, 6_000_000]) },
+            1 => Fault::Kill { down_for },
+            2 => Fault::Stop,
+            3 => Fault::Error { target, restart_after: rng.between(10_000, 3_000_000), down_for },
+            4 => Fault::Full { micros: rng.between(10_000, 3_000_000) },
+            5 => Fault::Flip { count: rng.between(1, 3) },
+            6 => Fault::CutConnections,
+            _ => Fault::WallClock { millis: rng.between(0, 20_000_000) as i64 - 10_000_000 },
+        })
+    }
+
+    /// How long an operation of the disk takes.
+    pub(super) fn disk_micros(&self, rng: &mut Rng) -> u64 {
+        rng.between(self.disk_micros.0, self.disk_micros.1)
+    }
+
+    /// How long a message between two threads takes.
+    pub(super) fn hop_micros(&self, rng: &mut Rng) -> u64 {
+        rng.between(self.hop_micros.0, self.hop_micros.1)
+    }
+
+    /// L5: `held` bytes of records in the shards' memory and `frames` bytes of request frames alive.
+    pub(super) fn check_memory(&self, held: u64, frames: u64) {
+        // What is not in segments yet cannot be dropped: as much again may gather before appends are refused.
+        let most = 2 * (TAIL_BYTES + READ_CACHE_BYTES) + self.frame_bytes as u64;
+        assert!(held <= most, "L5: the shards hold {held} bytes, {most} are allowed");
+        assert!(frames <= self.frame_bytes as u64, "L5: {frames} bytes of frames are alive");
+    }
+}

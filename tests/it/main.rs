@@ -1,0 +1,23 @@
+//! Tests of the running broker: raw protocol, real clients, crashes and a frozen disk.
+//!
+//! They run against the binary that cargo has built. Where `RINGLOG_TEST_BROKERS` names a broker (`HOST:PORT`), those
+//! that need no hand on the process run against that one instead: this is how the tests themselves are checked,
+//! against Apache Kafka. Tests that need a program from outside are ignored unless asked for; `scripts/test.sh`
+//! brings the programs and asks.
+
+// Only built with librdkafka: it is what most of these tests speak through.
+#![cfg(feature = "bench")]
+
+mod admin;
+mod bad_input;
+#[path = "../common/mod.rs"]
+mod common;
+mod crash;
+mod environment;
+mod fetch;
+mod freeze;
+mod java;
+mod kcat;
+mod librdkafka;
+mod produce;
+mod versions;
