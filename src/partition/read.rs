@@ -156,7 +156,7 @@ impl Partition {
 
     fn read_tail(&self, offset: Offset, max_bytes: usize) -> Records {
         let mut gather = Gather::default();
-        for entry in self.tail.from_offset(offset) {
+        for entry in self.tail.since(offset) {
             let batch = &entry.batch;
             if batch.header.base_offset.get() >= self.high_watermark {
                 break;

@@ -66,7 +66,7 @@ impl Tail {
     }
 
     /// The entries from the one that holds `offset` on.
-    pub fn from_offset(&self, offset: Offset) -> impl Iterator<Item = &TailEntry> {
+    pub fn since(&self, offset: Offset) -> impl Iterator<Item = &TailEntry> {
         let at = self.entries.partition_point(|entry| entry.batch.header.last_offset() < offset);
         self.entries.range(at..)
     }

@@ -8,6 +8,8 @@ use crate::common::process::shared;
 
 fn kcat(arguments: &[&str], input: Option<&std::path::Path>) -> Vec<u8> {
     let mut command = Command::new("kcat");
+    // Cargo puts the librdkafka that these tests are linked with on the path, and kcat would take it for its own.
+    command.env_remove("LD_LIBRARY_PATH");
     command.args(["-b", shared().address(), "-X", "broker.address.family=v4", "-X", "socket.timeout.ms=10000"]);
     command.args(arguments).stdin(input.map_or(Stdio::null(), |path| fs::File::open(path).expect("a file").into()));
     let output = command.output().expect("kcat is installed: scripts/test.sh brings it");
