@@ -144,6 +144,47 @@ pub const PRODUCER_ID_BLOCK: u32 = 1_000;
 /// Time after which a silent idempotent producer is forgotten (Kafka's `producer.id.expiration.ms`), in milliseconds.
 pub const PRODUCER_ID_EXPIRATION_MS: u64 = 86_400_000;
 
+/// Time between two ticks of the Raft groups, in milliseconds. A follower that hears nothing for ten of them stands for
+/// election.
+pub const RAFT_TICK_MS: u64 = 50;
+
+/// Time between two words that a broker gives the others of itself, in milliseconds.
+pub const STATUS_MS: u64 = 100;
+
+/// A broker that was not heard for this long counts as gone, in milliseconds.
+pub const PEER_SILENT_MS: u64 = 500;
+
+/// Age of the oldest write that is not durable above which a broker leads nothing, in milliseconds.
+pub const LEASE_MS: u64 = 150;
+
+/// Time for which a disk must have been well before its broker leads again, in milliseconds.
+pub const LEASE_BACK_MS: u64 = 15_000;
+
+/// With nothing else to write, a write of this much later shows that the disk still takes any, in milliseconds.
+pub const CANARY_MS: u64 = 100;
+
+/// Time after which a follower asks once more for records that did not come, in milliseconds.
+pub const INSTALL_AGAIN_MS: u64 = 1_000;
+
+/// Most bytes of records that a follower is sent at once, unless a single batch has more.
+pub const INSTALL_BYTES: usize = 1024 * 1024;
+
+/// The usual most of one frame to another broker; a single larger message gets a frame of its own.
+pub const PEER_FRAME_USUAL_BYTES: usize = 2 * 1024 * 1024;
+
+/// Leaders in one message to another broker.
+pub const LEADERS_PER_MESSAGE: usize = 1_024;
+
+/// Messages for logs that this broker has not heard of yet, which a shard keeps until it has.
+pub const UNBORN_MESSAGES: usize = 16_384;
+
+/// Time between two tries of a starting broker to register, in milliseconds.
+pub const REGISTER_AGAIN_MS: u64 = 300;
+
+/// A broker that others wait for to show a new topic is waited for no longer than this, in milliseconds.
+pub const SHOWN_MS: u64 = 200;
+
+const _: () = assert!(STATUS_MS * 3 <= PEER_SILENT_MS && CANARY_MS < LEASE_MS);
 const _: () = assert!(DISK_SILENT_MS > 2 * IDLE_TICK_MS && DISK_SILENT_MS < WAL_STALLED_MS);
 const _: () = assert!(TICK_MS * 2 <= DEADLINE_SLACK_MS);
 const _: () = assert!(MAX_BATCH_BYTES + 2 * BLOCK <= WAL_SEGMENT_BYTES as usize);

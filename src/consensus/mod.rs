@@ -222,6 +222,11 @@ impl Group {
         self.raw.raft.prs().get(raft_id(broker)).map(|progress| progress.matched)
     }
 
+    /// What followers are sent that need entries which are compacted.
+    pub fn offer_snapshot(&mut self, point: SnapshotPoint) {
+        self.raw.mut_store().offer(point);
+    }
+
     /// The replicas of the group, this one included.
     pub fn voters(&self) -> impl Iterator<Item = BrokerId> + '_ {
         self.raw.store().voters().iter().copied().map(broker_of)

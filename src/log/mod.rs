@@ -37,6 +37,8 @@ pub enum FrameKind {
     Checkpoint = 3,
     /// The log is gone for good: nothing older of it is kept, and nothing newer will come.
     Deleted = 4,
+    /// A checkpoint that takes the place of the whole log: all older entries are void, whatever their index.
+    Snapshot = 5,
 }
 
 /// The unit of the WAL. Its payload is `head` followed by `body`, opaque to this layer.

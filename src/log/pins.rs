@@ -110,9 +110,10 @@ impl Pins {
                     segments.unpin(older);
                 }
             }
-            FrameKind::Checkpoint => {
+            FrameKind::Checkpoint | FrameKind::Snapshot => {
                 let pins = self.logs.entry(note.log).or_default();
-                pins.clear(note.last, segments);
+                let through = if note.kind == FrameKind::Snapshot { u64::MAX } else { note.last };
+                pins.clear(through, segments);
                 pins.checkpoint = Some((note.last, generation));
                 segments.pin(generation);
             }

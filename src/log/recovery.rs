@@ -241,8 +241,9 @@ impl Found {
             FrameKind::Entry => log.add_entry(header, payload),
             // States live long: a copy lets go of the large buffer that they were read into.
             FrameKind::HardState => log.hard_state = Some(Bytes::copy_from_slice(&payload)),
-            FrameKind::Checkpoint => {
-                let passed = (log.entries).partition_point(|entry| entry.index <= header.index);
+            FrameKind::Checkpoint | FrameKind::Snapshot => {
+                let replaced = header.kind == FrameKind::Snapshot;
+                let passed = (log.entries).partition_point(|entry| replaced || entry.index <= header.index);
                 log.entries.drain(..passed);
                 log.hard_state = None;
                 log.checkpoint = Some(RecoveredCheckpoint {

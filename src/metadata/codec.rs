@@ -95,6 +95,7 @@ mod tests {
             port: 9092,
             rack: Some("r".to_owned()),
             incarnation: 3,
+            directory_id: [5; 16],
         })
     }
 
@@ -106,7 +107,7 @@ mod tests {
             assert_eq!(encode_command(command).unwrap(), bytes);
             assert_eq!(&decode_command(&bytes).unwrap(), command);
         };
-        golden(&register(), &[&[1, 0], &[2], &[1, b'h'], &[251, 0x84, 0x23], &[1, 1, b'r'], &[3]]);
+        golden(&register(), &[&[1, 0], &[2], &[1, b'h'], &[251, 0x84, 0x23], &[1, 1, b'r'], &[3], &[5; 16]]);
         golden(&create(), &[&[1, 1], &[1], &[1, b't'], &ID_BYTES, &[1, 2, 2, 3], &[1, 1, b'k', 1, b'v']]);
         let delete = Command::DeleteTopics { ids: vec![Uuid::from_u128(ID)] };
         golden(&delete, &[&[1, 2], &[1], &ID_BYTES]);

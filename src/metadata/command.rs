@@ -48,6 +48,8 @@ pub struct NewBroker {
     pub rack: Option<String>,
     /// Drawn anew at every start of the broker.
     pub incarnation: u64,
+    /// Drawn when its data directory was made.
+    pub directory_id: [u8; 16],
 }
 
 /// A topic to create.

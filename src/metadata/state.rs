@@ -91,6 +91,12 @@ pub enum Change {
         /// The broker.
         id: BrokerId,
     },
+    /// A broker came with another data directory than the one that it registered with: what it promised is lost, so
+    /// it is not taken for the old one.
+    RegisterRejected {
+        /// The broker.
+        id: BrokerId,
+    },
     /// A topic is there, with all its partitions.
     TopicCreated {
         /// The topic.
@@ -131,7 +137,7 @@ pub enum Change {
 pub enum Rejection {
     /// A topic has its name.
     NameTaken,
-    /// A topic has its id.
+    /// A topic has its id: an earlier try of the same request has made it.
     IdTaken,
     /// This topic's name differs in nothing but '.' and '_'.
     NameCollides(Arc<str>),
@@ -245,6 +251,10 @@ impl State {
         self.skip_to(index);
         match command {
             Command::RegisterBroker(broker) => {
+                let other = |known: &NewBroker| known.directory_id != broker.directory_id;
+                if self.brokers.get(&broker.id).is_some_and(other) {
+                    return vec![Change::RegisterRejected { id: broker.id }];
+                }
                 self.insert_broker(broker.clone());
                 vec![Change::BrokerRegistered { id: broker.id }]
             }
@@ -265,10 +275,10 @@ impl State {
     }
 
     fn create(&mut self, new: &NewTopic) -> Change {
-        let rejection = if self.topics.contains_key(new.name.as_str()) {
-            Some(Rejection::NameTaken)
-        } else if self.by_id.contains_key(&new.id) {
+        let rejection = if self.by_id.contains_key(&new.id) {
             Some(Rejection::IdTaken)
+        } else if self.topics.contains_key(new.name.as_str()) {
+            Some(Rejection::NameTaken)
         } else {
             self.colliding(&new.name).map(|topic| Rejection::NameCollides(topic.name.clone()))
         };

@@ -4,7 +4,9 @@
 //! so that a checkpoint never speaks of bytes that are not durable.
 
 use super::segments::{INDEX_ENTRY_LEN, Segment};
+use super::tail::TailEntry;
 use super::{Checkpoint, Partition};
+use crate::consensus::{HardState, SnapshotPoint};
 use crate::limits::{FLUSH_BYTES, INDEX_WRITE_ENTRIES};
 use crate::log::{Chunk, Frame, FrameKind, SegmentFile, SegmentRef};
 use crate::types::Offset;
@@ -29,8 +31,22 @@ enum Stage {
     Log { batches: usize },
     /// The index file is being written.
     Index { segment: Offset, entries: usize },
+    /// Records that the leader sent are being written.
+    Fetched { entries: Vec<TailEntry> },
     /// An error fenced a file: nothing is flushed any more, reads go on.
     Fenced,
+}
+
+impl Flush {
+    /// Records that the leader sent are being written.
+    pub(super) fn fetched(&mut self, entries: Vec<TailEntry>) {
+        self.stage = Stage::Fetched { entries };
+    }
+
+    /// A checkpoint was written that speaks of all writes.
+    pub(super) fn forget_writes(&mut self) {
+        self.wrote = false;
+    }
 }
 
 /// A write to a segment file.
@@ -81,7 +97,8 @@ impl Partition {
     /// left to flush. Does nothing but remember that while a flush is under way.
     pub fn flush(&mut self, checkpoint: bool) -> FlushStep {
         self.flush.checkpoint_wanted |= checkpoint;
-        if self.is_flushing() {
+        // While records are fetched, the segments are theirs.
+        if self.is_flushing() || self.is_installing() {
             return FlushStep::Done;
         }
         self.next_step()
@@ -115,6 +132,12 @@ impl Partition {
                 let at = self.segments.partition_point(|known| known.meta.base_offset < segment);
                 self.segments[at].index_written(entries);
             }
+            Stage::Fetched { entries } => {
+                let segment = self.segments.last_mut().expect("a write has a segment");
+                for entry in &entries {
+                    segment.note(&entry.batch, entry.index, entry.term);
+                }
+            }
             Stage::Idle | Stage::Fenced => unreachable!("no write was under way"),
         }
         (self.next_step(), flushed)
@@ -123,6 +146,9 @@ impl Partition {
     fn next_step(&mut self) -> FlushStep {
         if let Some(write) = self.index_write() {
             return FlushStep::Write(write);
+        }
+        if self.is_installing() {
+            return FlushStep::Done;
         }
         if let Some(write) = self.log_write() {
             return FlushStep::Write(write);
@@ -179,7 +205,7 @@ impl Partition {
     }
 
     /// The rest of the active segment's index, before a new segment begins.
-    fn seal_write(&mut self) -> Option<FlushWrite> {
+    pub(super) fn seal_write(&mut self) -> Option<FlushWrite> {
         self.write_index(true, 1)
     }
 
@@ -210,15 +236,10 @@ impl Partition {
         self.tail.unflushed().next().map_or(committed, |entry| committed.min(entry.index - 1))
     }
 
-    fn checkpoint(&mut self) -> FlushStep {
-        let index = self.flush_index();
-        let Some(term) = self.group.term_at(index) else {
-            // Nothing of this log is durable yet; its first entry is on the way.
-            return FlushStep::Done;
-        };
-        let next_offset = self.segments.last().map_or(self.log_start, |segment| segment.meta.next_offset);
-        let checkpoint = Checkpoint {
-            hard_state: self.group.hard_state(),
+    /// The state beside the segments, which end at `next_offset`.
+    pub(super) fn checkpoint_state(&self, hard_state: HardState, next_offset: Offset) -> Checkpoint {
+        Checkpoint {
+            hard_state,
             log_start: self.log_start,
             next_offset,
             segments: self.segments.iter().map(|segment| segment.meta.clone()).collect(),
@@ -226,11 +247,24 @@ impl Partition {
             epochs: self.epochs.iter().filter(|(_, start)| *start < next_offset).copied().collect(),
             producers: self.producers.snapshot(self.high_watermark),
             forgotten_producer: self.producers.forgotten(),
+        }
+    }
+
+    fn checkpoint(&mut self) -> FlushStep {
+        let index = self.flush_index();
+        let Some(term) = self.group.term_at(index) else {
+            // Nothing of this log is durable yet; its first entry is on the way.
+            return FlushStep::Done;
         };
+        let next_offset = self.segments.last().map_or(self.log_start, |segment| segment.meta.next_offset);
+        let checkpoint = self.checkpoint_state(self.group.hard_state(), next_offset);
         self.flush.wrote = false;
-        self.group.compact(index);
+        self.checkpointed = index;
+        self.compact();
+        let body = checkpoint.encode();
+        self.group.offer_snapshot(SnapshotPoint { index, term, data: body.clone() });
         FlushStep::Checkpoint(Frame {
-            body: checkpoint.encode(),
+            body,
             ..self.frame(FrameKind::Checkpoint, term, index, &[], bytes::Bytes::new())
         })
     }

@@ -1,12 +1,15 @@
-//! One partition on its leader: appends, high watermark, reads, the way of its records into segments.
+//! A replica of a partition: appends and reads where it leads, what the leader sends where it follows, the way of the
+//! records into segments.
 //!
-//! A partition is owned by one shard and knows nothing of connections or requests. It hands out WAL frames and
-//! disk operations and is told when they are done.
+//! A replica is owned by one shard and knows nothing of connections or requests. It hands out WAL frames, messages
+//! for the other replicas and disk operations, and is told when they are done.
 
 mod checkpoint;
 mod flush;
+mod install;
 mod producers;
 mod read;
+mod replicate;
 mod segments;
 mod tail;
 
@@ -17,6 +20,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 pub use checkpoint::Checkpoint;
 pub use flush::{FlushOutcome, FlushStep, FlushWrite};
+pub use install::Wanted;
 pub use read::{DiskRead, Found, ReadDone, ReadError, Records};
 
 use crate::consensus::{Entry, Group, GroupState, HardState};
@@ -26,6 +30,7 @@ use crate::metadata::configs::TopicConfig;
 use crate::record::{Batch, TimestampType};
 use crate::types::{BrokerId, LeaderEpoch, LogId, Now, Offset};
 use flush::Flush;
+use install::Install;
 use producers::{Producers, SequenceCheck};
 use read::Chunks;
 use segments::Segment;
@@ -51,6 +56,12 @@ impl Descriptor {
             batch_crc: batch.header.crc.get().into(),
         }
     }
+}
+
+/// Bytes that an entry takes on its way to another replica: its batch, and what goes before it.
+fn weigh(data: &[u8]) -> u64 {
+    let batch = Descriptor::read_from_prefix(data).map_or(0, |(descriptor, _)| descriptor.batch_len.get());
+    u64::from(batch) + 64
 }
 
 /// Why a batch was not appended. Nothing of it is in the log.
@@ -132,6 +143,10 @@ pub struct Partition {
     high_watermark: Offset,
     next_offset: Offset,
     flush: Flush,
+    /// The index of the last checkpoint: what is before it need not stay in memory.
+    checkpointed: u64,
+    /// Records that are fetched because the leader's log begins behind the end of this one.
+    install: Option<Box<Install>>,
 }
 
 impl Partition {
@@ -201,7 +216,8 @@ impl Partition {
             };
             state.entries.push(Entry { index: entry.index, term: entry.term, data });
         }
-        let group = Group::new(log, broker, voters, state, logger);
+        let checkpointed = state.compacted.0;
+        let group = Group::new(log, broker, voters, state, weigh, logger);
         let mut partition = Partition {
             log,
             config,
@@ -215,6 +231,8 @@ impl Partition {
             high_watermark: flushed_to,
             next_offset,
             flush: Flush::default(),
+            checkpointed,
+            install: None,
         };
         partition.advance_high_watermark();
         Ok(partition)
@@ -321,7 +339,9 @@ impl Partition {
         let mut last = None;
         while let Some(ready) = self.group.take_ready() {
             last = Some(PartitionReady { number: ready.number });
-            if let Some(state) = ready.hard_state {
+            if let Some(point) = ready.snapshot {
+                frames.push(self.installed(&point, ready.hard_state));
+            } else if let Some(state) = ready.hard_state {
                 frames.push(self.frame(FrameKind::HardState, state.term, 0, &state.to_bytes(), Bytes::new()));
             }
             for entry in ready.entries {
@@ -397,7 +417,16 @@ impl Partition {
 
     /// Drops one batch from memory that a segment holds too; returns the bytes that were freed.
     pub fn evict_one(&mut self) -> Option<u64> {
-        self.tail.evict_one()
+        let freed = self.tail.evict_one()?;
+        self.compact();
+        Some(freed)
+    }
+
+    /// Lets Raft forget what a checkpoint has passed and the tail has dropped: a follower can be sent the entries
+    /// whose batches are in memory.
+    fn compact(&mut self) {
+        let kept = self.tail.iter().next().map_or(u64::MAX, |first| first.index - 1);
+        self.group.compact(self.checkpointed.min(kept));
     }
 
     /// Drops a chunk of the read cache; returns the bytes that were freed.

@@ -103,6 +103,15 @@ impl Producers {
         window.drain(..committed.saturating_sub(WINDOW));
     }
 
+    /// The log was cut at this offset: batches from there on were never committed.
+    pub fn truncate(&mut self, end: Offset) {
+        self.by_id.retain(|_, producer| {
+            let kept = producer.window.partition_point(|known| known.base_offset < end);
+            producer.window.truncate(kept);
+            kept > 0
+        });
+    }
+
     /// The committed part, in a fixed order, for a checkpoint.
     pub fn snapshot(&self, high_watermark: Offset) -> Vec<(i64, Vec<Sequence>)> {
         let mut out: Vec<(i64, Vec<Sequence>)> = Vec::with_capacity(self.by_id.len());

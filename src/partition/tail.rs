@@ -93,6 +93,25 @@ impl Tail {
         self.entries.range(self.flushed..)
     }
 
+    /// The newest entry.
+    pub fn last(&self) -> Option<&TailEntry> {
+        self.entries.back()
+    }
+
+    /// Takes the newest entry back; it must not lie in a segment.
+    pub fn pop(&mut self) -> Option<TailEntry> {
+        let entry = self.entries.pop_back()?;
+        assert!(self.entries.len() >= self.flushed, "an entry in a segment is committed and is never taken back");
+        self.cost -= entry.cost();
+        self.unflushed_cost -= entry.cost();
+        Some(entry)
+    }
+
+    /// Drops all entries.
+    pub fn clear(&mut self) {
+        *self = Tail::default();
+    }
+
     /// The next `count` entries lie in a segment now.
     pub fn mark_flushed(&mut self, count: usize) {
         let newly: u64 = self.entries.range(self.flushed..self.flushed + count).map(TailEntry::cost).sum();

@@ -3,49 +3,75 @@
 //! A request becomes one command, one entry of the log. Its answer goes out when a majority holds the entry, every
 //! shard has applied it, and every partition that it made has a leader that every shard knows.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use kafka_protocol::messages::{
-    CreateTopicsResponse, DeleteTopicsResponse, InitProducerIdRequest, InitProducerIdResponse, ProducerId,
+    CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse, InitProducerIdRequest, InitProducerIdResponse, ProducerId,
 };
 
 use super::Shard;
+use super::ask::Asker;
 use super::handlers::{create_topics, delete_topics};
 use super::mesh::{Question, Reply, RequestId, ShardMessage};
-use crate::consensus::{Entry, Group, GroupState, HardState};
-use crate::limits::PRODUCER_ID_BLOCK;
+use super::rng::Rng;
+use crate::consensus::{Entry, Group, GroupState, HardState, Message, NotLeader, SnapshotPoint};
+use crate::limits::{PRODUCER_ID_BLOCK, REGISTER_AGAIN_MS, SHOWN_MS};
 use crate::log::recovery::RecoveredLog;
-use crate::log::{Frame, FrameKind};
+use crate::log::{Chunk, Frame, FrameKind};
 use crate::metadata::command::NewBroker;
 use crate::metadata::{Change, Command, State, codec};
+use crate::peer::PeerMessage;
 use crate::protocol::ErrorCode;
-use crate::types::{BrokerId, Deadline, LogId, Now, ShardId};
+use crate::types::{BrokerId, Deadline, LogId, Mono, Now, Set, ShardId};
 
-/// The coordinator's state beside the metadata, which every shard has.
+/// The coordinator's state beside the metadata, which every shard has. Every broker of a cluster has one; the one whose
+/// replica of the metadata's group leads does the work, the others send it what they are asked.
 pub(super) struct Coordinator {
     group: Group,
     /// Whether the commands from before this start are all applied and the shards have the metadata.
     started: bool,
-    /// Requests whose command is proposed, by its index.
-    proposed: BTreeMap<u64, Waiting>,
-    /// Requests whose command is applied here, with the number of shards that still have to say so.
-    applied: BTreeMap<u64, (u16, Waiting)>,
+    /// Requests whose command is proposed, by its index, with the term it has there.
+    proposed: BTreeMap<u64, (u64, Waiting)>,
+    /// Commands that are applied here and not shown everywhere yet.
+    applied: BTreeMap<u64, Showing>,
+    /// Creations that were made by an earlier try of the same request, and wait for their leaders.
+    made_before: Vec<MadeBefore>,
     /// Producer ids that may be handed out.
     producer_ids: std::ops::Range<i64>,
     allocating: bool,
-    wanting_ids: VecDeque<(RequestId, Deadline)>,
+    wanting_ids: VecDeque<(Asker, Deadline)>,
     /// Drawn at each start.
     incarnation: u64,
     registered: bool,
+    next_register: Mono,
+}
+
+/// A command that is applied here.
+struct Showing {
+    /// Shards that do not show it yet.
+    shards: u16,
+    /// Other brokers that do not, and are waited for.
+    brokers: Set<BrokerId>,
+    /// Until when they are.
+    until: Mono,
+    waiting: Option<Waiting>,
+}
+
+struct MadeBefore {
+    asker: Asker,
+    deadline: Deadline,
+    logs: Vec<LogId>,
+    response: Box<CreateTopicsResponse>,
 }
 
 enum Waiting {
     Register,
     ProducerIds,
-    CreateTopics(RequestId, Box<CreateTopicsResponse>),
-    DeleteTopics(RequestId, Box<DeleteTopicsResponse>),
+    CreateTopics(Asker, Box<CreateTopicsRequest>, Box<CreateTopicsResponse>),
+    DeleteTopics(Asker, Box<DeleteTopicsRequest>, Box<DeleteTopicsResponse>),
 }
 
 /// The payload of the metadata's checkpoint frame.
@@ -67,6 +93,7 @@ impl Coordinator {
     /// Where the checkpoint cannot be read: a broker without its metadata must not start.
     pub(super) fn recover(
         broker: BrokerId,
+        voters: &[BrokerId],
         recovered: Option<RecoveredLog>,
         incarnation: u64,
         logger: &slog::Logger,
@@ -74,6 +101,7 @@ impl Coordinator {
         let unreadable = |error: &dyn std::fmt::Display| MetadataRecoveryError(error.to_string());
         let mut state = State::default();
         let mut group = GroupState::default();
+        let mut offer = None;
         if let Some(recovered) = recovered {
             if let Some(frame) = recovered.checkpoint {
                 let checkpoint: MetadataCheckpoint =
@@ -82,6 +110,7 @@ impl Coordinator {
                 state = State::from_snapshot(snapshot).map_err(|error| unreadable(&error))?;
                 group.hard_state = checkpoint.hard_state;
                 group.compacted = (frame.index, frame.term);
+                offer = Some(SnapshotPoint { index: frame.index, term: frame.term, data: frame.payload });
             }
             if let Some(bytes) = recovered.hard_state {
                 group.hard_state =
@@ -91,16 +120,23 @@ impl Coordinator {
             group.entries =
                 entries.map(|entry| Entry { index: entry.index, term: entry.term, data: entry.payload }).collect();
         }
+        let weigh = |data: &[u8]| data.len() as u64 + 64;
+        let mut group = Group::new(LogId::METADATA, broker, voters, group, weigh, logger);
+        if let Some(point) = offer {
+            group.offer_snapshot(point);
+        }
         let coordinator = Coordinator {
-            group: Group::new(LogId::METADATA, broker, &[broker], group, logger),
+            group,
             started: false,
             proposed: BTreeMap::new(),
             applied: BTreeMap::new(),
+            made_before: Vec::new(),
             producer_ids: 0..0,
             allocating: false,
             wanting_ids: VecDeque::new(),
             incarnation,
             registered: false,
+            next_register: Mono::default(),
         };
         Ok((coordinator, state))
     }
@@ -110,35 +146,55 @@ impl Coordinator {
         self.registered
     }
 
-    /// Whether the broker should be registered now: everything older is applied, and it is not under way.
-    fn wants_to_register(&self) -> bool {
-        self.started && !self.registered && self.proposed.is_empty()
-    }
-
     /// Whether someone waits for a command.
     pub(super) fn busy(&self) -> bool {
         !self.proposed.is_empty() || !self.applied.is_empty() || !self.wanting_ids.is_empty()
     }
+
+    /// Whether this broker's coordinator is the one that works.
+    pub(super) fn leads(&self) -> bool {
+        self.started && self.group.is_leader()
+    }
+
+    /// The broker whose coordinator works, as far as is known.
+    pub(super) fn leader(&self) -> Option<BrokerId> {
+        self.group.leader()
+    }
+
+    /// Raft's time has passed.
+    pub(super) fn tick(&mut self) {
+        self.group.tick();
+    }
+
+    /// The connection to a broker is lost.
+    pub(super) fn peer_unreachable(&mut self, peer: BrokerId) {
+        self.group.unreachable(peer);
+        self.group.snapshot_failed(peer);
+    }
 }
 
 impl Shard {
-    /// Stands for election of the metadata's group.
+    /// Stands for election of the metadata's group where there is nobody else to.
     pub(super) fn start_coordinator(&mut self) {
-        if let Some(coordinator) = &mut self.coordinator {
+        if let Some(coordinator) = self.coordinator.as_mut().filter(|coordinator| coordinator.group.is_alone()) {
             coordinator.group.campaign();
         }
     }
 
-    /// Moves what the metadata's group must write into this turn's frames.
-    pub(super) fn take_metadata_frames(&mut self) {
+    /// Moves what the metadata's group must write into this turn's frames, and what it says to the other brokers into
+    /// theirs.
+    pub(super) fn take_metadata_frames(&mut self, now: Now) {
         let Some(coordinator) = &mut self.coordinator else { return };
+        let log = LogId::METADATA;
         while let Some(ready) = coordinator.group.take_ready() {
             let appends = &mut self.storage.meta_appends;
-            let log = LogId::METADATA;
+            if let Some(point) = ready.snapshot {
+                let state = coordinator.group.hard_state();
+                appends.frames().push(checkpoint_frame(FrameKind::Snapshot, &point, state));
+                coordinator.group.offer_snapshot(point);
+            }
             if let Some(state) = ready.hard_state {
-                let head = state.to_bytes().as_slice().into();
-                let kind = FrameKind::HardState;
-                appends.frames().push(Frame { log, kind, term: state.term, index: 0, head, body: Bytes::new() });
+                appends.frames().push(hard_state_frame(state));
             }
             for entry in ready.entries {
                 let kind = FrameKind::Entry;
@@ -147,16 +203,61 @@ impl Shard {
             }
             appends.ready(log, ready.number);
         }
+        for (to, message) in coordinator.group.take_messages() {
+            let beside = message.entries.iter().map(|_| Chunk { head: Default::default(), body: Bytes::new() }).collect();
+            self.peers.send(to, PeerMessage::Raft { log, message, beside });
+        }
+        // With nothing else to write, a state that is there already shows whether the disk takes writes.
+        if self.peers.any() && self.storage.meta_appends.is_empty() && self.storage.wants_canary(now) {
+            self.storage.meta_appends.frames().push(hard_state_frame(coordinator.group.hard_state()));
+        }
     }
 
     /// Frames of the metadata are durable up to this ready.
     pub(super) fn metadata_persisted(&mut self, now: Now, number: u64) {
         let coordinator = self.coordinator.as_mut().expect("the shard with the metadata's log");
         coordinator.group.persisted(number);
+        self.metadata_moved(now);
+    }
+
+    /// Another replica of the metadata's group has sent something.
+    pub(super) fn metadata_stepped(&mut self, now: Now, from: BrokerId, message: Message) {
+        let Some(coordinator) = &mut self.coordinator else { return };
+        let snapshot = message.snapshot.clone().filter(|point| point.index > coordinator.group.committed());
+        coordinator.group.step(from, message);
+        if let Some(point) = snapshot.filter(|point| coordinator.group.committed() == point.index) {
+            self.metadata_replaced(now, &point);
+        }
+        self.metadata_moved(now);
+    }
+
+    /// The metadata's log begins anew with a snapshot of another broker's.
+    fn metadata_replaced(&mut self, now: Now, point: &SnapshotPoint) {
+        let state = match read_snapshot(&point.data) {
+            Ok(state) => state,
+            Err(error) => return self.fatal(format!("the metadata's snapshot cannot be read: {error}")),
+        };
+        let coordinator = self.coordinator.as_mut().expect("the shard with the metadata's log");
+        if !coordinator.started {
+            self.state = state;
+            return;
+        }
+        for shard in 1..self.shards {
+            self.send(ShardId(shard), ShardMessage::Metadata(Box::new(state.clone())));
+        }
+        self.metadata_arrived(now, state);
+    }
+
+    /// Applies what is committed and was not.
+    fn metadata_moved(&mut self, now: Now) {
+        let coordinator = self.coordinator.as_mut().expect("the shard with the metadata's log");
         let committed = coordinator.group.committed();
-        let entries: Vec<Entry> = coordinator.group.entries(self.state.applied() + 1, committed + 1).collect();
-        for entry in entries {
-            self.commit_metadata(now, entry);
+        let from = self.state.applied() + 1;
+        if from <= committed {
+            let entries: Vec<Entry> = coordinator.group.entries(from, committed + 1).collect();
+            for entry in entries {
+                self.commit_metadata(now, entry);
+            }
         }
         let coordinator = self.coordinator.as_mut().expect("the shard with the metadata's log");
         if !coordinator.started && coordinator.group.term_at(committed) == Some(coordinator.group.term()) {
@@ -164,45 +265,105 @@ impl Shard {
             for shard in 1..self.shards {
                 self.send(ShardId(shard), ShardMessage::Metadata(Box::new(self.state.clone())));
             }
+            let brokers: Vec<BrokerId> = self.state.brokers().map(|broker| broker.id).collect();
+            for broker in brokers {
+                self.know_peer(broker);
+            }
             self.open_partitions(now);
-            self.register_broker();
         }
+        self.register(now);
     }
 
-    /// Tries again to register the broker where its start found no room in the WAL for that.
-    pub(super) fn register_again(&mut self) {
-        if self.coordinator.as_ref().is_some_and(Coordinator::wants_to_register) {
-            self.register_broker();
+    /// Sees to it that the broker is registered with this start's incarnation.
+    fn register(&mut self, now: Now) {
+        let Some(coordinator) = self.coordinator.as_mut().filter(|coordinator| coordinator.started) else { return };
+        if coordinator.registered || now.mono < coordinator.next_register {
+            return;
         }
-    }
-
-    fn register_broker(&mut self) {
-        let coordinator = self.coordinator.as_ref().expect("the shard with the metadata's log");
+        coordinator.next_register = now.mono.plus_millis(REGISTER_AGAIN_MS);
         let broker = NewBroker {
             id: self.config.broker_id,
             host: self.config.advertised_host.clone(),
             port: self.config.advertised_port,
             rack: self.config.rack.clone(),
             incarnation: coordinator.incarnation,
+            directory_id: self.config.directory_id,
         };
-        if let Err(error) = self.propose(&Command::RegisterBroker(broker), Waiting::Register) {
-            tracing::debug!(?error, "the broker cannot be registered yet");
+        let deadline = Deadline(coordinator.next_register);
+        self.ask(now, RequestId { shard: self.id, number: 0 }, deadline, Question::Register(Box::new(broker)));
+    }
+
+    /// Does what is due by time.
+    pub(super) fn tick_coordinator(&mut self, now: Now) {
+        if self.coordinator.is_none() {
+            return;
+        }
+        self.register(now);
+        self.settle_shown(now);
+        self.settle_made_before(now);
+        self.ask_again(now);
+    }
+
+    /// A broker is gone: nobody waits for it to show anything, and where it led, another may at once.
+    pub(super) fn metadata_peer_lost(&mut self, now: Now, peer: BrokerId) {
+        let leads = self.peers.leads(now);
+        let Some(coordinator) = &mut self.coordinator else { return };
+        coordinator.peer_unreachable(peer);
+        if coordinator.group.leader() == Some(peer) {
+            coordinator.group.forget_leader();
+            if leads {
+                coordinator.group.campaign();
+            }
+        }
+        for showing in coordinator.applied.values_mut() {
+            showing.brokers.remove(&peer);
+        }
+        self.settle_shown(now);
+    }
+
+    /// Hands the metadata's group to another broker.
+    pub(super) fn hand_metadata_over(&mut self) {
+        let own = self.config.broker_id;
+        let Some(coordinator) = &mut self.coordinator else { return };
+        let group = &mut coordinator.group;
+        if !group.is_leader() || group.is_transferring() {
+            return;
+        }
+        let candidates = group.voters().filter(|broker| *broker != own && self.peers.may_lead(*broker));
+        if let Some(to) = candidates.max_by_key(|broker| (group.matched(*broker), Reverse(broker.0))) {
+            group.transfer(to);
         }
     }
 
     /// Proposes a command for which `waiting` waits.
-    fn propose(&mut self, command: &Command, waiting: Waiting) -> Result<(), ErrorCode> {
+    fn propose(&mut self, command: &Command, waiting: Waiting) -> Result<(), (ErrorCode, Waiting)> {
         let coordinator = self.coordinator.as_mut().expect("the shard with the metadata's log");
         if self.storage.meta.failed || self.storage.meta.full {
-            return Err(ErrorCode::KafkaStorageError);
+            return Err((ErrorCode::KafkaStorageError, waiting));
         }
-        let data = codec::encode_command(command).map_err(|_| ErrorCode::PolicyViolation)?;
-        let index = coordinator.group.propose(data).map_err(|_| ErrorCode::NotController)?;
-        coordinator.proposed.insert(index, waiting);
+        let Ok(data) = codec::encode_command(command) else {
+            return Err((ErrorCode::PolicyViolation, waiting));
+        };
+        let Ok(index) = coordinator.group.propose(data) else {
+            return Err((ErrorCode::NotController, waiting));
+        };
+        let term = coordinator.group.term();
+        coordinator.proposed.insert(index, (term, waiting));
         Ok(())
     }
 
     fn commit_metadata(&mut self, now: Now, entry: Entry) {
+        let coordinator = self.coordinator.as_mut().expect("the shard with the metadata's log");
+        let waiting = coordinator.proposed.remove(&entry.index);
+        let waiting = match waiting {
+            Some((term, waiting)) if term == entry.term => Some(waiting),
+            // Another leader has put its own in this place.
+            Some((_, waiting)) => {
+                self.give_back(now, waiting);
+                None
+            }
+            None => None,
+        };
         if entry.data.is_empty() {
             self.state.skip_to(entry.index);
             return;
@@ -223,91 +384,175 @@ impl Shard {
         for shard in 1..self.shards {
             self.send(ShardId(shard), ShardMessage::Committed { index: entry.index, command: command.clone() });
         }
-        let shards = self.shards;
-        let coordinator = self.coordinator.as_mut().expect("the shard with the metadata's log");
-        let waiting = coordinator.proposed.remove(&entry.index);
         let changes = self.state.apply(entry.index, &command);
-        if let Some(mut waiting) = waiting {
-            match &mut waiting {
-                Waiting::CreateTopics(_, response) => create_topics::note_rejections(response, &changes),
-                Waiting::DeleteTopics(_, response) => delete_topics::note_rejections(response, &changes),
-                Waiting::Register => coordinator.registered = true,
-                Waiting::ProducerIds => {
-                    coordinator.allocating = false;
-                    for change in &changes {
-                        if let Change::ProducerIds { first, count, .. } = change {
-                            coordinator.producer_ids = *first..*first + i64::from(*count);
-                        }
+        let coordinator = self.coordinator.as_mut().expect("the shard with the metadata's log");
+        let (own, incarnation) = (self.config.broker_id, coordinator.incarnation);
+        coordinator.registered |= self.state.broker(own).is_some_and(|broker| broker.incarnation == incarnation);
+        let mut waiting = waiting;
+        match &mut waiting {
+            Some(Waiting::CreateTopics(_, _, response)) => create_topics::note_rejections(response, &changes),
+            Some(Waiting::DeleteTopics(_, _, response)) => delete_topics::note_rejections(response, &changes),
+            Some(Waiting::ProducerIds) => {
+                coordinator.allocating = false;
+                for change in &changes {
+                    if let Change::ProducerIds { first, count, .. } = change {
+                        coordinator.producer_ids = *first..*first + i64::from(*count);
                     }
                 }
             }
-            coordinator.applied.insert(entry.index, (shards, waiting));
+            Some(Waiting::Register) | None => {}
         }
+        let brokers = if waiting.is_some() { self.peers.alive().collect() } else { Set::default() };
+        let until = now.mono.plus_millis(SHOWN_MS);
+        coordinator.applied.insert(entry.index, Showing { shards: self.shards, brokers, until, waiting });
         self.enact(now, entry.index, changes);
     }
 
     /// A shard shows all of the command at `index`.
     pub(super) fn shard_applied(&mut self, now: Now, index: u64) {
         let coordinator = self.coordinator.as_mut().expect("the shard with the metadata's log");
-        let Some((missing, _)) = coordinator.applied.get_mut(&index) else { return };
-        *missing -= 1;
-        if *missing > 0 {
+        let Some(showing) = coordinator.applied.get_mut(&index) else { return };
+        showing.shards -= 1;
+        if showing.shards > 0 {
             return;
         }
-        let (_, waiting) = coordinator.applied.remove(&index).expect("it was there");
-        match waiting {
-            Waiting::Register => {}
-            Waiting::ProducerIds => self.hand_out_producer_ids(now),
-            Waiting::CreateTopics(request, response) => self.tell(now, request, Reply::CreateTopics(response)),
-            Waiting::DeleteTopics(request, response) => self.tell(now, request, Reply::DeleteTopics(response)),
+        if showing.waiting.is_none() {
+            coordinator.applied.remove(&index);
+            if let Some(leader) = coordinator.group.leader() {
+                self.peers.send(leader, PeerMessage::Applied { index });
+            }
+            return;
+        }
+        self.settle_shown(now);
+    }
+
+    /// Another broker shows all of the command at `index`.
+    pub(super) fn peer_applied(&mut self, now: Now, from: BrokerId, index: u64) {
+        let Some(coordinator) = &mut self.coordinator else { return };
+        let Some(showing) = coordinator.applied.get_mut(&index) else { return };
+        showing.brokers.remove(&from);
+        self.settle_shown(now);
+    }
+
+    /// Answers those whose command is shown wherever it is waited for.
+    fn settle_shown(&mut self, now: Now) {
+        let coordinator = self.coordinator.as_mut().expect("the shard with the metadata's log");
+        let shown = |showing: &Showing| {
+            showing.waiting.is_some()
+                && showing.shards == 0
+                && (showing.brokers.is_empty() || now.mono >= showing.until)
+        };
+        let indexes: Vec<u64> =
+            coordinator.applied.iter().filter(|(_, showing)| shown(showing)).map(|(index, _)| *index).collect();
+        for index in indexes {
+            let coordinator = self.coordinator.as_mut().expect("the shard with the metadata's log");
+            match coordinator.applied.remove(&index).and_then(|showing| showing.waiting) {
+                None | Some(Waiting::Register) => {}
+                Some(Waiting::ProducerIds) => self.hand_out_producer_ids(now),
+                Some(Waiting::CreateTopics(asker, _, response)) => {
+                    self.tell(now, asker, Ok(Reply::CreateTopics(response)));
+                }
+                Some(Waiting::DeleteTopics(asker, _, response)) => {
+                    self.tell(now, asker, Ok(Reply::DeleteTopics(response)));
+                }
+            }
         }
     }
 
-    /// Takes a question to the coordinator from any shard.
-    pub(super) fn ask(&mut self, now: Now, request: RequestId, deadline: Deadline, question: Question) {
-        if self.coordinator.is_none() {
-            return self.send(ShardId(0), ShardMessage::Ask { request, deadline, question });
+    /// Answers those whose topics were made by an earlier try, once their leaders are known.
+    fn settle_made_before(&mut self, now: Now) {
+        let coordinator = self.coordinator.as_mut().expect("the shard with the metadata's log");
+        for made in std::mem::take(&mut coordinator.made_before) {
+            if made.deadline.passed(now) {
+                continue;
+            }
+            if made.logs.iter().all(|log| self.leaders.contains_key(log)) {
+                self.tell(now, made.asker, Ok(Reply::CreateTopics(made.response)));
+            } else {
+                self.coordinator.as_mut().expect("it is there").made_before.push(made);
+            }
         }
+    }
+
+    /// A command was not committed: whoever asked may ask the coordinator that leads now.
+    fn give_back(&mut self, now: Now, waiting: Waiting) {
+        match waiting {
+            Waiting::Register => {}
+            Waiting::ProducerIds => {
+                self.coordinator.as_mut().expect("it is there").allocating = false;
+                self.hand_out_producer_ids(now);
+            }
+            Waiting::CreateTopics(asker, ..) | Waiting::DeleteTopics(asker, ..) => self.tell(now, asker, Err(NotLeader)),
+        }
+    }
+
+    /// Does what the coordinator is asked; it leads.
+    pub(super) fn answer_question(&mut self, now: Now, asker: Asker, deadline: Deadline, question: Question) {
         match question {
-            Question::CreateTopics { request: wanted, version } => {
-                let rng = &mut self.rng;
-                let plan = create_topics::plan(&self.state, &self.config, &wanted, version, &mut || rng.uuid());
-                let response = Box::new(plan.response);
-                let Some(command) = plan.command else {
-                    return self.tell(now, request, Reply::CreateTopics(response));
+            Question::CreateTopics { request: wanted, version, token } => {
+                let new_id = |place: usize| Rng::new(token.wrapping_add(place as u64)).uuid();
+                let plan = create_topics::plan(&self.state, &self.config, &wanted, version, &new_id);
+                let mut response = Box::new(plan.response);
+                let Some(mut command) = plan.command else {
+                    let logs = create_topics::note_made_before(
+                        &mut response,
+                        &self.state,
+                        &self.config,
+                        &wanted,
+                        version,
+                        &new_id,
+                    );
+                    let coordinator = self.coordinator.as_mut().expect("the shard with the metadata's log");
+                    coordinator.made_before.push(MadeBefore { asker, deadline, logs, response });
+                    return self.settle_made_before(now);
                 };
-                if let Err(error) = self.propose(&command, Waiting::CreateTopics(request, response)) {
-                    let refused = create_topics::failed(&wanted, error);
-                    self.tell(now, request, Reply::CreateTopics(Box::new(refused)));
+                let own = self.config.broker_id;
+                let own_may = self.peers.leads(now);
+                prefer(&mut command, |broker| if broker == own { own_may } else { self.peers.may_lead(broker) });
+                let waiting = Waiting::CreateTopics(asker, wanted, response);
+                if let Err((error, Waiting::CreateTopics(asker, wanted, _))) = self.propose(&command, waiting) {
+                    let reply = create_topics::failed(&wanted, error);
+                    self.refuse(now, asker, error, Reply::CreateTopics(Box::new(reply)));
                 }
             }
-            Question::DeleteTopics { request: wanted } => {
+            Question::DeleteTopics { request: wanted, .. } => {
                 let plan = delete_topics::plan(&self.state, &wanted);
                 let response = Box::new(plan.response);
                 let Some(command) = plan.command else {
-                    return self.tell(now, request, Reply::DeleteTopics(response));
+                    return self.tell(now, asker, Ok(Reply::DeleteTopics(response)));
                 };
-                if let Err(error) = self.propose(&command, Waiting::DeleteTopics(request, response)) {
-                    let refused = delete_topics::failed(&wanted, error);
-                    self.tell(now, request, Reply::DeleteTopics(Box::new(refused)));
+                let waiting = Waiting::DeleteTopics(asker, wanted, response);
+                if let Err((error, Waiting::DeleteTopics(asker, wanted, _))) = self.propose(&command, waiting) {
+                    let reply = delete_topics::failed(&wanted, error);
+                    self.refuse(now, asker, error, Reply::DeleteTopics(Box::new(reply)));
                 }
             }
             Question::InitProducerId { request: wanted } => {
                 if let Some(refused) = refuse_producer(&wanted) {
-                    return self.tell(now, request, Reply::InitProducerId(Box::new(refused)));
+                    return self.tell(now, asker, Ok(Reply::InitProducerId(Box::new(refused))));
                 }
                 let coordinator = self.coordinator.as_mut().expect("the shard with the metadata's log");
-                coordinator.wanting_ids.push_back((request, deadline));
+                coordinator.wanting_ids.push_back((asker, deadline));
                 self.hand_out_producer_ids(now);
             }
+            Question::Register(broker) => {
+                if let Err((error, _)) = self.propose(&Command::RegisterBroker(*broker), Waiting::Register) {
+                    tracing::debug!(?error, "a broker cannot be registered yet");
+                }
+            }
         }
+    }
+
+    fn refuse(&mut self, now: Now, asker: Asker, error: ErrorCode, reply: Reply) {
+        let reply = if error == ErrorCode::NotController { Err(NotLeader) } else { Ok(reply) };
+        self.tell(now, asker, reply);
     }
 
     fn hand_out_producer_ids(&mut self, now: Now) {
         let broker = self.config.broker_id;
         loop {
             let coordinator = self.coordinator.as_mut().expect("the shard with the metadata's log");
-            let Some(&(request, deadline)) = coordinator.wanting_ids.front() else { return };
+            let Some(&(asker, deadline)) = coordinator.wanting_ids.front() else { return };
             if deadline.passed(now) {
                 // Its client was told so by the shard of its connection.
                 coordinator.wanting_ids.pop_front();
@@ -323,26 +568,18 @@ impl Shard {
                         self.coordinator.as_mut().expect("the shard with the metadata's log").allocating = true;
                         return;
                     }
-                    Err(error) => {
+                    Err((error, _)) => {
                         let coordinator = self.coordinator.as_mut().expect("the shard with the metadata's log");
                         coordinator.wanting_ids.pop_front();
                         let refused = InitProducerIdResponse::default().with_error_code(error.code());
-                        self.tell(now, request, Reply::InitProducerId(Box::new(refused)));
+                        self.refuse(now, asker, error, Reply::InitProducerId(Box::new(refused)));
                         continue;
                     }
                 }
             };
             coordinator.wanting_ids.pop_front();
             let response = InitProducerIdResponse::default().with_producer_id(ProducerId(id)).with_producer_epoch(0);
-            self.tell(now, request, Reply::InitProducerId(Box::new(response)));
-        }
-    }
-
-    fn tell(&mut self, now: Now, request: RequestId, reply: Reply) {
-        if request.shard == self.id {
-            self.told(now, request, reply);
-        } else {
-            self.send(request.shard, ShardMessage::Told { request, reply });
+            self.tell(now, asker, Ok(Reply::InitProducerId(Box::new(response))));
         }
     }
 
@@ -355,16 +592,12 @@ impl Shard {
             Ok(snapshot) => snapshot,
             Err(error) => return tracing::error!(%error, "the metadata is too large for a checkpoint"),
         };
-        let checkpoint = MetadataCheckpoint { hard_state: coordinator.group.hard_state(), snapshot };
+        let data = crate::codec::encode(&MetadataCheckpoint { hard_state: coordinator.group.hard_state(), snapshot });
+        let point = SnapshotPoint { index, term, data: data.into() };
         coordinator.group.compact(index);
-        self.storage.meta_appends.frames().push(Frame {
-            log: LogId::METADATA,
-            kind: FrameKind::Checkpoint,
-            term,
-            index,
-            head: Default::default(),
-            body: crate::codec::encode(&checkpoint).into(),
-        });
+        let frame = checkpoint_frame(FrameKind::Checkpoint, &point, coordinator.group.hard_state());
+        self.storage.meta_appends.frames().push(frame);
+        coordinator.group.offer_snapshot(point);
     }
 }
 
@@ -377,4 +610,36 @@ fn refuse_producer(request: &InitProducerIdRequest) -> Option<InitProducerIdResp
             .with_producer_id(ProducerId(-1))
             .with_producer_epoch(-1),
     )
+}
+
+/// Puts brokers that may not lead just now last among the replicas of new partitions.
+fn prefer(command: &mut Command, may_lead: impl Fn(BrokerId) -> bool) {
+    if let Command::CreateTopics { topics } = command {
+        for partition in topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
+            partition.replicas.sort_by_key(|broker| !may_lead(*broker));
+        }
+    }
+}
+
+fn hard_state_frame(state: HardState) -> Frame {
+    let (head, kind) = (state.to_bytes().as_slice().into(), FrameKind::HardState);
+    Frame { log: LogId::METADATA, kind, term: state.term, index: 0, head, body: Bytes::new() }
+}
+
+/// The frame of a checkpoint, with the hard state of this broker and not that of whoever made it.
+fn checkpoint_frame(kind: FrameKind, point: &SnapshotPoint, hard_state: HardState) -> Frame {
+    let mut body = point.data.clone();
+    if let Ok(checkpoint) = crate::codec::decode::<MetadataCheckpoint>(&point.data)
+        && checkpoint.hard_state != hard_state
+    {
+        body = crate::codec::encode(&MetadataCheckpoint { hard_state, ..checkpoint }).into();
+    }
+    Frame { log: LogId::METADATA, kind, term: point.term, index: point.index, head: Default::default(), body }
+}
+
+/// The state in the payload of a checkpoint.
+fn read_snapshot(data: &[u8]) -> Result<State, String> {
+    let checkpoint: MetadataCheckpoint = crate::codec::decode(data).map_err(|error| error.to_string())?;
+    let snapshot = codec::decode_snapshot(&checkpoint.snapshot).map_err(|error| error.to_string())?;
+    State::from_snapshot(snapshot).map_err(|error| error.to_string())
 }

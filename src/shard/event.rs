@@ -5,7 +5,8 @@ use smallvec::SmallVec;
 
 use super::mesh::ShardMessage;
 use crate::log::{DiskReply, DiskRequest};
-use crate::types::{ConnId, ShardId};
+use crate::peer::FrameHeader;
+use crate::types::{BrokerId, ConnId, ShardId};
 
 /// Something that happened.
 #[derive(Debug)]
@@ -35,6 +36,25 @@ pub enum Event {
         from: ShardId,
         /// The message.
         message: ShardMessage,
+    },
+    /// A connection to another broker is there; what is sent from now on goes out on it, in order.
+    PeerUp {
+        /// The broker.
+        peer: BrokerId,
+    },
+    /// The connection to another broker is lost, and what was sent on it may be.
+    PeerDown {
+        /// The broker.
+        peer: BrokerId,
+    },
+    /// A frame of another broker. Frames of one of its shards come in the order they were sent.
+    Peer {
+        /// The sender.
+        from: BrokerId,
+        /// What the frame says of itself.
+        header: FrameHeader,
+        /// Its bytes after the header.
+        frame: Bytes,
     },
     /// A disk answered.
     Disk {
@@ -72,6 +92,20 @@ pub enum Effect {
         to: ShardId,
         /// The message.
         message: ShardMessage,
+    },
+    /// Send a frame to another broker, if there is a connection.
+    Peer {
+        /// The receiver.
+        to: BrokerId,
+        /// The frame, its header included, back to back.
+        chunks: SmallVec<[Bytes; 8]>,
+    },
+    /// From now on, another broker is only let in with this data directory.
+    KnowPeer {
+        /// The broker.
+        peer: BrokerId,
+        /// The id of its data directory.
+        directory_id: [u8; 16],
     },
     /// Ask the disk for something.
     Disk {

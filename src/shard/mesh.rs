@@ -7,8 +7,10 @@ use kafka_protocol::messages::{
     InitProducerIdResponse,
 };
 
+use crate::metadata::command::NewBroker;
 use crate::metadata::{Command, State};
 use crate::partition::Records;
+use crate::peer::PeerMessage;
 use crate::protocol::ErrorCode;
 use crate::record::Batch;
 use crate::types::{BrokerId, Deadline, LeaderEpoch, LogId, Offset, ShardId};
@@ -64,8 +66,17 @@ pub enum ShardMessage {
         /// The command's index.
         index: u64,
     },
-    /// Leaders that came up on the sender.
+    /// Leaders that came up on the sender, or that another broker told it of.
     Leaders(Vec<Leader>),
+    /// A message of another broker that came to the sender and is for this shard.
+    Peer {
+        /// The broker.
+        from: BrokerId,
+        /// The message.
+        message: Box<PeerMessage>,
+    },
+    /// The sender has seen that the disk takes no writes.
+    DiskHangs,
 }
 
 /// Who leads a log.
@@ -128,6 +139,15 @@ pub enum OpKind {
         timestamp: i64,
         /// The leader epoch that the client believes in, or -1.
         epoch: LeaderEpoch,
+    },
+    /// Send records to a follower that lacks the entries before them; nobody waits for an answer.
+    Copy {
+        /// The follower.
+        to: BrokerId,
+        /// First record wanted.
+        offset: Offset,
+        /// The offset after the last.
+        end: Offset,
     },
     /// Look up where an epoch ends.
     EpochEnd {
@@ -194,7 +214,7 @@ pub struct OffsetAnswer {
 }
 
 /// What the coordinator is asked.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Question {
     /// Create topics.
     CreateTopics {
@@ -202,17 +222,23 @@ pub enum Question {
         request: Box<CreateTopicsRequest>,
         /// Its version.
         version: i16,
+        /// Drawn once for the request: tries of it again create topics with the same ids.
+        token: u64,
     },
     /// Delete topics.
     DeleteTopics {
         /// The request.
         request: Box<DeleteTopicsRequest>,
+        /// Its version.
+        version: i16,
     },
     /// Hand out a producer id.
     InitProducerId {
         /// The request.
         request: Box<InitProducerIdRequest>,
     },
+    /// Register a broker that has started; the metadata itself is the answer.
+    Register(Box<NewBroker>),
 }
 
 /// What the coordinator answers.

@@ -3,14 +3,17 @@
 use std::sync::Arc;
 
 use super::Shard;
+use super::event::Effect;
 use super::mesh::{Leader, ShardMessage};
 use super::ops::Owned;
+use crate::limits::LEADERS_PER_MESSAGE;
 use crate::log::recovery::RecoveredLog;
 use crate::metadata::configs::TopicConfig;
 use crate::metadata::state::{Partition as PartitionMetadata, Topic};
 use crate::metadata::{Change, Command, State};
 use crate::partition::Partition;
-use crate::types::{LogId, Map, Now, ShardId};
+use crate::peer::PeerMessage;
+use crate::types::{BrokerId, LogId, Map, Now, ShardId};
 
 /// Commands that this shard has applied, and the partitions whose leaders it does not know yet.
 #[derive(Default)]
@@ -39,10 +42,14 @@ impl Visibility {
 }
 
 impl Shard {
-    /// The metadata of a starting broker is here.
+    /// The metadata that this shard goes on from is here: that of a start, or a snapshot of another broker's.
     pub(super) fn metadata_arrived(&mut self, now: Now, state: State) {
-        self.state = state;
-        self.open_partitions(now);
+        let before = std::mem::replace(&mut self.state, state);
+        if self.opened {
+            self.follow_snapshot(now, &before);
+        } else {
+            self.open_partitions(now);
+        }
     }
 
     /// Opens this shard's partitions of all topics, and ends the logs that belong to none.
@@ -51,8 +58,11 @@ impl Shard {
         let topics: Vec<Arc<Topic>> = self.state.topics().cloned().collect();
         for topic in topics {
             for partition in &topic.partitions {
-                // Clients may be let in when this shard can tell them of every leader, not only of its own.
-                self.rising.insert(partition.log);
+                // Clients may be let in when this shard can tell them of every leader, not only of its own. Leaders
+                // on other brokers may be long in coming.
+                if *partition.replicas == [self.config.broker_id] {
+                    self.rising.insert(partition.log);
+                }
                 if partition.log.shard(self.shards) == self.id {
                     self.open_partition(&topic, partition, recovered.remove(&partition.log));
                 }
@@ -69,10 +79,46 @@ impl Shard {
         for (from, message) in std::mem::take(&mut self.early) {
             self.message(now, from, message);
         }
+        self.deliver_unborn(now);
+    }
+
+    /// Makes of the partitions what a snapshot says, which took the place of the state `before`.
+    fn follow_snapshot(&mut self, now: Now, before: &State) {
+        let gone: Vec<LogId> = (before.topics())
+            .filter(|topic| self.state.topic_by_id(topic.id).is_none())
+            .flat_map(|topic| topic.partitions.iter().map(|partition| partition.log))
+            .collect();
+        for log in gone {
+            self.forget_partition(now, log);
+        }
+        let new: Vec<Arc<Topic>> =
+            self.state.topics().filter(|topic| before.topic_by_id(topic.id).is_none()).cloned().collect();
+        for topic in new {
+            for partition in topic.partitions.iter().filter(|partition| partition.log.shard(self.shards) == self.id) {
+                self.open_partition(&topic, partition, None);
+            }
+        }
+        self.deliver_unborn(now);
+    }
+
+    /// Hands on what other replicas said to logs that were not open yet.
+    fn deliver_unborn(&mut self, now: Now) {
+        for (log, from, message, beside) in std::mem::take(&mut self.unborn) {
+            self.log_stepped(now, from, log, message, beside);
+        }
     }
 
     fn open_partition(&mut self, topic: &Topic, partition: &PartitionMetadata, recovered: Option<RecoveredLog>) {
         let log = partition.log;
+        let own = self.config.broker_id;
+        if !partition.replicas.contains(&own) {
+            self.elsewhere.insert(log);
+            if recovered.is_some() {
+                self.end_log(log);
+            }
+            return;
+        }
+        let new = recovered.is_none();
         let config = match TopicConfig::resolve(&topic.configs, self.config.message_max_bytes) {
             Ok(config) => config,
             Err(error) => {
@@ -84,10 +130,15 @@ impl Shard {
             Ok(opened) => opened,
             Err(error) => return self.fatal(format!("topic {} cannot be opened: {error}", topic.name)),
         };
-        opened.campaign();
+        // Nobody waits out an election to use a new topic.
+        if !opened.is_replicated() || (new && partition.replicas.first() == Some(&own)) {
+            opened.campaign();
+        }
         self.storage.adopt(log, &opened);
+        if !opened.is_replicated() {
+            self.rising.insert(log);
+        }
         self.owned.insert(log, Owned::new(opened));
-        self.rising.insert(log);
         self.touch(log);
     }
 
@@ -119,12 +170,14 @@ impl Shard {
                         self.forget_partition(now, partition.log);
                     }
                 }
-                Change::BrokerRegistered { .. }
+                Change::BrokerRegistered { id } => self.know_peer(id),
+                Change::RegisterRejected { .. }
                 | Change::CreateRejected { .. }
                 | Change::DeleteRejected { .. }
                 | Change::ProducerIds { .. } => {}
             }
         }
+        self.deliver_unborn(now);
         if !awaited {
             self.report_applied(now, index);
         }
@@ -132,8 +185,9 @@ impl Shard {
 
     fn forget_partition(&mut self, now: Now, log: LogId) {
         self.leaders.remove(&log);
+        self.elsewhere.remove(&log);
         self.rising.remove(&log);
-        if log.shard(self.shards) == self.id {
+        if log.shard(self.shards) == self.id && self.owned.contains_key(&log) {
             self.disown(now, log);
             self.end_log(log);
         }
@@ -142,12 +196,29 @@ impl Shard {
         }
     }
 
-    /// Tells all shards, this one included, of the leaders that came up here.
+    /// Another broker is let in only with the data directory that it registered.
+    pub(super) fn know_peer(&mut self, peer: BrokerId) {
+        if let Some(broker) = self.state.broker(peer).filter(|_| peer != self.config.broker_id) {
+            let directory_id = broker.directory_id;
+            self.out.push(Effect::KnowPeer { peer, directory_id });
+        }
+    }
+
+    /// Tells all shards, this one included, and the other brokers of the leaders that came up here.
     pub(super) fn announce_leaders(&mut self, now: Now) {
         let leaders = std::mem::take(&mut self.announcements);
         if leaders.is_empty() {
             return;
         }
+        for part in leaders.chunks(LEADERS_PER_MESSAGE) {
+            let led = part.iter().map(|leader| (leader.log, leader.epoch)).collect();
+            self.peers.send_all(&PeerMessage::Leaders(led));
+        }
+        self.spread_leaders(now, leaders);
+    }
+
+    /// Tells all shards, this one included, of leaders.
+    pub(super) fn spread_leaders(&mut self, now: Now, leaders: Vec<Leader>) {
         for shard in (0..self.shards).map(ShardId) {
             if shard != self.id {
                 self.send(shard, ShardMessage::Leaders(leaders.clone()));
@@ -156,9 +227,12 @@ impl Shard {
         self.leaders_up(now, leaders);
     }
 
-    /// Notes leaders of this or another shard.
+    /// Notes leaders of this or another shard, or of another broker.
     pub(super) fn leaders_up(&mut self, now: Now, leaders: Vec<Leader>) {
         for leader in leaders {
+            if self.leaders.get(&leader.log).is_some_and(|known| known.epoch > leader.epoch) {
+                continue;
+            }
             self.leaders.insert(leader.log, leader);
             self.rising.remove(&leader.log);
             if let Some(index) = self.visibility.settle(leader.log) {

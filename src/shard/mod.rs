@@ -4,6 +4,7 @@
 //! decoded on the shard of its connection, its parts go to the owners of the partitions as ops (over the mesh where
 //! the owner is another shard), and the answers are gathered where the request came in.
 
+mod ask;
 mod connections;
 mod coordinator;
 pub mod event;
@@ -11,6 +12,7 @@ pub mod handlers;
 pub mod mesh;
 mod metadata;
 mod ops;
+mod peers;
 mod requests;
 mod rng;
 mod sessions;
@@ -24,18 +26,22 @@ use kafka_protocol::messages::TopicName;
 use uuid::Uuid;
 
 use crate::config::BrokerConfig;
+use crate::consensus::Message;
 use crate::limits::PRODUCER_ID_EXPIRATION_MS;
+use crate::log::Chunk;
 use crate::log::recovery::RecoveredLog;
 use crate::metadata::State;
 use crate::metadata::state::Topic;
 use crate::protocol::ErrorCode;
-use crate::types::{LogId, Map, Now, Set, ShardId};
+use crate::types::{BrokerId, LogId, Map, Now, Set, ShardId};
 use connections::Connections;
+use ask::Asks;
 use coordinator::Coordinator;
 pub use coordinator::MetadataRecoveryError;
 use mesh::{Leader, Op, ShardMessage};
 use metadata::Visibility;
 use ops::Owned;
+use peers::Peers;
 use requests::Requests;
 use rng::Rng;
 use storage::Storage;
@@ -58,8 +64,14 @@ pub struct Shard {
     visibility: Visibility,
     /// The metadata's log, on shard 0.
     coordinator: Option<Coordinator>,
+    asks: Asks,
+    peers: Peers,
     owned: Map<LogId, Owned>,
-    /// Logs whose leader is not known here yet: all of the start, and later own ones.
+    /// This shard's logs of which this broker has no replica.
+    elsewhere: Set<LogId>,
+    /// What replicas of logs said that are not open here yet.
+    unborn: Vec<(LogId, BrokerId, Message, Vec<Chunk>)>,
+    /// Logs that only this broker has, and whose leader is not known here yet.
     rising: Set<LogId>,
     /// Leaders that came up in this turn.
     announcements: Vec<Leader>,
@@ -99,10 +111,12 @@ impl Shard {
         let (mut coordinator, mut state) = (None, State::default());
         if id == LogId::METADATA.shard(shards) {
             let found = recovered.remove(&LogId::METADATA);
-            let (begun, metadata) = Coordinator::recover(config.broker_id, found, rng.next(), &logger)?;
+            let (begun, metadata) =
+                Coordinator::recover(config.broker_id, &config.voters, found, rng.next(), &logger)?;
             (coordinator, state) = (Some(begun), metadata);
         }
         let share = |bytes: u64| bytes / u64::from(shards);
+        let peers = Peers::new(config.broker_id, &config.voters);
         let storage = Storage::new(share(config.tail_bytes), share(config.read_cache_bytes));
         Ok(Shard {
             id,
@@ -116,7 +130,11 @@ impl Shard {
             leaders: Map::default(),
             visibility: Visibility::default(),
             coordinator,
+            asks: Asks::default(),
+            peers,
             owned: Map::default(),
+            elsewhere: Set::default(),
+            unborn: Vec::new(),
             rising: Set::default(),
             announcements: Vec::new(),
             storage,
@@ -145,6 +163,9 @@ impl Shard {
             Event::Closed { conn } => self.connections.close(conn),
             Event::Request { conn, frame } => self.request(now, conn, frame),
             Event::Mesh { from, message } => self.message(now, from, message),
+            Event::PeerUp { peer } => self.peer_up(now, peer),
+            Event::PeerDown { peer } => self.peer_down(now, peer),
+            Event::Peer { from, header, frame } => self.peer_frame(now, from, &header, frame),
             Event::Disk { reply } => self.disk_replied(now, reply),
             Event::Tick => self.tick(now),
             Event::Stop => {
@@ -159,13 +180,15 @@ impl Shard {
     pub fn finish_turn(&mut self, now: Now, effects: &mut Vec<Effect>) {
         self.announce_leaders(now);
         self.flush_dirty();
-        self.write_wals();
+        self.write_wals(now);
         effects.append(&mut self.out);
     }
 
     /// Whether anything is under way that needs ticks of [`crate::limits::TICK_MS`].
     pub fn busy(&self) -> bool {
         !self.requests.is_empty()
+            || !self.asks.is_empty()
+            || self.peers.any()
             || self.storage.busy()
             || self.coordinator.as_ref().is_some_and(Coordinator::busy)
             || !self.ready()
@@ -191,7 +214,8 @@ impl Shard {
         self.expire_requests(now);
         self.expire_backlog(now);
         self.retry_flushes(now);
-        self.register_again();
+        self.tick_peers(now);
+        self.tick_coordinator(now);
         if now.mono.0 >= self.next_expiry {
             self.next_expiry = now.mono.0 + EXPIRY_INTERVAL_MICROS;
             for owned in self.owned.values_mut() {
@@ -217,6 +241,8 @@ impl Shard {
             ShardMessage::Committed { index, command } => self.committed(now, index, &command),
             ShardMessage::Applied { index } => self.shard_applied(now, index),
             ShardMessage::Leaders(leaders) => self.leaders_up(now, leaders),
+            ShardMessage::Peer { from, message } => self.peer_message(now, from, *message),
+            ShardMessage::DiskHangs => self.disk_hangs(now),
         }
     }
 

@@ -5,12 +5,14 @@ use std::collections::VecDeque;
 use super::Shard;
 use super::event::Effect;
 use super::mesh::{Answer, AppendAnswer, Leader, OffsetAnswer, Op, OpKind, ReadAnswer, RequestId, ShardMessage};
-use crate::limits::WAL_STALLED_MS;
+use crate::consensus;
+use crate::limits::{INSTALL_BYTES, UNBORN_MESSAGES, WAL_STALLED_MS};
 use crate::log::DiskError;
 use crate::partition::{AppendError, Appended, DiskRead, Found, Partition, ReadDone, ReadError};
+use crate::peer::PeerMessage;
 use crate::protocol::ErrorCode;
-use crate::record::Batch;
-use crate::types::{LeaderEpoch, LogId, Now, Offset};
+use crate::record::{Batch, split_batches};
+use crate::types::{BrokerId, LeaderEpoch, LogId, Now, Offset};
 
 /// Kafka's special timestamps of ListOffsets.
 mod special {
@@ -64,6 +66,10 @@ enum Outcome {
     More,
     /// Wait for the disk.
     Disk(DiskRead),
+    /// Batches for another broker.
+    Copied(bytes::Bytes),
+    /// Nothing can be done, and nobody waits.
+    Nothing,
 }
 
 impl Shard {
@@ -86,11 +92,15 @@ impl Shard {
         let refusal = self.refusal();
         let Some(owned) = self.owned.get_mut(&op.log) else {
             // The log was deleted, or is not here yet: the metadata of the two shards differ for a moment.
-            let answer = failed(&op.kind, ErrorCode::UnknownTopicOrPartition);
-            return self.answer_op(now, op.request, op.part, answer);
+            let elsewhere = self.elsewhere.contains(&op.log);
+            let error = if elsewhere { ErrorCode::NotLeaderOrFollower } else { ErrorCode::UnknownTopicOrPartition };
+            return self.answer_failed(now, &op, error);
         };
         let before = owned.partition.tail_cost();
         let outcome = match &mut op.kind {
+            OpKind::Append { .. } if !owned.partition.is_up() => {
+                Outcome::Answer(Answer::Append(Err(ErrorCode::NotLeaderOrFollower)))
+            }
             OpKind::Append { batch, deadline } => match refusal {
                 Some(error) => Outcome::Answer(Answer::Append(Err(error))),
                 // Its client was told that the time is up, by the shard of the connection.
@@ -104,6 +114,7 @@ impl Shard {
                 }
                 outcome
             }
+            OpKind::Copy { offset, end, .. } => copy(&owned.partition, *offset, *end),
             OpKind::ListOffset { timestamp, epoch } => list_offset(&owned.partition, *timestamp, *epoch),
             OpKind::EpochEnd { wanted, epoch } => Outcome::Answer(Answer::EpochEnd(
                 check_epoch(&owned.partition, *epoch)
@@ -113,6 +124,12 @@ impl Shard {
         let log = op.log;
         match outcome {
             Outcome::Answer(answer) => self.answer_op(now, op.request, op.part, answer),
+            Outcome::Copied(batches) => {
+                let OpKind::Copy { to, offset, .. } = op.kind else { unreachable!("only a copy is copied") };
+                let chunk = crate::log::Chunk { head: Default::default(), body: batches };
+                self.peers.send(to, PeerMessage::LogPart { log, offset, batches: vec![chunk] });
+            }
+            Outcome::Nothing => {}
             Outcome::Durable(appended) => {
                 let owned = self.owned.get_mut(&log).expect("it was there");
                 let waiting = WaitingAppend { request: op.request, part: op.part, appended };
@@ -169,23 +186,88 @@ impl Shard {
         }
     }
 
+    fn answer_failed(&mut self, now: Now, op: &Op, error: ErrorCode) {
+        if let Some(answer) = failed(&op.kind, error) {
+            self.answer_op(now, op.request, op.part, answer);
+        }
+    }
+
     /// Frames of the log are durable up to this ready.
     pub(super) fn log_persisted(&mut self, now: Now, log: LogId, number: u64) {
         let Some(owned) = self.owned.get_mut(&log) else { return };
         let moved = owned.partition.persisted(number);
         self.touch(log);
-        let owned = self.owned.get_mut(&log).expect("it was there");
+        self.raft_moved(now, log, moved);
+    }
+
+    /// Another replica of the log has sent something.
+    pub(super) fn log_stepped(
+        &mut self,
+        now: Now,
+        from: BrokerId,
+        log: LogId,
+        message: consensus::Message,
+        beside: Vec<crate::log::Chunk>,
+    ) {
+        let full = self.storage.full();
+        let Some(owned) = self.owned.get_mut(&log) else {
+            // The leader of a new topic may be faster than the word of its creation.
+            if log >= self.state.next_log_id() && self.unborn.len() < UNBORN_MESSAGES {
+                self.unborn.push((log, from, message, beside));
+            }
+            return;
+        };
+        // Without room for them the entries are not taken; the leader finds out and sends them again.
+        if full && !message.entries.is_empty() {
+            return;
+        }
+        let before = (owned.partition.tail_cost(), owned.partition.unflushed_cost());
+        let reached = owned.partition.high_watermark();
+        if let Err(error) = owned.partition.step(now, from, message, beside) {
+            tracing::error!(%log, from = from.0, %error, "a replica sent a damaged entry");
+        }
+        let after = (owned.partition.tail_cost(), owned.partition.unflushed_cost());
+        let moved = owned.partition.high_watermark() > reached;
+        self.storage.tail_changed(log, before, after);
+        self.touch(log);
+        self.raft_moved(now, log, moved);
+    }
+
+    /// Does what follows from a change of the log's Raft group; `moved` where the high watermark has.
+    pub(super) fn raft_moved(&mut self, now: Now, log: LogId, moved: bool) {
+        let Some(owned) = self.owned.get_mut(&log) else { return };
         let epoch = owned.partition.epoch();
+        let deposed = owned.announced.is_some_and(|announced| announced != epoch || !owned.partition.leads());
+        if moved {
+            self.settle_appends(now, log);
+        }
+        if deposed {
+            self.step_down(now, log);
+        }
+        let Some(owned) = self.owned.get_mut(&log) else { return };
         if owned.announced != Some(epoch) && owned.partition.is_up() {
             owned.announced = Some(epoch);
             self.announcements.push(Leader { log, broker: self.config.broker_id, epoch });
         }
         if moved {
-            self.settle_appends(now, log);
             let waiting = std::mem::take(&mut self.owned.get_mut(&log).expect("it was there").reads);
             for op in waiting {
                 self.run_op(now, op);
             }
+        }
+    }
+
+    /// Another replica leads now: those who wait here are sent there. What they appended may be in the log or not.
+    fn step_down(&mut self, now: Now, log: LogId) {
+        let Some(owned) = self.owned.get_mut(&log) else { return };
+        owned.announced = None;
+        let (appends, reads) = (std::mem::take(&mut owned.appends), std::mem::take(&mut owned.reads));
+        for waiting in appends {
+            let answer = Answer::Append(Err(ErrorCode::NotLeaderOrFollower));
+            self.answer_op(now, waiting.request, waiting.part, answer);
+        }
+        for op in reads {
+            self.answer_failed(now, &op, ErrorCode::NotLeaderOrFollower);
         }
     }
 
@@ -215,8 +297,7 @@ impl Shard {
             self.answer_op(now, waiting.request, waiting.part, answer);
         }
         for op in owned.reads.into_iter().chain(owned.on_disk) {
-            let answer = failed(&op.kind, ErrorCode::UnknownTopicOrPartition);
-            self.answer_op(now, op.request, op.part, answer);
+            self.answer_failed(now, &op, ErrorCode::UnknownTopicOrPartition);
         }
     }
 
@@ -262,7 +343,7 @@ impl Shard {
         let Some(owned) = self.owned.get_mut(&log) else { return };
         for op in std::mem::take(&mut owned.on_disk) {
             match failure {
-                Some(error) => self.answer_op(now, op.request, op.part, failed(&op.kind, error)),
+                Some(error) => self.answer_failed(now, &op, error),
                 None => self.run_op(now, op),
             }
         }
@@ -270,12 +351,31 @@ impl Shard {
     }
 }
 
-fn failed(kind: &OpKind, error: ErrorCode) -> Answer {
-    match kind {
+/// The answer to an op that failed; none where nobody waits for one.
+fn failed(kind: &OpKind, error: ErrorCode) -> Option<Answer> {
+    Some(match kind {
         OpKind::Append { .. } => Answer::Append(Err(error)),
         OpKind::Read { .. } => Answer::Read(ReadAnswer::failed(error)),
         OpKind::ListOffset { .. } => Answer::ListOffset(Err(error)),
         OpKind::EpochEnd { .. } => Answer::EpochEnd(Err(error)),
+        OpKind::Copy { .. } => return None,
+    })
+}
+
+/// Records for a follower that lacks the entries before them.
+fn copy(partition: &Partition, offset: Offset, end: Offset) -> Outcome {
+    if !partition.is_up() {
+        return Outcome::Nothing;
+    }
+    match partition.read(offset, INSTALL_BYTES) {
+        Ok(Found::Here(records)) => {
+            let whole: bytes::Bytes = records.chunks.concat().into();
+            let within = split_batches(&whole).take_while(|(_, batch)| batch.header.last_offset() < end);
+            let len = within.last().map_or(0, |(at, batch)| at + batch.len());
+            Outcome::Copied(whole.slice(..len))
+        }
+        Ok(Found::OnDisk(read)) => Outcome::Disk(read),
+        Err(_) => Outcome::Nothing,
     }
 }
 

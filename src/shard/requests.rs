@@ -138,13 +138,14 @@ impl Shard {
             RequestBody::CreateTopics(request) => {
                 let deadline = Deadline::after_millis(now, i64::from(request.timeout_ms));
                 let late = super::handlers::create_topics::failed(&request, ErrorCode::RequestTimedOut);
-                let question = Question::CreateTopics { request: Box::new(request), version: origin.version };
+                let token = self.rng.next();
+                let question = Question::CreateTopics { request: Box::new(request), version: origin.version, token };
                 self.ask_coordinator(now, origin, deadline, late.into(), question);
             }
             RequestBody::DeleteTopics(request) => {
                 let deadline = Deadline::after_millis(now, i64::from(request.timeout_ms));
                 let late = super::handlers::delete_topics::failed(&request, ErrorCode::RequestTimedOut);
-                let question = Question::DeleteTopics { request: Box::new(request) };
+                let question = Question::DeleteTopics { request: Box::new(request), version: origin.version };
                 self.ask_coordinator(now, origin, deadline, late.into(), question);
             }
             RequestBody::InitProducerId(request) => {
@@ -178,7 +179,8 @@ impl Shard {
         let kind = Kind::AutoCreate(Box::new(request));
         let number = self.requests.insert(Pending { origin, deadline, kind });
         let version = metadata::AUTO_CREATE_VERSION;
-        let question = Question::CreateTopics { request: Box::new(wanted), version };
+        let token = self.rng.next();
+        let question = Question::CreateTopics { request: Box::new(wanted), version, token };
         self.ask(now, RequestId { shard: self.id, number }, deadline, question);
     }
 

@@ -4,10 +4,11 @@ use std::collections::VecDeque;
 
 use super::Shard;
 use super::event::Effect;
-use crate::limits::{FLUSH_RETRY_MS, FLUSHES_IN_FLIGHT, WAL_PENDING_BYTES};
+use crate::limits::{CANARY_MS, FLUSH_RETRY_MS, FLUSHES_IN_FLIGHT, LEASE_MS, WAL_PENDING_BYTES};
 use crate::log::{DiskError, DiskReply, DiskRequest, Frame, FrameKind, WalId};
+use crate::peer::PeerMessage;
 use crate::partition::{DiskRead, FlushOutcome, FlushStep, Partition};
-use crate::types::{LogId, Map, Now, Offset, Set};
+use crate::types::{LogId, Map, Mono, Now, Offset, Set};
 
 /// What the disk last said of a WAL.
 #[derive(Clone, Copy, Debug, Default)]
@@ -30,7 +31,10 @@ pub(super) struct Appends {
     frames: Vec<Frame>,
     /// What the frames of this turn make durable.
     outcome: Outcome,
-    in_flight: VecDeque<(u64, Outcome)>,
+    /// By ticket, with the time at which they were handed to the disk.
+    in_flight: VecDeque<(u64, Mono, Outcome)>,
+    /// When anything was handed to the disk last.
+    last: Mono,
 }
 
 /// What an append makes durable.
@@ -53,14 +57,20 @@ impl Appends {
         &mut self.frames
     }
 
-    fn take(&mut self, wal: WalId) -> Option<DiskRequest> {
+    /// Whether there are no frames of this turn.
+    pub(super) fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    fn take(&mut self, now: Now, wal: WalId) -> Option<DiskRequest> {
         let outcome = std::mem::take(&mut self.outcome);
         if self.frames.is_empty() {
             assert!(outcome.readies.is_empty(), "a ready that must be durable has frames");
             return None;
         }
         self.next_ticket += 1;
-        self.in_flight.push_back((self.next_ticket, outcome));
+        self.in_flight.push_back((self.next_ticket, now.mono, outcome));
+        self.last = now.mono;
         Some(DiskRequest::Append { ticket: self.next_ticket, wal, frames: std::mem::take(&mut self.frames) })
     }
 }
@@ -191,6 +201,28 @@ impl Storage {
         self.chunks.push_back((log, first, cost));
     }
 
+    /// Whether the disk takes no writes, as far as this shard's own tell.
+    pub(super) fn hangs(&self, now: Now) -> bool {
+        [(&self.data, &self.data_appends), (&self.meta, &self.meta_appends)].into_iter().any(|(health, appends)| {
+            let waits = appends.in_flight.front().map_or(0, |(_, since, _)| now.mono.micros_since(*since) / 1_000);
+            health.failed || health.oldest_ms.max(waits) > LEASE_MS
+        })
+    }
+
+    /// Whether the metadata's WAL was not written to for a while, so that a write would tell how the disk is.
+    pub(super) fn wants_canary(&self, now: Now) -> bool {
+        self.meta_appends.in_flight.is_empty() && now.mono >= self.meta_appends.last.plus_millis(CANARY_MS)
+    }
+
+    /// A partition's tail has changed otherwise than by an append: what it took before, and takes now.
+    pub(super) fn tail_changed(&mut self, log: LogId, before: (u64, u64), after: (u64, u64)) {
+        self.tail_bytes = self.tail_bytes + after.0 - before.0;
+        self.unflushed_bytes = self.unflushed_bytes + after.1 - before.1;
+        if after.1 > 0 && self.is_dirty.insert(log) {
+            self.dirty.push_back(log);
+        }
+    }
+
     /// Whether nothing is on its way to the disk that a client or a restart would miss.
     pub(super) fn drained(&self) -> bool {
         let idle = |appends: &Appends| appends.frames.is_empty() && appends.in_flight.is_empty();
@@ -230,21 +262,31 @@ impl Shard {
         }
     }
 
-    /// Gathers the frames of all logs that were touched and hands them to the disk.
-    pub(super) fn write_wals(&mut self) {
+    /// Gathers the frames of all logs that were touched and hands them to the disk, and the messages of their groups
+    /// to the other brokers.
+    pub(super) fn write_wals(&mut self, now: Now) {
         for log in std::mem::take(&mut self.touched_order) {
             self.touched.remove(&log);
             let Some(owned) = self.owned.get_mut(&log) else { continue };
+            let before = (owned.partition.tail_cost(), owned.partition.unflushed_cost());
             if let Some(ready) = owned.partition.take_frames(self.storage.data_appends.frames()) {
                 self.storage.data_appends.ready(log, ready.number);
             }
+            if owned.partition.is_replicated() {
+                for (to, message, beside) in owned.partition.take_messages() {
+                    self.peers.send(to, PeerMessage::Raft { log, message, beside });
+                }
+                let after = (owned.partition.tail_cost(), owned.partition.unflushed_cost());
+                self.storage.tail_changed(log, before, after);
+            }
         }
-        self.take_metadata_frames();
+        self.take_metadata_frames(now);
         for wal in [WalId::Meta, WalId::Data] {
-            if let Some(request) = self.storage.appends(wal).take(wal) {
+            if let Some(request) = self.storage.appends(wal).take(now, wal) {
                 self.out.push(Effect::Disk { request });
             }
         }
+        self.send_to_peers();
     }
 
     /// Ends a log: its last frame is written, then its files are removed.
@@ -287,7 +329,7 @@ impl Shard {
                         FlushOutcome::Failed
                     }
                 };
-                self.flush_written(log, outcome);
+                self.flush_written(now, log, outcome);
             }
             DiskReply::Read { token, result } => {
                 let Some(Job::Read(log, read)) = self.storage.jobs.remove(&token) else {
@@ -319,8 +361,8 @@ impl Shard {
     }
 
     fn appended(&mut self, now: Now, wal: WalId, ticket: u64) {
-        while self.storage.appends(wal).in_flight.front().is_some_and(|(known, _)| *known <= ticket) {
-            let (_, outcome) = self.storage.appends(wal).in_flight.pop_front().expect("there is a front");
+        while self.storage.appends(wal).in_flight.front().is_some_and(|(known, ..)| *known <= ticket) {
+            let (.., outcome) = self.storage.appends(wal).in_flight.pop_front().expect("there is a front");
             for (log, number) in outcome.readies {
                 match wal {
                     WalId::Meta => self.metadata_persisted(now, number),
@@ -370,12 +412,17 @@ impl Shard {
     fn flush_log(&mut self, log: LogId, checkpoint: bool) {
         let Some(owned) = self.owned.get_mut(&log) else { return };
         let step = owned.partition.flush(checkpoint);
+        self.begin_flush(log, step);
+    }
+
+    /// Carries out the first step of a flush.
+    pub(super) fn begin_flush(&mut self, log: LogId, step: FlushStep) {
         let started = matches!(step, FlushStep::Write(_));
         self.storage.flushing += usize::from(started);
         self.flush_step(log, step);
     }
 
-    fn flush_written(&mut self, log: LogId, outcome: FlushOutcome) {
+    fn flush_written(&mut self, now: Now, log: LogId, outcome: FlushOutcome) {
         let no_space = outcome == FlushOutcome::NoSpace;
         if no_space {
             self.storage.retries.push(log);
@@ -409,6 +456,9 @@ impl Shard {
         }
         self.flush_step(log, step);
         self.evict_tails();
+        if self.owned.get(&log).is_some_and(|owned| owned.partition.is_installing()) {
+            self.fetch_next(now, log);
+        }
     }
 
     fn flush_step(&mut self, log: LogId, step: FlushStep) {

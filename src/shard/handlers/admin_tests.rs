@@ -20,6 +20,9 @@ pub(super) fn config() -> BrokerConfig {
         rack: None,
         auto_create_topics: true,
         num_partitions: 2,
+        default_replication_factor: 1,
+        voters: vec![BrokerId(1)],
+        directory_id: [1; 16],
         message_max_bytes: 1_048_588,
         tail_bytes: 0,
         read_cache_bytes: 0,
@@ -36,6 +39,7 @@ pub(super) fn state(brokers: i32, topics: &[(&str, usize)]) -> State {
             port: 9000 + id as u16,
             rack: (id > 1).then(|| format!("rack-{id}")),
             incarnation: 0,
+            directory_id: [id as u8; 16],
         };
         state.apply(id as u64, &Command::RegisterBroker(broker));
     }

@@ -12,13 +12,10 @@ use crate::config::BrokerConfig;
 use crate::limits::{MAX_PARTITIONS, MAX_PARTITIONS_PER_REQUEST};
 use crate::metadata::command::{NewPartition, NewTopic};
 use crate::metadata::configs;
-use crate::metadata::state::Rejection;
+use crate::metadata::state::{Partition, Rejection};
 use crate::metadata::{Change, Command, State, names, placement};
 use crate::protocol::ErrorCode;
 use crate::types::{BrokerId, LogId, Map, Set};
-
-/// Replicas of a partition where neither the request nor an assignment says how many.
-pub(super) const DEFAULT_REPLICATION_FACTOR: i16 = 1;
 
 /// The log of the metadata in systems that make it a topic: clients may not create one of that name.
 const METADATA_TOPIC: &str = "__cluster_metadata";
@@ -38,14 +35,14 @@ const FIRST_WITH_CONFIGS: i16 = 5;
 /// Why a topic is not created, with the message for the client.
 type Refusal = (ErrorCode, String);
 
-/// Checks the request against the state, and places the partitions of the topics that pass. `new_id` is called once
-/// for each of these; its ids must never have been used in the cluster.
+/// Checks the request against the state, and places the partitions of the topics that pass. `new_id` gives the id of the
+/// topic at a place in the request: one that was never used in the cluster, but by an earlier try of this request.
 pub fn plan(
     state: &State,
     config: &BrokerConfig,
     request: &CreateTopicsRequest,
     version: i16,
-    new_id: &mut dyn FnMut() -> Uuid,
+    new_id: &dyn Fn(usize) -> Uuid,
 ) -> Plan {
     let requested: u64 = request.topics.iter().map(|topic| requested_partitions(topic, config)).sum();
     if requested > MAX_PARTITIONS_PER_REQUEST as u64 {
@@ -66,7 +63,7 @@ pub fn plan(
     };
     let mut topics = Vec::new();
     let mut results = Vec::with_capacity(request.topics.len());
-    for (topic, times) in distinct(request) {
+    for (place, (topic, times)) in distinct(request).into_iter().enumerate() {
         let planned = if times > 1 {
             Err((ErrorCode::InvalidRequest, "Duplicate topic name.".to_owned()))
         } else {
@@ -75,7 +72,7 @@ pub fn plan(
         results.push(match planned {
             Ok((partitions, configs)) => {
                 // A topic that is only validated gets no id: there will be none of that id.
-                let id = if request.validate_only { Uuid::nil() } else { new_id() };
+                let id = if request.validate_only { Uuid::nil() } else { new_id(place) };
                 let new = NewTopic { name: topic.name.to_string(), id, partitions, configs };
                 let result = success(&topic.name, &new, config, version);
                 topics.push(new);
@@ -105,10 +102,37 @@ pub fn note_rejections(response: &mut CreateTopicsResponse, changes: &[Change]) 
             Rejection::NameTaken => (ErrorCode::TopicAlreadyExists, exists(&result.name)),
             Rejection::NameCollides(other) => (ErrorCode::InvalidTopicException, collides(&result.name, other)),
             Rejection::Full => (ErrorCode::PolicyViolation, "The cluster's metadata is full.".to_owned()),
-            Rejection::IdTaken => (ErrorCode::UnknownServerError, "The topic's id was used before.".to_owned()),
+            // An earlier try of this very request has made it.
+            Rejection::IdTaken => continue,
         };
         *result = refused(&result.name, error, Some(message));
     }
+}
+
+/// Turns the errors of topics that an earlier try of the same request has made into successes; returns their logs.
+pub fn note_made_before(
+    response: &mut CreateTopicsResponse,
+    state: &State,
+    config: &BrokerConfig,
+    request: &CreateTopicsRequest,
+    version: i16,
+    new_id: &dyn Fn(usize) -> Uuid,
+) -> Vec<LogId> {
+    let mut logs = Vec::new();
+    for (place, (wanted, _)) in distinct(request).into_iter().enumerate() {
+        let made = state.topic(&wanted.name).filter(|topic| !request.validate_only && topic.id == new_id(place));
+        let (Some(topic), Some(result)) = (made, response.topics.get_mut(place)) else { continue };
+        let replicas = |partition: &Partition| NewPartition { replicas: partition.replicas.to_vec() };
+        let new = NewTopic {
+            name: topic.name.to_string(),
+            id: topic.id,
+            partitions: topic.partitions.iter().map(replicas).collect(),
+            configs: topic.configs.clone(),
+        };
+        *result = success(&wanted.name, &new, config, version);
+        logs.extend(topic.partitions.iter().map(|partition| partition.log));
+    }
+    logs
 }
 
 /// The answer that refuses every topic of the request for one reason.
@@ -200,7 +224,7 @@ impl Planner<'_> {
         }
         let partitions = requested_partitions(topic, self.config) as usize;
         let replication = match topic.replication_factor {
-            -1 => DEFAULT_REPLICATION_FACTOR,
+            -1 => self.config.default_replication_factor,
             replication => replication,
         } as usize;
         if replication > self.brokers.len() {

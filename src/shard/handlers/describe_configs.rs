@@ -9,7 +9,6 @@ use kafka_protocol::messages::describe_configs_response::{
 use kafka_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 use kafka_protocol::protocol::StrBytes;
 
-use super::create_topics::DEFAULT_REPLICATION_FACTOR;
 use crate::config::BrokerConfig;
 use crate::limits::{MAX_DESCRIBED_RESOURCES, MAX_REQUEST_BYTES};
 use crate::metadata::configs::{self, ConfigKey, ConfigSource, ConfigType};
@@ -218,7 +217,7 @@ fn broker_keys(config: &BrokerConfig) -> Vec<BrokerKey> {
     built_in(
         "default.replication.factor",
         ConfigType::Int,
-        DEFAULT_REPLICATION_FACTOR.to_string(),
+        config.default_replication_factor.to_string(),
         "Replicas of a partition whose creation names no number.",
     );
     built_in("delete.topic.enable", ConfigType::Boolean, true.to_string(), "Whether clients may delete topics.");

@@ -1,0 +1,178 @@
+//! What goes between the replicas of a partition: the messages of their Raft groups, with the batches beside.
+
+use smallvec::SmallVec;
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::tail::TailEntry;
+use super::{DESCRIPTOR_LEN, Descriptor, Partition, note_epoch};
+use crate::consensus::{Entry, Message, MessageKind};
+use crate::log::Chunk;
+use crate::record::Batch;
+use crate::types::{BrokerId, LeaderEpoch, Now};
+
+/// What another replica sent is not what its own words say: none of it was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("entry {index} came damaged")]
+pub struct DamagedEntry {
+    /// The entry's index.
+    pub index: u64,
+}
+
+impl Partition {
+    /// Takes a message of another replica; `beside` holds the batches of its entries, empty for those without.
+    ///
+    /// # Errors
+    /// [`DamagedEntry`]; the sender will try again.
+    pub fn step(
+        &mut self,
+        now: Now,
+        from: BrokerId,
+        message: Message,
+        beside: Vec<Chunk>,
+    ) -> Result<(), DamagedEntry> {
+        if message.kind == MessageKind::Snapshot {
+            self.offered(from, message);
+            return Ok(());
+        }
+        if message.kind == MessageKind::Append && self.install.is_some() {
+            // What is being fetched takes the place of the log; the leader sends the entries behind it then.
+            return Ok(());
+        }
+        let mut batches = Vec::with_capacity(beside.len());
+        for (entry, chunk) in message.entries.iter().zip(beside) {
+            if let Some(batch) = check(entry, chunk).ok_or(DamagedEntry { index: entry.index })? {
+                batches.push(TailEntry { index: entry.index, term: entry.term, batch });
+            }
+        }
+        self.group.step(from, message);
+        self.cut_tail();
+        for entry in batches {
+            let new = entry.batch.header.base_offset.get() >= self.next_offset;
+            if new && self.group.term_at(entry.index) == Some(entry.term) {
+                self.take_entry(now, entry);
+            }
+        }
+        self.advance_high_watermark();
+        Ok(())
+    }
+
+    /// Drops the batches of entries that Raft has replaced.
+    fn cut_tail(&mut self) {
+        let mut cut = false;
+        while let Some(last) = self.tail.last()
+            && self.group.term_at(last.index) != Some(last.term)
+        {
+            let base_offset = last.batch.header.base_offset.get();
+            assert!(base_offset >= self.high_watermark, "log {}: a committed record was replaced", self.log);
+            self.next_offset = base_offset;
+            self.tail.pop();
+            cut = true;
+        }
+        if cut {
+            let end = self.next_offset;
+            self.producers.truncate(end);
+            self.epochs.retain(|(_, start)| *start < end);
+        }
+    }
+
+    fn take_entry(&mut self, now: Now, entry: TailEntry) {
+        let header = &entry.batch.header;
+        assert_eq!(header.base_offset.get(), self.next_offset, "log {}: offsets have no gaps", self.log);
+        self.next_offset = header.last_offset() + 1;
+        self.producers.note(header, self.high_watermark, Some(now.mono));
+        note_epoch(&mut self.epochs, entry.term as LeaderEpoch, header.base_offset.get());
+        self.tail.push(entry);
+    }
+
+    /// Messages for the other replicas, each with the batches of its entries. Comes after
+    /// [`Partition::take_frames`]: a leader sends before it has written, a follower says only what is durable.
+    pub fn take_messages(&mut self) -> Vec<(BrokerId, Message, Vec<Chunk>)> {
+        let mut out = Vec::new();
+        for (to, message) in self.group.take_messages() {
+            let beside: Option<Vec<Chunk>> = message.entries.iter().map(|entry| self.beside(entry)).collect();
+            match beside {
+                Some(beside) => out.push((to, message, beside)),
+                // The tail has dropped it since: the follower needs a snapshot.
+                None => self.group.unreachable(to),
+            }
+        }
+        out
+    }
+
+    fn beside(&self, entry: &Entry) -> Option<Chunk> {
+        if entry.data.is_empty() {
+            return Some(Chunk { head: SmallVec::new(), body: Default::default() });
+        }
+        let found = self.tail.at_index(entry.index).filter(|found| found.term == entry.term)?;
+        Some(Chunk {
+            head: SmallVec::from_slice(found.batch.header.as_bytes()),
+            body: found.batch.body.clone(),
+        })
+    }
+
+    /// Whether there is another replica.
+    pub fn is_replicated(&self) -> bool {
+        !self.group.is_alone()
+    }
+
+    /// Raft's time has passed.
+    pub fn tick(&mut self) {
+        self.group.tick();
+    }
+
+    /// Whether this replica leads, even if it may not serve yet.
+    pub fn leads(&self) -> bool {
+        self.group.is_leader()
+    }
+
+    /// The leader, as far as this replica knows.
+    pub fn leader(&self) -> Option<BrokerId> {
+        self.group.leader()
+    }
+
+    /// The connection to a broker is lost: what was sent to it may not have come.
+    pub fn broker_unreachable(&mut self, broker: BrokerId) {
+        self.group.unreachable(broker);
+        self.group.snapshot_failed(broker);
+    }
+
+    /// A broker is gone. Whether it led: another may at once.
+    pub fn broker_lost(&mut self, broker: BrokerId) -> bool {
+        self.broker_unreachable(broker);
+        let led = self.group.leader() == Some(broker);
+        if led {
+            self.group.forget_leader();
+        }
+        led
+    }
+
+    /// Hands the leadership to the replica that has most of the log among those that `may_lead`; false where there is
+    /// none, or nothing to hand over.
+    pub fn hand_over(&mut self, may_lead: impl Fn(BrokerId) -> bool, own: BrokerId) -> bool {
+        if !self.group.is_leader() || self.group.is_transferring() {
+            return false;
+        }
+        let candidates = self.group.voters().filter(|broker| *broker != own && may_lead(*broker));
+        let best = candidates.max_by_key(|broker| (self.group.matched(*broker), std::cmp::Reverse(broker.0)));
+        match best {
+            Some(to) => {
+                self.group.transfer(to);
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+/// The batch of an entry, where it has one; `None` where what came is not what the entry says.
+#[expect(clippy::option_option, reason = "damaged, or without a batch, or with one")]
+fn check(entry: &Entry, chunk: Chunk) -> Option<Option<Batch>> {
+    if entry.data.is_empty() {
+        return chunk.body.is_empty().then_some(None);
+    }
+    let descriptor = Descriptor::read_from_bytes(&entry.data[..]).ok()?;
+    debug_assert_eq!(entry.data.len(), DESCRIPTOR_LEN);
+    let batch = Batch::parse_stored(&chunk.body).ok()?;
+    batch.check_crc().ok()?;
+    (Descriptor::of(&batch) == descriptor && batch.len() == chunk.body.len()).then_some(Some(batch))
+}

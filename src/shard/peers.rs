@@ -1,0 +1,374 @@
+//! The other brokers of the cluster as a shard sees them: what goes to them, what came, which of them are there.
+
+use bytes::Bytes;
+
+use super::Shard;
+use super::event::Effect;
+use super::mesh::{Leader, Op, OpKind, RequestId, ShardMessage};
+use crate::limits::{LEADERS_PER_MESSAGE, LEASE_BACK_MS, PEER_FRAME_USUAL_BYTES, PEER_SILENT_MS, RAFT_TICK_MS, STATUS_MS};
+use crate::peer::{self, FrameHeader, PeerMessage, Status};
+use crate::types::{BrokerId, LogId, Map, Mono, Now, ShardId};
+
+/// Another broker.
+#[derive(Default)]
+struct Peer {
+    /// There is a connection to it.
+    connected: bool,
+    /// When something came from it last.
+    heard: Option<Mono>,
+    /// What it last said of itself.
+    status: Status,
+    /// It counts as there: connected, and heard of late.
+    alive: bool,
+    outbox: Vec<PeerMessage>,
+}
+
+/// All of them.
+#[derive(Default)]
+pub(super) struct Peers {
+    by_id: Map<BrokerId, Peer>,
+    /// In a fixed order, for replays.
+    order: Vec<BrokerId>,
+    next_status: Mono,
+    next_raft_tick: Mono,
+    /// Until when this broker leads nothing, because its disk hung.
+    no_lead_until: Option<Mono>,
+}
+
+impl Peers {
+    pub(super) fn new(own: BrokerId, voters: &[BrokerId]) -> Peers {
+        let order: Vec<BrokerId> = voters.iter().copied().filter(|voter| *voter != own).collect();
+        Peers { by_id: order.iter().map(|peer| (*peer, Peer::default())).collect(), order, ..Peers::default() }
+    }
+
+    /// Whether there are others at all.
+    pub(super) fn any(&self) -> bool {
+        !self.order.is_empty()
+    }
+
+    /// The brokers that are there, this one not among them.
+    pub(super) fn alive(&self) -> impl Iterator<Item = BrokerId> + '_ {
+        self.order.iter().copied().filter(|peer| self.is_alive(*peer))
+    }
+
+    /// Whether this other broker is there.
+    pub(super) fn is_alive(&self, peer: BrokerId) -> bool {
+        self.by_id.get(&peer).is_some_and(|peer| peer.alive)
+    }
+
+    /// Whether this other broker is there and its disk is well.
+    pub(super) fn may_lead(&self, peer: BrokerId) -> bool {
+        self.by_id.get(&peer).is_some_and(|peer| peer.alive && peer.status.leads)
+    }
+
+    /// Puts a message into the next frame for a broker; one that is not connected gets none.
+    pub(super) fn send(&mut self, to: BrokerId, message: PeerMessage) {
+        if let Some(peer) = self.by_id.get_mut(&to).filter(|peer| peer.connected) {
+            peer.outbox.push(message);
+        }
+    }
+
+    /// Puts a message into the next frame for each broker.
+    pub(super) fn send_all(&mut self, message: &PeerMessage) {
+        for at in 0..self.order.len() {
+            self.send(self.order[at], message.clone());
+        }
+    }
+
+    /// Whether this broker may lead at `now`.
+    pub(super) fn leads(&self, now: Now) -> bool {
+        self.no_lead_until.is_none_or(|until| now.mono >= until)
+    }
+}
+
+impl Shard {
+    /// A connection to a broker is there, and goes on from nothing.
+    pub(super) fn peer_up(&mut self, now: Now, peer: BrokerId) {
+        let Some(known) = self.peers.by_id.get_mut(&peer) else { return };
+        known.connected = true;
+        known.heard.get_or_insert(now.mono);
+        let status = self.status(now);
+        self.peers.send(peer, PeerMessage::Status(status));
+        let led = self.owned.iter().filter_map(|(log, owned)| owned.announced.map(|epoch| (*log, epoch)));
+        let mut led: Vec<_> = led.collect();
+        led.sort_unstable();
+        for part in led.chunks(LEADERS_PER_MESSAGE) {
+            self.peers.send(peer, PeerMessage::Leaders(part.to_vec()));
+        }
+        self.watch_peers(now);
+    }
+
+    /// The connection to a broker is lost, with what was on its way.
+    pub(super) fn peer_down(&mut self, now: Now, peer: BrokerId) {
+        let Some(known) = self.peers.by_id.get_mut(&peer) else { return };
+        known.connected = false;
+        known.outbox.clear();
+        self.watch_peers(now);
+        // Raft sends again what may have been lost.
+        self.for_each_replica(|shard, log| {
+            let owned = shard.owned.get_mut(&log).expect("it is there");
+            owned.partition.broker_unreachable(peer);
+            shard.touch(log);
+        });
+        if let Some(coordinator) = &mut self.coordinator {
+            coordinator.peer_unreachable(peer);
+        }
+    }
+
+    fn for_each_replica(&mut self, mut act: impl FnMut(&mut Shard, LogId)) {
+        let mut logs: Vec<LogId> =
+            self.owned.iter().filter(|(_, owned)| owned.partition.is_replicated()).map(|(log, _)| *log).collect();
+        logs.sort_unstable();
+        for log in logs {
+            act(self, log);
+        }
+    }
+
+    /// A frame of another broker.
+    pub(super) fn peer_frame(&mut self, now: Now, from: BrokerId, header: &FrameHeader, frame: Bytes) {
+        if !self.peers.by_id.contains_key(&from) {
+            return;
+        }
+        let messages = match peer::decode(header, frame) {
+            Ok(messages) => messages,
+            Err(error) => return tracing::error!(from = from.0, %error, "a broker sent a frame that cannot be read"),
+        };
+        if let Some(known) = self.peers.by_id.get_mut(&from) {
+            known.heard = Some(now.mono);
+        }
+        for message in messages {
+            if let (PeerMessage::Status(_), ShardId(0)) = (&message, self.id) {
+                // A broker with fewer shards has no connection to the others of this one.
+                for shard in 1..self.shards {
+                    let message = Box::new(message.clone());
+                    self.send(ShardId(shard), ShardMessage::Peer { from, message });
+                }
+            }
+            self.peer_message(now, from, message);
+        }
+        self.watch_peers(now);
+    }
+
+    /// Takes a message of another broker, or hands it to the shard that it is for.
+    pub(super) fn peer_message(&mut self, now: Now, from: BrokerId, message: PeerMessage) {
+        let owner = match &message {
+            PeerMessage::Raft { log, .. } | PeerMessage::FetchLog { log, .. } | PeerMessage::LogPart { log, .. } => {
+                log.shard(self.shards)
+            }
+            PeerMessage::Ask { .. } | PeerMessage::Applied { .. } => ShardId(0),
+            PeerMessage::Told { shard, .. } => ShardId(*shard),
+            PeerMessage::Leaders(_) | PeerMessage::Status(_) => self.id,
+        };
+        if owner != self.id {
+            // The other broker may have known this one with more shards.
+            if owner.0 < self.shards {
+                self.send(owner, ShardMessage::Peer { from, message: Box::new(message) });
+            }
+            return;
+        }
+        match message {
+            PeerMessage::Raft { log: LogId::METADATA, message, .. } => self.metadata_stepped(now, from, message),
+            PeerMessage::Raft { log, message, beside } => self.log_stepped(now, from, log, message, beside),
+            PeerMessage::Leaders(leaders) => {
+                let leader = |(log, epoch)| Leader { log, broker: from, epoch };
+                self.spread_leaders(now, leaders.into_iter().map(leader).collect());
+            }
+            PeerMessage::Applied { index } => self.peer_applied(now, from, index),
+            PeerMessage::Ask { shard, number, time_left_ms, question } => {
+                self.peer_asked(now, from, (shard, number), time_left_ms, &question);
+            }
+            PeerMessage::Told { number, reply, .. } => self.peer_told(now, number, &reply),
+            PeerMessage::Status(status) => {
+                if let Some(known) = self.peers.by_id.get_mut(&from) {
+                    known.status = status;
+                    known.heard = Some(now.mono);
+                }
+                self.compare_metadata(from, status);
+            }
+            PeerMessage::FetchLog { log, offset, end } => self.copy_for_peer(now, from, log, offset, end),
+            PeerMessage::LogPart { log, offset, batches } => self.log_part(log, offset, &batches),
+        }
+    }
+
+    /// Two brokers with the same commands applied have the same metadata, or one of them must not go on.
+    fn compare_metadata(&mut self, from: BrokerId, status: Status) {
+        if self.opened && status.applied == self.state.applied() && status.hash != self.state.hash() {
+            let applied = status.applied;
+            self.fatal(format!("the metadata differs from that of broker {} at index {applied}", from.0));
+        }
+    }
+
+    fn status(&self, now: Now) -> Status {
+        Status { leads: self.peers.leads(now), applied: self.state.applied(), hash: self.state.hash() }
+    }
+
+    /// Does what is due by time.
+    pub(super) fn tick_peers(&mut self, now: Now) {
+        if !self.peers.any() {
+            return;
+        }
+        self.watch_lease(now);
+        if now.mono >= self.peers.next_status {
+            self.peers.next_status = now.mono.plus_millis(STATUS_MS);
+            let status = self.status(now);
+            self.peers.send_all(&PeerMessage::Status(status));
+        }
+        self.watch_peers(now);
+        if now.mono >= self.peers.next_raft_tick {
+            self.peers.next_raft_tick = now.mono.plus_millis(RAFT_TICK_MS);
+            self.for_each_replica(|shard, log| {
+                let owned = shard.owned.get_mut(&log).expect("it is there");
+                owned.partition.tick();
+                shard.touch(log);
+            });
+            if let Some(coordinator) = &mut self.coordinator {
+                coordinator.tick();
+            }
+        }
+        self.fetch_missing(now);
+    }
+
+    /// Notes who has come and who has gone.
+    fn watch_peers(&mut self, now: Now) {
+        for at in 0..self.peers.order.len() {
+            let id = self.peers.order[at];
+            let Some(peer) = self.peers.by_id.get_mut(&id) else { continue };
+            let heard = peer.heard.is_some_and(|heard| now.mono < heard.plus_millis(PEER_SILENT_MS));
+            let alive = peer.connected && heard;
+            if std::mem::replace(&mut peer.alive, alive) == alive {
+                continue;
+            }
+            match alive {
+                true => tracing::info!(broker = id.0, "a broker is there"),
+                false => {
+                    tracing::warn!(broker = id.0, "a broker is gone, or silent");
+                    self.peer_lost(now, id);
+                }
+            }
+        }
+    }
+
+    /// A broker does not answer any more: the groups that it led need another leader at once.
+    fn peer_lost(&mut self, now: Now, peer: BrokerId) {
+        self.for_each_replica(|shard, log| {
+            let lead = shard.peers.leads(now);
+            let owned = shard.owned.get_mut(&log).expect("it is there");
+            if owned.partition.broker_lost(peer) && lead {
+                owned.partition.campaign();
+            }
+            shard.touch(log);
+        });
+        self.metadata_peer_lost(now, peer);
+    }
+
+    /// A disk that takes no writes must not lead: what it leads goes to others, and it takes nothing back until it
+    /// was well for a while.
+    fn watch_lease(&mut self, now: Now) {
+        if self.storage.hangs(now) {
+            if self.peers.leads(now) {
+                tracing::warn!("the disk takes no writes: this broker hands its leaderships over");
+            }
+            self.disk_hangs(now);
+            for shard in (0..self.shards).map(ShardId).filter(|shard| *shard != self.id) {
+                self.send(shard, ShardMessage::DiskHangs);
+            }
+        }
+        if self.peers.leads(now) {
+            return;
+        }
+        // Each tick: a hand-over that fails is tried again, also to another.
+        let own = self.config.broker_id;
+        self.for_each_replica(|shard, log| {
+            let peers = &shard.peers;
+            let owned = shard.owned.get_mut(&log).expect("it is there");
+            if owned.partition.hand_over(|broker| peers.may_lead(broker), own) {
+                shard.touch(log);
+            }
+        });
+        self.hand_metadata_over();
+    }
+
+    /// This or another shard has seen that the disk takes no writes.
+    pub(super) fn disk_hangs(&mut self, now: Now) {
+        let led = self.peers.leads(now);
+        self.peers.no_lead_until = Some(now.mono.plus_millis(LEASE_BACK_MS));
+        if led {
+            let status = self.status(now);
+            self.peers.send_all(&PeerMessage::Status(status));
+        }
+    }
+
+    /// Sends what has gathered for the other brokers.
+    pub(super) fn send_to_peers(&mut self) {
+        for at in 0..self.peers.order.len() {
+            let to = self.peers.order[at];
+            let Some(peer) = self.peers.by_id.get_mut(&to) else { continue };
+            let messages = std::mem::take(&mut peer.outbox);
+            let mut rest = &messages[..];
+            while !rest.is_empty() {
+                let mut bytes = 0;
+                let within = rest.iter().take_while(|message| {
+                    bytes += weight(message);
+                    bytes <= PEER_FRAME_USUAL_BYTES
+                });
+                let (part, after) = rest.split_at(within.count().max(1));
+                self.out.push(Effect::Peer { to, chunks: peer::encode(part) });
+                rest = after;
+            }
+        }
+    }
+
+    /// Asks the leaders for records that followers here miss.
+    fn fetch_missing(&mut self, now: Now) {
+        let mut installing = Vec::new();
+        self.for_each_replica(|shard, log| {
+            if shard.owned.get(&log).is_some_and(|owned| owned.partition.is_installing()) {
+                installing.push(log);
+            }
+        });
+        for log in installing {
+            self.fetch_next(now, log);
+        }
+    }
+
+    /// Asks the leader of a log for the next records that are missing here.
+    pub(super) fn fetch_next(&mut self, now: Now, log: LogId) {
+        let Some(owned) = self.owned.get_mut(&log) else { return };
+        if let Some(wanted) = owned.partition.wanted(now) {
+            let (offset, end) = (wanted.offset, wanted.end);
+            self.peers.send(wanted.from, PeerMessage::FetchLog { log, offset, end });
+        }
+        self.touch(log);
+    }
+
+    /// Another broker wants records of a log that is led here.
+    fn copy_for_peer(&mut self, now: Now, to: BrokerId, log: LogId, offset: i64, end: i64) {
+        let request = RequestId { shard: self.id, number: 0 };
+        self.run_op(now, Op { request, part: 0, log, kind: OpKind::Copy { to, offset, end } });
+    }
+
+    /// Records of a log that were asked for.
+    fn log_part(&mut self, log: LogId, offset: i64, batches: &[crate::log::Chunk]) {
+        let Some(owned) = self.owned.get_mut(&log) else { return };
+        let step = owned.partition.fetched(offset, batches);
+        self.begin_flush(log, step);
+    }
+}
+
+/// About the bytes that a message takes in a frame.
+fn weight(message: &PeerMessage) -> usize {
+    let chunks = |chunks: &[crate::log::Chunk]| chunks.iter().map(|chunk| chunk.head.len() + chunk.body.len()).sum();
+    64 + match message {
+        PeerMessage::Raft { message, beside, .. } => {
+            let snapshot = message.snapshot.as_ref().map_or(0, |point| point.data.len());
+            let entries: usize = message.entries.iter().map(|entry| 32 + entry.data.len()).sum();
+            let beside: usize = chunks(beside);
+            snapshot + entries + beside
+        }
+        PeerMessage::LogPart { batches, .. } => chunks(batches),
+        PeerMessage::Leaders(leaders) => leaders.len() * 12,
+        PeerMessage::Ask { question, .. } => question.len(),
+        PeerMessage::Told { reply, .. } => reply.len(),
+        PeerMessage::Applied { .. } | PeerMessage::Status(_) | PeerMessage::FetchLog { .. } => 0,
+    }
+}
