@@ -4,10 +4,15 @@
 //! partition. The caller persists what [`Group::take_ready`] returns and reports it with [`Group::persisted`];
 //! in between the group goes on. This layer knows nothing of Kafka and nothing of disks.
 
+mod message;
 mod storage;
+
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 use raft::{RawNode, StateRole};
+
+pub use message::{Message, MessageKind, SnapshotPoint};
 
 use crate::types::{BrokerId, LogId};
 use storage::GroupStorage;
@@ -71,6 +76,8 @@ pub struct GroupState {
 pub struct Ready {
     /// The number to report.
     pub number: u64,
+    /// The log was replaced by a snapshot that ends here: its owner writes it, and everything older is void.
+    pub snapshot: Option<SnapshotPoint>,
     /// A hard state to write before the entries.
     pub hard_state: Option<HardState>,
     /// Entries to write. The first may replace an earlier one of the same index and all that followed it.
@@ -85,8 +92,15 @@ pub struct NotLeader;
 /// A log's Raft group on this broker.
 pub struct Group {
     raw: RawNode<GroupStorage>,
+    broker: BrokerId,
     /// The hard state as last handed out for writing, for checkpoints.
     written: HardState,
+    /// Numbers of readies that were handed out for writing and are not durable.
+    unsynced: VecDeque<u64>,
+    /// Messages that say something of a ready which is not durable, by its number; they wait for it.
+    held: VecDeque<(u64, Message, BrokerId)>,
+    /// Messages that may go out.
+    outbox: Vec<(BrokerId, Message)>,
 }
 
 /// The Raft id of a broker: Raft has no use for 0, Kafka numbers brokers from 0.
@@ -94,34 +108,123 @@ fn raft_id(broker: BrokerId) -> u64 {
     broker.0 as u64 + 1
 }
 
+fn broker_of(raft_id: u64) -> BrokerId {
+    BrokerId((raft_id - 1) as i32)
+}
+
+/// Raft ticks until a follower that hears nothing stands for election; each replica of a group adds its own share,
+/// so that they do not stand at once.
+const ELECTION_TICKS: usize = 10;
+const ELECTION_STEP_TICKS: usize = 4;
+const HEARTBEAT_TICKS: usize = 2;
+/// Most bytes of entries in one message, with what lies beside them, and most such messages on their way.
+const MESSAGE_BYTES: u64 = 1024 * 1024;
+const MESSAGES_IN_FLIGHT: usize = 64;
+
 impl Group {
-    /// The group of `log` with the given voters, starting from what the disk holds.
+    /// The group of `log` with the given voters, starting from what the disk holds. `weigh` gives the bytes that an
+    /// entry takes on its way to a peer, by its data.
     ///
     /// # Panics
     /// Where `state` contradicts itself: a log with a gap must never be served.
-    pub fn new(log: LogId, broker: BrokerId, voters: &[BrokerId], state: GroupState, logger: &slog::Logger) -> Group {
+    pub fn new(
+        log: LogId,
+        broker: BrokerId,
+        voters: &[BrokerId],
+        state: GroupState,
+        weigh: fn(&[u8]) -> u64,
+        logger: &slog::Logger,
+    ) -> Group {
         let written = state.hard_state;
         // Everything up to `compacted` was committed before it was moved to segments.
         let commit = state.hard_state.commit.max(state.compacted.0);
+        let place = voters.iter().position(|voter| *voter == broker).unwrap_or(voters.len());
+        let election = ELECTION_TICKS + place * ELECTION_STEP_TICKS;
         let config = raft::Config {
             id: raft_id(broker),
-            election_tick: 10,
-            heartbeat_tick: 2,
+            election_tick: ELECTION_TICKS,
+            heartbeat_tick: HEARTBEAT_TICKS,
             // One tick wide, so that raft-rs's own thread_rng has nothing to choose and a seed replays.
-            min_election_tick: 10,
-            max_election_tick: 11,
+            min_election_tick: election,
+            max_election_tick: election + 1,
             applied: commit.max(state.compacted.0),
-            max_size_per_msg: 1024 * 1024,
-            max_inflight_msgs: 256,
+            max_size_per_msg: MESSAGE_BYTES,
+            max_inflight_msgs: MESSAGES_IN_FLIGHT,
             check_quorum: true,
             pre_vote: true,
+            batch_append: true,
             ..raft::Config::default()
         };
-        let storage =
-            GroupStorage::new(voters.iter().copied().map(raft_id).collect(), HardState { commit, ..written }, state);
+        let voters = voters.iter().copied().map(raft_id).collect();
+        let storage = GroupStorage::new(voters, HardState { commit, ..written }, state, weigh);
         let raw = RawNode::new(&config, storage, logger)
             .unwrap_or_else(|error| panic!("the Raft group of log {log} cannot start: {error}"));
-        Group { raw, written }
+        Group { raw, broker, written, unsynced: VecDeque::new(), held: VecDeque::new(), outbox: Vec::new() }
+    }
+
+    /// Whether this replica is the only one.
+    pub fn is_alone(&self) -> bool {
+        self.raw.store().voters().len() == 1
+    }
+
+    /// Time has passed: heartbeats, elections.
+    pub fn tick(&mut self) {
+        self.raw.tick();
+    }
+
+    /// Takes a message of another replica.
+    pub fn step(&mut self, from: BrokerId, message: Message) {
+        let message = message.into_raft(from, self.broker, self.raw.store().voters());
+        // What raft-rs refuses here is a message of a broker that is no replica: it is not for this log any more.
+        let _ = self.raw.step(message);
+    }
+
+    /// Messages that may go out now, in order.
+    pub fn take_messages(&mut self) -> Vec<(BrokerId, Message)> {
+        std::mem::take(&mut self.outbox)
+    }
+
+    /// The connection to a broker was lost: what was sent to it may not have come.
+    pub fn unreachable(&mut self, broker: BrokerId) {
+        self.raw.report_unreachable(raft_id(broker));
+    }
+
+    /// A snapshot that was sent will not be taken: try again.
+    pub fn snapshot_failed(&mut self, broker: BrokerId) {
+        self.raw.report_snapshot(raft_id(broker), raft::SnapshotStatus::Failure);
+    }
+
+    /// The leader, as far as this replica knows.
+    pub fn leader(&self) -> Option<BrokerId> {
+        let leader = self.raw.raft.leader_id;
+        (leader != raft::INVALID_ID).then(|| broker_of(leader))
+    }
+
+    /// The leader's broker is known to be gone: a vote for another may be given, and asked for, at once.
+    pub fn forget_leader(&mut self) {
+        if !self.is_leader() {
+            self.raw.raft.leader_id = raft::INVALID_ID;
+        }
+    }
+
+    /// Hands the leadership over, as soon as `to` has all entries. Until then nothing is appended.
+    pub fn transfer(&mut self, to: BrokerId) {
+        self.raw.transfer_leader(raft_id(to));
+    }
+
+    /// Whether it is being handed over.
+    pub fn is_transferring(&self) -> bool {
+        self.raw.raft.lead_transferee.is_some()
+    }
+
+    /// How far the log of a follower is known to agree and to be durable, on the leader.
+    pub fn matched(&self, broker: BrokerId) -> Option<u64> {
+        self.raw.raft.prs().get(raft_id(broker)).map(|progress| progress.matched)
+    }
+
+    /// The replicas of the group, this one included.
+    pub fn voters(&self) -> impl Iterator<Item = BrokerId> + '_ {
+        self.raw.store().voters().iter().copied().map(broker_of)
     }
 
     /// Stands for election now, without waiting for a time-out.
@@ -143,7 +246,8 @@ impl Group {
         Ok(self.last_index())
     }
 
-    /// What to persist next, or `None`. The group goes on meanwhile; call again until `None`.
+    /// What to persist next, or `None`. The group goes on meanwhile; call again until `None`, then take the
+    /// messages.
     pub fn take_ready(&mut self) -> Option<Ready> {
         while self.raw.has_ready() {
             let mut ready = self.raw.ready();
@@ -152,8 +256,18 @@ impl Group {
             let must_sync = ready.must_sync();
             let hard_state = ready.hs().map(|hs| HardState { term: hs.term, vote: hs.vote, commit: hs.commit });
             let applied = ready.committed_entries().last().map(|entry| entry.index);
+            let at_once = ready.take_messages();
+            let once_durable = ready.take_persisted_messages();
+            let snapshot = Some(ready.snapshot().clone()).filter(|snapshot| !snapshot.is_empty());
+            let snapshot = snapshot.map(|snapshot| {
+                let metadata = snapshot.metadata.unwrap_or_default();
+                SnapshotPoint { index: metadata.index, term: metadata.term, data: snapshot.data }
+            });
             // raft-rs requires the entries to be readable before the ready is handed back.
             let storage = self.raw.mut_store();
+            if let Some(point) = &snapshot {
+                storage.restore(point.index, point.term);
+            }
             storage.append(&entries);
             if let Some(state) = hard_state {
                 storage.set_hard_state(state);
@@ -162,7 +276,18 @@ impl Group {
             if let Some(applied) = applied {
                 self.raw.advance_apply_to(applied);
             }
+            self.outbox.extend(at_once.into_iter().filter_map(Message::from_raft));
+            let waits = must_sync || !self.unsynced.is_empty();
+            for (to, message) in once_durable.into_iter().filter_map(Message::from_raft) {
+                match waits {
+                    // Too late, it would say nothing; at once, it would hide that the disk hangs.
+                    true if message.kind == MessageKind::HeartbeatResponse => {}
+                    true => self.held.push_back((number, message, to)),
+                    false => self.outbox.push((to, message)),
+                }
+            }
             if must_sync {
+                self.unsynced.push_back(number);
                 // A commit index alone needs no write: it is found again from the log.
                 let hard_state =
                     hard_state.filter(|state| (state.term, state.vote) != (self.written.term, self.written.vote));
@@ -171,7 +296,10 @@ impl Group {
                     .into_iter()
                     .map(|entry| Entry { index: entry.index, term: entry.term, data: entry.data })
                     .collect();
-                return Some(Ready { number, hard_state, entries });
+                return Some(Ready { number, snapshot, hard_state, entries });
+            }
+            if !waits {
+                self.raw.on_persist_ready(number);
             }
         }
         None
@@ -179,7 +307,16 @@ impl Group {
 
     /// The ready of this number, and all before it, are durable.
     pub fn persisted(&mut self, number: u64) {
-        self.raw.on_persist_ready(number);
+        while self.unsynced.front().is_some_and(|first| *first <= number) {
+            self.unsynced.pop_front();
+        }
+        // Readies without a write of their own count as durable with those before them.
+        let through = self.unsynced.front().map_or(u64::MAX, |first| first - 1);
+        while self.held.front().is_some_and(|(held, ..)| *held <= through) {
+            let (_, message, to) = self.held.pop_front().expect("there is a front");
+            self.outbox.push((to, message));
+        }
+        self.raw.on_persist_ready(through);
     }
 
     /// The highest index that a majority holds durably. The truth by which data is acknowledged, even where this

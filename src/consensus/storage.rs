@@ -2,10 +2,10 @@
 
 use std::collections::VecDeque;
 
-use raft::eraftpb::{ConfState, Entry as RaftEntry, EntryType, HardState as RaftHardState, Snapshot};
+use raft::eraftpb::{ConfState, Entry as RaftEntry, EntryType, HardState as RaftHardState, Snapshot as RaftSnapshot};
 use raft::{GetEntriesContext, RaftState, Result, Storage, StorageError};
 
-use super::{Entry, GroupState, HardState};
+use super::{Entry, GroupState, HardState, SnapshotPoint};
 
 /// The part of a log that is not only in segments.
 ///
@@ -15,14 +15,39 @@ pub(super) struct GroupStorage {
     hard_state: HardState,
     compacted: (u64, u64),
     entries: VecDeque<Entry>,
+    /// Bytes that an entry takes on its way to a peer, by its data.
+    weigh: fn(&[u8]) -> u64,
+    /// What a follower is sent that needs entries which are not here any more.
+    snapshot: Option<SnapshotPoint>,
 }
 
 impl GroupStorage {
-    pub(super) fn new(voters: Vec<u64>, hard_state: HardState, state: GroupState) -> GroupStorage {
+    pub(super) fn new(
+        voters: Vec<u64>,
+        hard_state: HardState,
+        state: GroupState,
+        weigh: fn(&[u8]) -> u64,
+    ) -> GroupStorage {
         for (expected, entry) in (state.compacted.0 + 1..).zip(&state.entries) {
             assert_eq!(entry.index, expected, "the log must have no gap");
         }
-        GroupStorage { voters, hard_state, compacted: state.compacted, entries: state.entries.into() }
+        let (compacted, entries) = (state.compacted, state.entries.into());
+        GroupStorage { voters, hard_state, compacted, entries, weigh, snapshot: None }
+    }
+
+    pub(super) fn voters(&self) -> &[u64] {
+        &self.voters
+    }
+
+    /// Puts a snapshot in the place of the log.
+    pub(super) fn restore(&mut self, index: u64, term: u64) {
+        self.compacted = (index, term);
+        self.entries.clear();
+    }
+
+    /// The snapshot to send to those who need entries that are not here any more.
+    pub(super) fn offer(&mut self, snapshot: SnapshotPoint) {
+        self.snapshot = Some(snapshot);
     }
 
     pub(super) fn append(&mut self, entries: &[RaftEntry]) {
@@ -87,7 +112,7 @@ impl Storage for GroupStorage {
         let mut room = max_size.into().unwrap_or(u64::MAX);
         let mut out = Vec::new();
         for entry in self.range(low, high) {
-            let size = entry.data.len() as u64 + 24;
+            let size = (self.weigh)(&entry.data);
             if size > room && !out.is_empty() {
                 break;
             }
@@ -118,8 +143,15 @@ impl Storage for GroupStorage {
         Ok(self.next_index() - 1)
     }
 
-    fn snapshot(&self, _: u64, _: u64) -> Result<Snapshot> {
-        // Only a leader with followers is asked for one, and a group has one voter so far.
-        Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable))
+    fn snapshot(&self, request_index: u64, _: u64) -> Result<RaftSnapshot> {
+        let Some(point) = self.snapshot.as_ref().filter(|point| point.index >= request_index) else {
+            return Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable));
+        };
+        let mut snapshot = RaftSnapshot { data: point.data.clone(), ..RaftSnapshot::default() };
+        let metadata = snapshot.mut_metadata();
+        metadata.index = point.index;
+        metadata.term = point.term;
+        metadata.mut_conf_state().set_voters(self.voters.clone());
+        Ok(snapshot)
     }
 }

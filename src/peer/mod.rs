@@ -1,0 +1,89 @@
+//! What brokers of a cluster say to each other, and how it lies in frames.
+//!
+//! A broker has a connection to each other broker for each of its shards; messages go one way on it, in order. What
+//! was sent on a connection that was lost may not have come; nothing comes of it once a later one was greeted.
+
+use bytes::Bytes;
+
+use crate::consensus::Message;
+use crate::log::Chunk;
+use crate::types::{LeaderEpoch, LogId, Offset};
+
+mod hello;
+mod wire;
+
+pub use hello::{Hello, HelloError, Welcome};
+pub use wire::{FRAME_HEADER_BYTES, FrameHeader, WireError, decode, encode};
+
+/// A message to another broker.
+#[derive(Clone, Debug)]
+pub enum PeerMessage {
+    /// From a replica of a log to another.
+    Raft {
+        /// The log.
+        log: LogId,
+        /// The message.
+        message: Message,
+        /// What lies beside each entry of the message; empty where nothing does.
+        beside: Vec<Chunk>,
+    },
+    /// Logs that the sender leads, with their epochs.
+    Leaders(Vec<(LogId, LeaderEpoch)>),
+    /// All shards of the sender show the metadata's command at `index`.
+    Applied {
+        /// The index.
+        index: u64,
+    },
+    /// Work for the coordinator.
+    Ask {
+        /// The sender's shard that asks, and its number for the question.
+        shard: u16,
+        /// See `shard`.
+        number: u64,
+        /// Milliseconds until nobody waits for the reply any more.
+        time_left_ms: u32,
+        /// The question.
+        question: Bytes,
+    },
+    /// The coordinator's reply.
+    Told {
+        /// As in the [`PeerMessage::Ask`].
+        shard: u16,
+        /// As in the [`PeerMessage::Ask`].
+        number: u64,
+        /// The reply.
+        reply: Bytes,
+    },
+    /// How the sender is; comes all the time, so that silence means something.
+    Status(Status),
+    /// A replica whose log ends where the leader's entries are gone asks for the records themselves.
+    FetchLog {
+        /// The log.
+        log: LogId,
+        /// The first record wanted.
+        offset: Offset,
+        /// The offset after the last record wanted.
+        end: Offset,
+    },
+    /// Records for a [`PeerMessage::FetchLog`]: whole batches from `offset` on, none where the sender does not lead or
+    /// has none.
+    LogPart {
+        /// The log.
+        log: LogId,
+        /// As asked for.
+        offset: Offset,
+        /// The batches, back to back.
+        batches: Vec<Chunk>,
+    },
+}
+
+/// How a broker is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
+pub struct Status {
+    /// Whether its disk took writes of late, so that it may lead.
+    pub leads: bool,
+    /// The last command of the metadata that it has applied.
+    pub applied: u64,
+    /// The hash of the metadata's state after that command.
+    pub hash: u64,
+}
