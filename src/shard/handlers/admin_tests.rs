@@ -15,6 +15,9 @@ pub(super) fn config() -> BrokerConfig {
     BrokerConfig {
         cluster_id: "a-cluster".to_owned(),
         broker_id: BrokerId(1),
+        peers: Vec::new(),
+        directory_id: [0; 16],
+        incarnation: 0,
         advertised_host: "localhost".to_owned(),
         advertised_port: 9092,
         rack: None,
