@@ -169,18 +169,19 @@ fn parse_directory_id(text: &str) -> Option<[u8; 16]> {
 fn count_start(path: &Path) -> Result<u64, IdentityError> {
     let failed = |source| IdentityError::Io { file: path.to_owned(), source };
     let (file, next) = match fs::read_to_string(path) {
-        Ok(text) => {
+        // An empty one was made by a start that came no further.
+        Ok(text) if !text.is_empty() => {
             let last = text.strip_suffix('\n').filter(|digits| digits.len() == INCARNATION_DIGITS);
             let next = last.and_then(|digits| digits.parse::<u64>().ok()).and_then(|last| last.checked_add(1));
             let damaged = || IdentityError::Damaged { file: path.to_owned(), detail: "it holds no number".to_owned() };
             (OpenOptions::new().write(true).open(path).map_err(failed)?, next.ok_or_else(damaged)?)
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {
             // Should the file be lost, the seconds since 1970 are more than there were starts before.
             let first = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |time| time.as_secs().max(1));
             (File::create(path).map_err(failed)?, first)
         }
-        Err(error) => return Err(failed(error)),
     };
     file.write_all_at(format!("{next:0INCARNATION_DIGITS$}\n").as_bytes(), 0).map_err(failed)?;
     file.sync_all().map_err(failed)?;
@@ -304,7 +305,9 @@ mod tests {
         let first = lock().unwrap();
         fs::remove_file(dir.path().join(INCARNATION_FILE)).unwrap();
         assert!(lock().unwrap() >= first);
-        for text in ["", "12", "0000000000000000000x\n", "18446744073709551615\n"] {
+        fs::write(dir.path().join(INCARNATION_FILE), "").unwrap();
+        assert!(lock().unwrap() >= first);
+        for text in ["12", "0000000000000000000x\n", "18446744073709551615\n"] {
             fs::write(dir.path().join(INCARNATION_FILE), text).unwrap();
             assert!(lock().unwrap_err().to_string().contains("is damaged"), "{text:?}");
         }
