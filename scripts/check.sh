@@ -58,11 +58,12 @@ log        : types limits codec record
 metadata   : types limits codec record
 group      : types limits codec record
 consensus  : types limits codec record log
-partition  : types limits codec record log consensus metadata
-shard      : types limits codec record log consensus metadata group partition protocol config
-io         : types limits codec record log consensus metadata group partition config logging shard
-sim        : types limits codec record log consensus metadata group partition config shard protocol
-cli        : types limits codec record log consensus metadata group partition config logging shard protocol io sim
+peer       : types limits codec record log consensus
+partition  : types limits codec record log consensus metadata peer
+shard      : types limits codec record log consensus metadata group peer partition protocol config
+io         : types limits codec record log consensus metadata group peer partition config logging shard
+sim        : types limits codec record log consensus metadata group peer partition config shard protocol
+cli        : types limits codec record log consensus metadata group peer partition config logging shard protocol io sim
 '
 check_imports() {
     rust src | grep -v '^src/\(lib\|main\)\.rs$' | lines | awk -v table="$imports" '

@@ -35,6 +35,10 @@ pub struct Config {
     /// Largest request frame that is accepted, in bytes: `limits::MAX_REQUEST_BYTES`, or half of `frame_bytes` where
     /// that is less, so that any frame that is accepted can be charged.
     pub max_request_bytes: usize,
+    /// `cluster.id`.
+    pub cluster_id: ClusterId,
+    /// Bytes of other brokers' frames that may be held at once; nothing where there are none.
+    pub peer_frame_bytes: u64,
     /// `log.format`.
     pub log_format: LogFormat,
     /// `log.level`: a level, or a filter in the syntax of tracing's `EnvFilter`.
@@ -46,11 +50,19 @@ pub struct Config {
 /// The part of the configuration that the core knows.
 #[derive(Clone, Debug)]
 pub struct BrokerConfig {
-    /// The cluster's id, as clients see it. It is not configured but kept in the data directory: empty until the
-    /// driver, which reads it there, fills it in before the shards start.
+    /// The cluster's id, as clients see it. It is kept in the data directory, wherever it came from at first: empty
+    /// until the driver, which reads it there, fills it in before the shards start.
     pub cluster_id: String,
     /// `node.id`.
     pub broker_id: BrokerId,
+    /// `controller.quorum.voters`: all brokers of the cluster including this one, in the order of their ids; none
+    /// where this one is alone.
+    pub peers: Vec<PeerAddress>,
+    /// Made at random with the data directory, so that a broker that has lost its disk is not taken for the one that
+    /// it was. Zeros until the driver fills it in.
+    pub directory_id: [u8; 16],
+    /// Rises each time that the broker starts on its data directory. Zero until the driver fills it in.
+    pub incarnation: u64,
     /// Host that clients are told to connect to.
     pub advertised_host: String,
     /// Port that clients are told to connect to.
@@ -67,6 +79,66 @@ pub struct BrokerConfig {
     pub tail_bytes: u64,
     /// Bytes of read cache and read-ahead of all shards together.
     pub read_cache_bytes: u64,
+}
+
+/// A broker of the cluster, and where it listens for the others.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PeerAddress {
+    /// Its `node.id`.
+    pub id: BrokerId,
+    /// Its name or IP address, the latter without brackets.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+}
+
+/// What a broker that starts knows of its cluster's id.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ClusterId {
+    /// `cluster.id`: the data directory must have this one.
+    Given(String),
+    /// Made from the list of voters, so that brokers that are started with the same list agree: the data directory
+    /// must have this one.
+    Derived(String),
+    /// Whatever the data directory has; a new one gets an id at random.
+    Any,
+}
+
+/// An id of 128 bits in 22 letters, spelled as Kafka spells its ids.
+pub fn spell_id(bits: u128) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    // 22 letters hold 132 bits: the four lowest stay zero.
+    let letter = |i: u32| match 122_u32.checked_sub(6 * i) {
+        Some(shift) => bits >> shift,
+        None => bits << 4,
+    };
+    (0..22).map(|i| char::from(LETTERS[(letter(i) & 63) as usize])).collect()
+}
+
+/// The id of the cluster of these voters, which are ordered by their ids: a hash (FNV-1a) of their list.
+fn derived_cluster_id(voters: &[PeerAddress]) -> String {
+    const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013B;
+    const START: u128 = 0x6C62_272E_07BB_0142_62B8_2175_6295_C58D;
+    let list: Vec<String> = voters.iter().map(|v| format!("{}@{}:{}", v.id.0, v.host, v.port)).collect();
+    let hash = list.join(",").bytes().fold(START, |hash, byte| (hash ^ u128::from(byte)).wrapping_mul(PRIME));
+    let id = spell_id(hash);
+    // A leading hyphen would look like a flag on a command line.
+    if id.starts_with('-') { spell_id(hash ^ (1 << 127)) } else { id }
+}
+
+impl BrokerConfig {
+    /// The brokers of the cluster that have a vote on its metadata: all of them.
+    pub fn voters(&self) -> Vec<BrokerId> {
+        match self.peers.is_empty() {
+            true => vec![self.broker_id],
+            false => self.peers.iter().map(|peer| peer.id).collect(),
+        }
+    }
+
+    /// Replicas of a partition whose creation names no number: three, or as many as there are brokers.
+    pub fn default_replication_factor(&self) -> i16 {
+        self.voters().len().min(3) as i16
+    }
 }
 
 /// The form of log lines.
@@ -243,6 +315,19 @@ impl Settings {
             )));
         }
         let listen = self.need("listen", Kind::listen)?;
+        let broker_id = BrokerId(self.need("node.id", Kind::integer)? as i32);
+        let voters = self.voters(broker_id)?;
+        let cluster_id = match self.get("cluster.id", Kind::text)? {
+            Some(id) => ClusterId::Given(id),
+            None if voters.is_empty() => ClusterId::Any,
+            None => ClusterId::Derived(derived_cluster_id(&voters)),
+        };
+        // One that is the only voter has nobody to talk to.
+        let peers = if voters.len() > 1 { voters } else { Vec::new() };
+        // What came from a leader stays in its frame until it lies in a segment, as with requests. Below three of the
+        // largest frames a single one could hold all others up.
+        let least = 3 * limits::PEER_FRAME_BYTES as u64;
+        let peer_frame_bytes = if peers.is_empty() { 0 } else { (memory_bytes / 4).clamp(least, 1 << 30) };
         let (advertised_host, advertised_port) = match self.get("advertise", Kind::advertise)? {
             Some((host, port)) => (host, port.unwrap_or(listen.port())),
             None if !listen.ip().is_unspecified() => (listen.ip().to_string(), listen.port()),
@@ -263,6 +348,8 @@ impl Settings {
             memory_bytes,
             frame_bytes,
             max_request_bytes: max_request_bytes as usize,
+            cluster_id,
+            peer_frame_bytes,
             log_format: match self.need("log.format", Kind::text)?.as_str() {
                 "json" => LogFormat::Json,
                 _ => LogFormat::Human,
@@ -270,20 +357,43 @@ impl Settings {
             log_level: self.need("log.level", Kind::text)?,
             broker: BrokerConfig {
                 cluster_id: String::new(),
-                broker_id: BrokerId(self.need("node.id", Kind::integer)? as i32),
+                broker_id,
+                peers,
+                directory_id: [0; 16],
+                incarnation: 0,
                 advertised_host,
                 advertised_port,
                 rack: self.get("broker.rack", Kind::text)?,
                 auto_create_topics: self.need("auto.create.topics.enable", Kind::bool)?,
                 num_partitions: self.need("num.partitions", Kind::integer)? as i32,
-                default_replication_factor: 1,
-                voters: vec![BrokerId(self.need("node.id", Kind::integer)? as i32)],
-                directory_id: [0; 16],
                 message_max_bytes: message_max_bytes as i32,
                 tail_bytes,
                 read_cache_bytes,
             },
         })
+    }
+
+    /// The voters in the order of their ids; none where the key is not given.
+    fn voters(&self, own: BrokerId) -> Result<Vec<PeerAddress>, ConfigError> {
+        let mut voters = self.get("controller.quorum.voters", Kind::voters)?.unwrap_or_default();
+        let refuse = |why: String| Err(ConfigError::Together(format!("`controller.quorum.voters` {why}")));
+        voters.sort_by_key(|voter| voter.id);
+        if let Some(two) = voters.windows(2).find(|two| two[0].id == two[1].id) {
+            return refuse(format!("names broker {} twice", two[0].id.0));
+        }
+        for (n, voter) in voters.iter().enumerate() {
+            if let Some(other) = voters[..n].iter().find(|o| (&o.host, o.port) == (&voter.host, voter.port)) {
+                let (a, b) = (other.id.0, voter.id.0);
+                return refuse(format!("gives brokers {a} and {b} the same address, {}:{}", voter.host, voter.port));
+            }
+        }
+        if voters.len() > limits::MAX_VOTERS {
+            return refuse(format!("names {} brokers, more than the {} there may be", voters.len(), limits::MAX_VOTERS));
+        }
+        if !voters.is_empty() && voters.iter().all(|voter| voter.id != own) {
+            return refuse(format!("does not name this broker, whose `node.id` is {}", own.0));
+        }
+        Ok(voters)
     }
 
     /// The value that was given for the key `name`, or its default, read by `read`; none where neither is there.

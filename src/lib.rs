@@ -12,6 +12,7 @@ pub mod log;
 pub mod logging;
 pub mod metadata;
 pub mod partition;
+pub mod peer;
 pub mod protocol;
 pub mod record;
 pub mod shard;

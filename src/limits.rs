@@ -80,6 +80,39 @@ pub const CONN_STARVED_MS: u64 = 30_000;
 /// Silence of a disk's thread, in milliseconds, after which its shards take it to be stuck in the kernel.
 pub const DISK_SILENT_MS: u64 = 500;
 
+/// Most voters of a cluster: each keeps connections to all others.
+pub const MAX_VOTERS: usize = 15;
+
+/// Bytes of a cluster's id, at most.
+pub const MAX_CLUSTER_ID_BYTES: usize = 64;
+
+/// Largest frame between brokers, in bytes: one holds the largest batch, or a snapshot of the metadata.
+pub const PEER_FRAME_BYTES: usize = 36 * 1024 * 1024;
+
+/// Bytes of a frame between brokers above which further messages begin a new one: a frame is looked at only when all of
+/// it is there.
+pub const PEER_FRAME_FULL_BYTES: usize = 1024 * 1024;
+
+/// Bytes that may wait to be sent to another broker by one shard; above it the connection is given up.
+pub const PEER_UNSENT_BYTES: usize = 64 * 1024 * 1024;
+
+/// Time for a connection to another broker to come about, in milliseconds.
+pub const PEER_CONNECT_MS: u64 = 1_000;
+
+/// Time for the greeting on a connection between brokers, in milliseconds.
+pub const PEER_HELLO_MS: u64 = 2_000;
+
+/// Pause before a lost connection to another broker is made again, at first and at most, in milliseconds.
+pub const PEER_RETRY_MS: u64 = 100;
+/// See [`PEER_RETRY_MS`].
+pub const PEER_RETRY_MOST_MS: u64 = 1_000;
+
+/// Time for which bytes sent to another broker may stay unacknowledged, in milliseconds; then the connection is given up.
+pub const PEER_UNACKED_MS: u64 = 5_000;
+
+/// Connections of other brokers that may be in their greeting at once; further ones wait to be accepted.
+pub const PEER_GREETINGS: usize = 256;
+
 /// Longest time that a stopping broker waits for what is in flight, in milliseconds.
 pub const STOP_MS: u64 = 10_000;
 
@@ -190,6 +223,9 @@ const _: () = assert!(TICK_MS * 2 <= DEADLINE_SLACK_MS);
 const _: () = assert!(MAX_BATCH_BYTES + 2 * BLOCK <= WAL_SEGMENT_BYTES as usize);
 const _: () = assert!(WAL_WRITE_BYTES.is_multiple_of(BLOCK));
 const _: () = assert!(MAX_BATCH_BYTES < MAX_REQUEST_BYTES);
+const _: () = assert!(MAX_BATCH_BYTES + PEER_FRAME_FULL_BYTES <= PEER_FRAME_BYTES);
+const _: () = assert!(MAX_METADATA_SNAPSHOT_BYTES + PEER_FRAME_FULL_BYTES <= PEER_FRAME_BYTES);
+const _: () = assert!(PEER_FRAME_BYTES < PEER_UNSENT_BYTES);
 const _: () = assert!(MAX_METADATA_COMMAND_BYTES <= MAX_METADATA_SNAPSHOT_BYTES);
 const _: () = assert!(MAX_METADATA_SNAPSHOT_BYTES + 16 * BLOCK <= METADATA_WAL_SEGMENT_BYTES as usize);
 const _: () = assert!(MAX_TOPIC_METADATA_BYTES < MAX_METADATA_SNAPSHOT_BYTES);

@@ -2,7 +2,9 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use super::PeerAddress;
 use crate::limits;
+use crate::types::BrokerId;
 
 /// A setting that a user can give, in each of the three ways that its name spells.
 #[derive(Debug)]
@@ -44,6 +46,13 @@ pub enum Kind {
     },
     /// `true` or `false`.
     Bool,
+    /// A name: letters, digits, dots, hyphens and underscores, up to so many.
+    Name {
+        /// The greatest number of characters.
+        max: usize,
+    },
+    /// `ID@HOST:PORT` of each voter, with commas between them.
+    Voters,
     /// One of these words.
     Choice(&'static [&'static str]),
 }
@@ -103,6 +112,20 @@ pub const KEYS: &[Key] = &[
         kind: Kind::Integer { min: 0, max: i32::MAX as i64 },
         default: Default::Is("1"),
         help: "The broker's number in its cluster",
+    },
+    Key {
+        name: "controller.quorum.voters",
+        value: "ID@HOST:PORT,...",
+        kind: Kind::Voters,
+        default: Default::Found("none, this broker is a cluster of its own"),
+        help: "All brokers of the cluster, this one included, each with the address that it listens on for the others",
+    },
+    Key {
+        name: "cluster.id",
+        value: "ID",
+        kind: Kind::Name { max: limits::MAX_CLUSTER_ID_BYTES },
+        default: Default::Found("made from controller.quorum.voters, or at random without it, and kept in the data directory"),
+        help: "The cluster's id, the same on all its brokers; must be given once controller.quorum.voters has changed",
     },
     Key {
         name: "broker.rack",
@@ -175,9 +198,13 @@ impl Key {
 }
 
 impl Kind {
-    /// The text, where this is a text or a choice and allows it.
+    /// The text, where this is a text, a name or a choice and allows it.
     pub fn text(self, text: &str) -> Option<String> {
         match self {
+            Kind::Name { max } => {
+                let plain = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+                ((1..=max).contains(&text.len()) && text.chars().all(plain)).then(|| text.into())
+            }
             Kind::Text => (!text.trim().is_empty()).then(|| text.into()),
             Kind::Choice(words) => words.contains(&text).then(|| text.into()),
             _ => None,
@@ -219,28 +246,19 @@ impl Kind {
 
     /// The host, without the brackets of an IPv6 address, and the port if one is there.
     pub fn advertise(self, text: &str) -> Option<(String, Option<u16>)> {
-        if self != Kind::Advertise {
-            return None;
-        }
-        let text = text.trim();
-        let (host, port) = match text.strip_prefix('[') {
-            Some(rest) => {
-                let (host, port) = rest.split_once(']')?;
-                host.parse::<Ipv6Addr>().ok()?;
-                (host, port)
-            }
-            None => {
-                let (host, port) = text.split_at(text.find(':').unwrap_or(text.len()));
-                let plain = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
-                (!host.is_empty() && host.chars().all(plain)).then_some((host, port))?
-            }
+        if self == Kind::Advertise { parse_address(text) } else { None }
+    }
+
+    /// The voters in the order in which they are given, where this is a list of them. That each is there once is for
+    /// the caller to see.
+    pub fn voters(self, text: &str) -> Option<Vec<PeerAddress>> {
+        let voter = |text: &str| {
+            let (id, address) = text.trim().split_once('@')?;
+            let id = id.parse().ok().filter(|id: &i32| *id >= 0)?;
+            let (host, port) = parse_address(address)?;
+            Some(PeerAddress { id: BrokerId(id), host, port: port? })
         };
-        let port = match port.strip_prefix(':') {
-            Some(port) => Some(port.parse().ok().filter(|port| *port != 0)?),
-            None if port.is_empty() => None,
-            None => return None,
-        };
-        Some((host.into(), port))
+        if self == Kind::Voters { text.split(',').map(voter).collect() } else { None }
     }
 
     /// What the value should have been, for an error's text.
@@ -255,8 +273,33 @@ impl Kind {
             }
             Kind::Bool => "true or false".into(),
             Kind::Choice(words) => words.join(" or "),
+            Kind::Name { max } => format!("up to {max} letters, digits, dots, hyphens and underscores"),
+            Kind::Voters => "the voters' ids and addresses, such as 1@broker-1:9093,2@broker-2:9093,3@broker-3:9093".into(),
         }
     }
+}
+
+/// Parses a host and a port, if one is there; the host without the brackets of an IPv6 address.
+fn parse_address(text: &str) -> Option<(String, Option<u16>)> {
+    let text = text.trim();
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (host, port) = rest.split_once(']')?;
+            host.parse::<Ipv6Addr>().ok()?;
+            (host, port)
+        }
+        None => {
+            let (host, port) = text.split_at(text.find(':').unwrap_or(text.len()));
+            let plain = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+            (!host.is_empty() && host.chars().all(plain)).then_some((host, port))?
+        }
+    };
+    let port = match port.strip_prefix(':') {
+        Some(port) => Some(port.parse().ok().filter(|port| *port != 0)?),
+        None if port.is_empty() => None,
+        None => return None,
+    };
+    Some((host.into(), port))
 }
 
 /// Parses bytes with an optional unit. `KB`, `MB`, `GB`, `TB` count in thousands; `KiB` and so on, and the bare

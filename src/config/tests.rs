@@ -174,6 +174,55 @@ fn clients_are_told_an_address_that_they_can_use() {
     assert!(settings.resolve(&nameless).unwrap_err().to_string().contains("set `advertise`"));
 }
 
+fn voters(node: &str, list: &str) -> Result<Config, ConfigError> {
+    resolve(&[("node.id", node), ("controller.quorum.voters", list)])
+}
+
+#[test]
+fn voters_are_ordered_and_agree_on_their_cluster() {
+    let config = voters("2", "3@c.example:9093, 1@127.0.0.1:1,2@[::1]:9").unwrap();
+    let shown: Vec<_> = config.broker.peers.iter().map(|p| (p.id.0, &*p.host, p.port)).collect();
+    assert_eq!(shown, [(1, "127.0.0.1", 1), (2, "::1", 9), (3, "c.example", 9093)]);
+    // The id is kept in data directories: it must never be made in another way.
+    let id = ClusterId::Derived("R-4aZrUZagfNsqiBbO4Aww".into());
+    assert_eq!(config.cluster_id, id);
+    assert_eq!(voters("3", "1@127.0.0.1:1,2@[::1]:9,3@c.example:9093").unwrap().cluster_id, id);
+    assert_ne!(voters("3", "1@127.0.0.1:1,2@[::1]:9,3@c.example:9094").unwrap().cluster_id, id);
+    assert!(config.peer_frame_bytes >= 3 * limits::PEER_FRAME_BYTES as u64);
+
+    let given = [("node.id", "1"), ("controller.quorum.voters", "1@a:1,2@b:1"), ("cluster.id", "blue")];
+    assert_eq!(resolve(&given).unwrap().cluster_id, ClusterId::Given("blue".into()));
+}
+
+#[test]
+fn a_broker_without_others_is_alone() {
+    let config = resolve(&[]).unwrap();
+    assert_eq!((config.broker.peers.len(), config.cluster_id, config.peer_frame_bytes), (0, ClusterId::Any, 0));
+    let config = voters("7", "7@a:1").unwrap();
+    assert_eq!((config.broker.peers.len(), config.peer_frame_bytes), (0, 0));
+    assert!(matches!(config.cluster_id, ClusterId::Derived(_)));
+    assert_eq!(resolve(&[("cluster.id", "red")]).unwrap().cluster_id, ClusterId::Given("red".into()));
+}
+
+#[test]
+fn voters_that_make_no_sense_are_refused() {
+    let error = |list: &str| voters("1", list).unwrap_err().to_string();
+    for list in ["", "1", "1@a", "a:1", "1@a:0", "1@a:70000", "1@:1", "-1@a:1", "x@a:1", "1@a:1,", "1@a:1;2@b:1"] {
+        assert!(error(list).contains("expected the voters' ids and addresses"), "{list}: {}", error(list));
+    }
+    assert_eq!(error("1@a:1,2@b:1,1@c:1"), "`controller.quorum.voters` names broker 1 twice");
+    let same = "`controller.quorum.voters` gives brokers 1 and 2 the same address, a:1";
+    assert_eq!(error("1@a:1,2@a:1"), same);
+    let missing = "`controller.quorum.voters` does not name this broker, whose `node.id` is 1";
+    assert_eq!(error("2@a:1,3@b:1"), missing);
+    let many: Vec<String> = (1..=16).map(|n| format!("{n}@h{n}:1")).collect();
+    assert_eq!(error(&many.join(",")), "`controller.quorum.voters` names 16 brokers, more than the 15 there may be");
+    for id in ["", "a b", "a/b", &"x".repeat(65)] {
+        let error = resolve(&[("cluster.id", id)]).unwrap_err().to_string();
+        assert!(error.ends_with("expected up to 64 letters, digits, dots, hyphens and underscores"), "{error}");
+    }
+}
+
 /// The example file shows every key, commented out, each with its default or with a value of its form.
 #[test]
 fn the_example_file_follows_the_table() {

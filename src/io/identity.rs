@@ -1,13 +1,17 @@
-//! Whose data a directory holds: the lock that keeps a second broker out, and the file `identity.toml`.
+//! Whose data a directory holds: the lock that keeps a second broker out, the file `identity.toml`, and the count of
+//! starts.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
 use super::files::sync_folder_of;
+use crate::config::{ClusterId, spell_id};
 use crate::types::BrokerId;
 
 /// The file that is locked while a broker runs.
@@ -16,8 +20,14 @@ const LOCK_FILE: &str = "lock";
 /// The file that says whose data the directory holds.
 const IDENTITY_FILE: &str = "identity.toml";
 
-/// The version of the directory's layout that this broker reads and writes.
-const FORMAT: u32 = 1;
+/// The file that holds the number of the last start.
+const INCARNATION_FILE: &str = "incarnation";
+
+/// Digits of the number in that file: it always has the same length, so that writing it needs no room on the disk.
+const INCARNATION_DIGITS: usize = 20;
+
+/// The version of the directory's layout that this broker writes. It reads 1 too, which had no `directory-id`.
+const FORMAT: u32 = 2;
 
 /// Why a data directory cannot be used by this broker.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +51,20 @@ pub enum IdentityError {
         found: i32,
         /// This broker.
         configured: i32,
+    },
+    /// It belongs to another cluster.
+    #[error(
+        "{} belongs to cluster {found} and this broker is configured for {configured}: set cluster.id to {found} to go \
+         on with it, or start with another --data-dir",
+        dir.display()
+    )]
+    OtherCluster {
+        /// The data directory.
+        dir: PathBuf,
+        /// The cluster that it belongs to.
+        found: String,
+        /// This broker's.
+        configured: String,
     },
     /// It was written by a newer ringlog.
     #[error("{} has format {found} and this ringlog knows {FORMAT}: run a newer ringlog on it", dir.display())]
@@ -75,6 +99,8 @@ struct Identity {
     format: u32,
     cluster_id: String,
     node_id: i32,
+    /// 32 hexadecimal digits; missing in format 1.
+    directory_id: Option<String>,
 }
 
 /// A data directory that is this broker's alone, until it is dropped.
@@ -82,23 +108,29 @@ struct Identity {
 pub(super) struct DataDir {
     /// The cluster's id, as clients see it.
     pub(super) cluster_id: String,
+    /// Made at random with the directory.
+    pub(super) directory_id: [u8; 16],
+    /// Greater than at every earlier start.
+    pub(super) incarnation: u64,
     _lock: File,
 }
 
 impl DataDir {
-    /// Locks the directory, which exists, and reads whose it is; an empty one becomes `broker`'s.
-    pub(super) fn lock(dir: &Path, broker: BrokerId) -> Result<DataDir, IdentityError> {
+    /// Locks the directory, which exists, and reads whose it is; an empty one becomes `broker`'s, of the cluster that
+    /// is configured.
+    pub(super) fn lock(dir: &Path, broker: BrokerId, cluster: &ClusterId) -> Result<DataDir, IdentityError> {
         let lock = lock(dir)?;
         let file = dir.join(IDENTITY_FILE);
         let failed = |source| IdentityError::Io { file: file.clone(), source };
         let damaged = |detail: String| IdentityError::Damaged { file: file.clone(), detail };
-        let identity = match fs::read_to_string(&file) {
+        let mut identity = match fs::read_to_string(&file) {
             Ok(text) => parse(dir, &text, damaged)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let cluster_id = random_id().map_err(failed)?;
-                let identity = Identity { format: FORMAT, cluster_id, node_id: broker.0 };
-                write(&file, &identity).map_err(failed)?;
-                identity
+                let cluster_id = match cluster {
+                    ClusterId::Given(id) | ClusterId::Derived(id) => id.clone(),
+                    ClusterId::Any => random_id().map_err(failed)?,
+                };
+                Identity { format: 0, cluster_id, node_id: broker.0, directory_id: None }
             }
             Err(error) => return Err(failed(error)),
         };
@@ -106,8 +138,55 @@ impl DataDir {
             let (found, configured) = (identity.node_id, broker.0);
             return Err(IdentityError::OtherBroker { dir: dir.to_owned(), found, configured });
         }
-        Ok(DataDir { cluster_id: identity.cluster_id, _lock: lock })
+        if let ClusterId::Given(configured) | ClusterId::Derived(configured) = cluster
+            && *configured != identity.cluster_id
+        {
+            let (found, configured) = (identity.cluster_id, configured.clone());
+            return Err(IdentityError::OtherCluster { dir: dir.to_owned(), found, configured });
+        }
+        let directory_id = match &identity.directory_id {
+            Some(text) => parse_directory_id(text).ok_or_else(|| damaged(format!("directory-id is \"{text}\"")))?,
+            None => {
+                let id = random_bytes::<16>().map_err(failed)?;
+                identity.directory_id = Some(format!("{:032x}", u128::from_be_bytes(id)));
+                identity.format = FORMAT;
+                write(&file, &identity).map_err(failed)?;
+                id
+            }
+        };
+        let incarnation = count_start(&dir.join(INCARNATION_FILE))?;
+        Ok(DataDir { cluster_id: identity.cluster_id, directory_id, incarnation, _lock: lock })
     }
+}
+
+fn parse_directory_id(text: &str) -> Option<[u8; 16]> {
+    let plain = text.len() == 32 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
+    Some(u128::from_str_radix(text, 16).ok().filter(|_| plain)?.to_be_bytes())
+}
+
+/// Makes the number in the file one greater, durably, and returns it. It is written in place: a full disk must not
+/// keep a broker from starting, and a sector is written whole or not at all.
+fn count_start(path: &Path) -> Result<u64, IdentityError> {
+    let failed = |source| IdentityError::Io { file: path.to_owned(), source };
+    let (file, next) = match fs::read_to_string(path) {
+        // An empty one was made by a start that came no further.
+        Ok(text) if !text.is_empty() => {
+            let last = text.strip_suffix('\n').filter(|digits| digits.len() == INCARNATION_DIGITS);
+            let next = last.and_then(|digits| digits.parse::<u64>().ok()).and_then(|last| last.checked_add(1));
+            let damaged = || IdentityError::Damaged { file: path.to_owned(), detail: "it holds no number".to_owned() };
+            (OpenOptions::new().write(true).open(path).map_err(failed)?, next.ok_or_else(damaged)?)
+        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {
+            // Should the file be lost, the seconds since 1970 are more than there were starts before.
+            let first = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |time| time.as_secs().max(1));
+            (File::create(path).map_err(failed)?, first)
+        }
+    };
+    file.write_all_at(format!("{next:0INCARNATION_DIGITS$}\n").as_bytes(), 0).map_err(failed)?;
+    file.sync_all().map_err(failed)?;
+    sync_folder_of(path).map_err(failed)?;
+    Ok(next)
 }
 
 fn lock(dir: &Path) -> Result<File, IdentityError> {
@@ -157,17 +236,10 @@ pub(super) fn random_bytes<const N: usize>() -> io::Result<[u8; N]> {
     if got == N as isize { Ok(bytes) } else { Err(io::Error::last_os_error()) }
 }
 
-/// A random id of 128 bits in 22 letters, spelled as Kafka spells its ids.
+/// A random id of 128 bits in 22 letters.
 fn random_id() -> io::Result<String> {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     loop {
-        // 22 letters hold 132 bits: the four lowest stay zero.
-        let bits = u128::from_be_bytes(random_bytes::<16>()?);
-        let letter = |i: u32| match 122_u32.checked_sub(6 * i) {
-            Some(shift) => bits >> shift,
-            None => bits << 4,
-        };
-        let id: String = (0..22).map(|i| char::from(LETTERS[(letter(i) & 63) as usize])).collect();
+        let id = spell_id(u128::from_be_bytes(random_bytes()?));
         // A leading hyphen would look like a flag on a command line.
         if !id.starts_with('-') {
             return Ok(id);
@@ -179,18 +251,66 @@ fn random_id() -> io::Result<String> {
 mod tests {
     use super::*;
 
+    fn given(id: &str) -> ClusterId {
+        ClusterId::Given(id.to_owned())
+    }
+
     #[test]
     fn the_identity_stays_and_the_lock_keeps_others_out() {
         let dir = tempfile::tempdir().unwrap();
-        let first = DataDir::lock(dir.path(), BrokerId(7)).unwrap();
+        let first = DataDir::lock(dir.path(), BrokerId(7), &ClusterId::Any).unwrap();
         assert_eq!(first.cluster_id.len(), 22);
-        let error = DataDir::lock(dir.path(), BrokerId(7)).unwrap_err();
+        let error = DataDir::lock(dir.path(), BrokerId(7), &ClusterId::Any).unwrap_err();
         assert!(matches!(error, IdentityError::Locked { .. }), "{error}");
-        let id = first.cluster_id.clone();
+        let (id, directory_id, incarnation) = (first.cluster_id.clone(), first.directory_id, first.incarnation);
         drop(first);
-        assert_eq!(DataDir::lock(dir.path(), BrokerId(7)).unwrap().cluster_id, id);
-        let error = DataDir::lock(dir.path(), BrokerId(8)).unwrap_err();
+        for start in 1..=3 {
+            let again = DataDir::lock(dir.path(), BrokerId(7), &ClusterId::Any).unwrap();
+            assert_eq!((&again.cluster_id, again.directory_id), (&id, directory_id));
+            assert_eq!(again.incarnation, incarnation + start);
+        }
+        let error = DataDir::lock(dir.path(), BrokerId(8), &ClusterId::Any).unwrap_err();
         assert!(error.to_string().contains("node.id 7"), "{error}");
+    }
+
+    #[test]
+    fn a_directory_belongs_to_one_cluster() {
+        let dir = tempfile::tempdir().unwrap();
+        let derived = ClusterId::Derived("blue".to_owned());
+        assert_eq!(DataDir::lock(dir.path(), BrokerId(1), &derived).unwrap().cluster_id, "blue");
+        for same in [given("blue"), derived, ClusterId::Any] {
+            assert_eq!(DataDir::lock(dir.path(), BrokerId(1), &same).unwrap().cluster_id, "blue");
+        }
+        for other in [given("red"), ClusterId::Derived("red".to_owned())] {
+            let error = DataDir::lock(dir.path(), BrokerId(1), &other).unwrap_err().to_string();
+            assert!(error.contains("belongs to cluster blue and this broker is configured for red"), "{error}");
+        }
+    }
+
+    #[test]
+    fn directories_differ_and_one_of_the_first_format_gets_an_id() {
+        let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::write(one.path().join(IDENTITY_FILE), "format = 1\ncluster-id = \"c\"\nnode-id = 1\n").unwrap();
+        let lock = |dir: &Path| DataDir::lock(dir, BrokerId(1), &given("c")).unwrap().directory_id;
+        let id = lock(one.path());
+        assert_ne!(id, [0; 16]);
+        assert_eq!(lock(one.path()), id);
+        assert_ne!(lock(other.path()), id);
+    }
+
+    #[test]
+    fn a_lost_count_goes_on_above_the_starts_there_were_and_a_damaged_one_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = || DataDir::lock(dir.path(), BrokerId(1), &ClusterId::Any).map(|dir| dir.incarnation);
+        let first = lock().unwrap();
+        fs::remove_file(dir.path().join(INCARNATION_FILE)).unwrap();
+        assert!(lock().unwrap() >= first);
+        fs::write(dir.path().join(INCARNATION_FILE), "").unwrap();
+        assert!(lock().unwrap() >= first);
+        for text in ["12", "0000000000000000000x\n", "18446744073709551615\n"] {
+            fs::write(dir.path().join(INCARNATION_FILE), text).unwrap();
+            assert!(lock().unwrap_err().to_string().contains("is damaged"), "{text:?}");
+        }
     }
 
     #[test]
@@ -198,13 +318,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join(IDENTITY_FILE);
         for (text, says) in [
-            ("format = 2\nanything = 1\n", "newer ringlog"),
+            ("format = 3\nanything = 1\n", "newer ringlog"),
             ("format = 1\ncluster-id = 3\n", "is damaged"),
+            ("format = 2\ncluster-id = \"c\"\nnode-id = 0\ndirectory-id = \"12\"\n", "is damaged"),
             ("\0\0\0", "is damaged"),
             ("", "is damaged"),
         ] {
             fs::write(&file, text).unwrap();
-            let error = DataDir::lock(dir.path(), BrokerId(0)).unwrap_err();
+            let error = DataDir::lock(dir.path(), BrokerId(0), &ClusterId::Any).unwrap_err();
             assert!(error.to_string().contains(says), "{text:?}: {error}");
         }
     }

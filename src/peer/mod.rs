@@ -12,8 +12,11 @@ use crate::types::{LeaderEpoch, LogId, Offset};
 mod hello;
 mod wire;
 
-pub use hello::{Hello, HelloError, Welcome};
+pub use hello::{Hello, HelloError, Refusal, Welcome};
 pub use wire::{FRAME_HEADER_BYTES, FrameHeader, WireError, decode, encode};
+
+/// The version of greetings and frames that this broker speaks, and the only one.
+const VERSION: u16 = 1;
 
 /// A message to another broker.
 #[derive(Clone, Debug)]

@@ -224,7 +224,7 @@ impl Planner<'_> {
         }
         let partitions = requested_partitions(topic, self.config) as usize;
         let replication = match topic.replication_factor {
-            -1 => self.config.default_replication_factor,
+            -1 => self.config.default_replication_factor(),
             replication => replication,
         } as usize;
         if replication > self.brokers.len() {

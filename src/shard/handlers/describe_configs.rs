@@ -217,7 +217,7 @@ fn broker_keys(config: &BrokerConfig) -> Vec<BrokerKey> {
     built_in(
         "default.replication.factor",
         ConfigType::Int,
-        config.default_replication_factor.to_string(),
+        config.default_replication_factor().to_string(),
         "Replicas of a partition whose creation names no number.",
     );
     built_in("delete.topic.enable", ConfigType::Boolean, true.to_string(), "Whether clients may delete topics.");
