@@ -202,9 +202,6 @@ pub const INSTALL_AGAIN_MS: u64 = 1_000;
 /// Most bytes of records that a follower is sent at once, unless a single batch has more.
 pub const INSTALL_BYTES: usize = 1024 * 1024;
 
-/// The usual most of one frame to another broker; a single larger message gets a frame of its own.
-pub const PEER_FRAME_USUAL_BYTES: usize = 2 * 1024 * 1024;
-
 /// Leaders in one message to another broker.
 pub const LEADERS_PER_MESSAGE: usize = 1_024;
 

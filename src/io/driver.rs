@@ -338,6 +338,7 @@ impl<C: Core> Driver<C> {
                 self.shards[usize::from(to.0)].send(Incoming::Mesh { from: self.id, message });
             }
             Effect::Disk { request } => self.disk.send(ToDisk::Request { from: self.id, request }),
+            Effect::Peer { .. } | Effect::KnowPeer { .. } => {}
             Effect::Fatal { reason } => super::fatal(&reason),
         }
     }

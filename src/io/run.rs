@@ -163,7 +163,7 @@ impl Broker {
         let started = Instant::now();
         let mut warnings = probe::check_process()?;
         probe::create_data_dir(&config.data_dir)?;
-        let data_dir = DataDir::lock(&config.data_dir, config.broker.broker_id)?;
+        let data_dir = DataDir::lock(&config.data_dir, config.broker.broker_id, &config.cluster_id)?;
         config.broker.cluster_id.clone_from(&data_dir.cluster_id);
         warnings.extend(probe::check_data_dir(&config.data_dir)?);
         for warning in warnings {

@@ -94,8 +94,10 @@ impl Shard {
         let new: Vec<Arc<Topic>> =
             self.state.topics().filter(|topic| before.topic_by_id(topic.id).is_none()).cloned().collect();
         for topic in new {
-            for partition in topic.partitions.iter().filter(|partition| partition.log.shard(self.shards) == self.id) {
-                self.open_partition(&topic, partition, None);
+            for partition in &topic.partitions {
+                if partition.log.shard(self.shards) == self.id {
+                    self.open_partition(&topic, partition, None);
+                }
             }
         }
         self.deliver_unborn(now);

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::Shard;
 use super::event::Effect;
 use super::mesh::{Leader, Op, OpKind, RequestId, ShardMessage};
-use crate::limits::{LEADERS_PER_MESSAGE, LEASE_BACK_MS, PEER_FRAME_USUAL_BYTES, PEER_SILENT_MS, RAFT_TICK_MS, STATUS_MS};
+use crate::limits::{LEADERS_PER_MESSAGE, LEASE_BACK_MS, PEER_SILENT_MS, RAFT_TICK_MS, STATUS_MS};
 use crate::peer::{self, FrameHeader, PeerMessage, Status};
 use crate::types::{BrokerId, LogId, Map, Mono, Now, ShardId};
 
@@ -269,8 +269,10 @@ impl Shard {
                 tracing::warn!("the disk takes no writes: this broker hands its leaderships over");
             }
             self.disk_hangs(now);
-            for shard in (0..self.shards).map(ShardId).filter(|shard| *shard != self.id) {
-                self.send(shard, ShardMessage::DiskHangs);
+            for shard in (0..self.shards).map(ShardId) {
+                if shard != self.id {
+                    self.send(shard, ShardMessage::DiskHangs);
+                }
             }
         }
         if self.peers.leads(now) {
@@ -304,16 +306,8 @@ impl Shard {
             let to = self.peers.order[at];
             let Some(peer) = self.peers.by_id.get_mut(&to) else { continue };
             let messages = std::mem::take(&mut peer.outbox);
-            let mut rest = &messages[..];
-            while !rest.is_empty() {
-                let mut bytes = 0;
-                let within = rest.iter().take_while(|message| {
-                    bytes += weight(message);
-                    bytes <= PEER_FRAME_USUAL_BYTES
-                });
-                let (part, after) = rest.split_at(within.count().max(1));
-                self.out.push(Effect::Peer { to, chunks: peer::encode(part) });
-                rest = after;
+            if !messages.is_empty() {
+                self.out.push(Effect::Peer { to, chunks: peer::encode(&messages) });
             }
         }
     }
@@ -352,23 +346,5 @@ impl Shard {
         let Some(owned) = self.owned.get_mut(&log) else { return };
         let step = owned.partition.fetched(offset, batches);
         self.begin_flush(log, step);
-    }
-}
-
-/// About the bytes that a message takes in a frame.
-fn weight(message: &PeerMessage) -> usize {
-    let chunks = |chunks: &[crate::log::Chunk]| chunks.iter().map(|chunk| chunk.head.len() + chunk.body.len()).sum();
-    64 + match message {
-        PeerMessage::Raft { message, beside, .. } => {
-            let snapshot = message.snapshot.as_ref().map_or(0, |point| point.data.len());
-            let entries: usize = message.entries.iter().map(|entry| 32 + entry.data.len()).sum();
-            let beside: usize = chunks(beside);
-            snapshot + entries + beside
-        }
-        PeerMessage::LogPart { batches, .. } => chunks(batches),
-        PeerMessage::Leaders(leaders) => leaders.len() * 12,
-        PeerMessage::Ask { question, .. } => question.len(),
-        PeerMessage::Told { reply, .. } => reply.len(),
-        PeerMessage::Applied { .. } | PeerMessage::Status(_) | PeerMessage::FetchLog { .. } => 0,
     }
 }
