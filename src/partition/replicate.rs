@@ -176,3 +176,6 @@ fn check(entry: &Entry, chunk: Chunk) -> Option<Option<Batch>> {
     batch.check_crc().ok()?;
     (Descriptor::of(&batch) == descriptor && batch.len() == chunk.body.len()).then_some(Some(batch))
 }
+
+#[cfg(test)]
+mod tests;

@@ -595,6 +595,7 @@ impl World {
                     let input = Input::Disk(DiskEvent::Request { from, request });
                     self.at(at, What::Deliver { life, actor: Actor::Disk, input });
                 }
+                Effect::Peer { .. } | Effect::KnowPeer { .. } => unreachable!("this broker is alone"),
                 Effect::Fatal { reason } => {
                     self.trace.note(self.now, "fatal", u64::from(from.0), 0);
                     self.trace.line(self.now, || format!("shard {} ends the process: {reason}", from.0));
@@ -863,6 +864,7 @@ fn event_kind(event: &Event) -> &'static str {
         Event::Request { .. } => "request",
         Event::Closed { .. } => "closed",
         Event::Mesh { .. } => "mesh",
+        Event::PeerUp { .. } | Event::PeerDown { .. } | Event::Peer { .. } => "peer",
         Event::Disk { .. } => "disk reply",
         Event::Tick => "tick",
         Event::Stop => "stop",
