@@ -193,6 +193,9 @@ pub const LEASE_MS: u64 = 150;
 /// Time for which a disk must have been well before its broker leads again, in milliseconds.
 pub const LEASE_BACK_MS: u64 = 15_000;
 
+/// Time between two looks for leaderships that others should have, in milliseconds.
+pub const BALANCE_MS: u64 = 5_000;
+
 /// With nothing else to write, a write of this much later shows that the disk still takes any, in milliseconds.
 pub const CANARY_MS: u64 = 100;
 

@@ -10,7 +10,7 @@ mod storage;
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use raft::{RawNode, StateRole};
+use raft::{GetEntriesContext, RawNode, StateRole};
 
 pub use message::{Message, MessageKind, SnapshotPoint};
 
@@ -355,9 +355,11 @@ impl Group {
         self.raw.raft.raft_log.term(index).ok()
     }
 
-    /// The entries of `low..high`, which must be in the log.
-    pub fn entries(&self, low: u64, high: u64) -> impl Iterator<Item = Entry> + '_ {
-        self.raw.store().range(low, high)
+    /// The entries of `low..high`, which must be in the log, written or not.
+    pub fn entries(&self, low: u64, high: u64) -> Vec<Entry> {
+        let entries = self.raw.raft.raft_log.slice(low, high, None, GetEntriesContext::empty(false));
+        let entries = entries.unwrap_or_else(|error| panic!("entries {low}..{high} are not in the log: {error}"));
+        entries.into_iter().map(|entry| Entry { index: entry.index, term: entry.term, data: entry.data }).collect()
     }
 
     /// Forgets the entries up to `index`, which lie in segments or a snapshot now.

@@ -254,8 +254,7 @@ impl Shard {
         let committed = coordinator.group.committed();
         let from = self.state.applied() + 1;
         if from <= committed {
-            let entries: Vec<Entry> = coordinator.group.entries(from, committed + 1).collect();
-            for entry in entries {
+            for entry in coordinator.group.entries(from, committed + 1) {
                 self.commit_metadata(now, entry);
             }
         }
@@ -311,7 +310,7 @@ impl Shard {
         coordinator.peer_unreachable(peer);
         if coordinator.group.leader() == Some(peer) {
             coordinator.group.forget_leader();
-            if leads {
+            if leads && self.peers.is_first(coordinator.group.voters(), self.config.broker_id) {
                 coordinator.group.campaign();
             }
         }

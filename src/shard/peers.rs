@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::Shard;
 use super::event::Effect;
 use super::mesh::{Leader, Op, OpKind, RequestId, ShardMessage};
-use crate::limits::{LEADERS_PER_MESSAGE, LEASE_BACK_MS, PEER_SILENT_MS, RAFT_TICK_MS, STATUS_MS};
+use crate::limits::{BALANCE_MS, LEADERS_PER_MESSAGE, LEASE_BACK_MS, PEER_SILENT_MS, RAFT_TICK_MS, STATUS_MS};
 use crate::peer::{self, FrameHeader, PeerMessage, Status};
 use crate::types::{BrokerId, LogId, Map, Mono, Now, ShardId};
 
@@ -31,6 +31,7 @@ pub(super) struct Peers {
     order: Vec<BrokerId>,
     next_status: Mono,
     next_raft_tick: Mono,
+    next_balance: Mono,
     /// Until when this broker leads nothing, because its disk hung.
     no_lead_until: Option<Mono>,
 }
@@ -59,6 +60,11 @@ impl Peers {
     /// Whether this other broker is there and its disk is well.
     pub(super) fn may_lead(&self, peer: BrokerId) -> bool {
         self.by_id.get(&peer).is_some_and(|peer| peer.alive && peer.status.leads)
+    }
+
+    /// Whether none of those before `own` in the order of `replicas` can lead.
+    pub(super) fn is_first(&self, mut replicas: impl Iterator<Item = BrokerId>, own: BrokerId) -> bool {
+        replicas.find(|replica| *replica == own || self.may_lead(*replica)) == Some(own)
     }
 
     /// Puts a message into the next frame for a broker; one that is not connected gets none.
@@ -220,12 +226,32 @@ impl Shard {
                 let owned = shard.owned.get_mut(&log).expect("it is there");
                 owned.partition.tick();
                 shard.touch(log);
+                shard.raft_moved(now, log, false);
             });
             if let Some(coordinator) = &mut self.coordinator {
                 coordinator.tick();
             }
         }
+        if now.mono >= self.peers.next_balance {
+            self.peers.next_balance = now.mono.plus_millis(BALANCE_MS);
+            self.lead_where_preferred();
+        }
         self.fetch_missing(now);
+    }
+
+    /// Gives leaderships back to the replicas that should have them (`auto.leader.rebalance.enable`), where those are
+    /// well and hold everything.
+    fn lead_where_preferred(&mut self) {
+        let own = self.config.broker_id;
+        self.for_each_replica(|shard, log| {
+            let peers = &shard.peers;
+            let owned = shard.owned.get_mut(&log).expect("it is there");
+            let preferred = owned.partition.replicas().next().filter(|preferred| *preferred != own);
+            let Some(preferred) = preferred.filter(|preferred| peers.may_lead(*preferred)) else { return };
+            if owned.partition.is_settled() && owned.partition.hand_over(|broker| broker == preferred, own) {
+                shard.touch(log);
+            }
+        });
     }
 
     /// Notes who has come and who has gone.
@@ -253,10 +279,13 @@ impl Shard {
         self.for_each_replica(|shard, log| {
             let lead = shard.peers.leads(now);
             let owned = shard.owned.get_mut(&log).expect("it is there");
-            if owned.partition.broker_lost(peer) && lead {
+            let led = owned.partition.broker_lost(peer);
+            // All at once they would take each other's votes; the others follow when their time-outs are over.
+            if led && lead && shard.peers.is_first(owned.partition.replicas(), shard.config.broker_id) {
                 owned.partition.campaign();
             }
             shard.touch(log);
+            shard.raft_moved(now, log, false);
         });
         self.metadata_peer_lost(now, peer);
     }
@@ -285,6 +314,7 @@ impl Shard {
             let owned = shard.owned.get_mut(&log).expect("it is there");
             if owned.partition.hand_over(|broker| peers.may_lead(broker), own) {
                 shard.touch(log);
+                shard.raft_moved(now, log, false);
             }
         });
         self.hand_metadata_over();
