@@ -440,4 +440,6 @@ fn allowed_cpus() -> io::Result<Vec<usize>> {
 }
 
 #[cfg(test)]
+mod peer_tests;
+#[cfg(test)]
 mod tests;
