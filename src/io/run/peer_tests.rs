@@ -471,7 +471,7 @@ fn frames_wait_while_their_memory_is_used_up() {
     let (mut stream, _) = node.dial(&hello(1));
     let sending = thread::spawn(move || {
         for number in 0..20 {
-            stream.write_all(&peer::encode(&[question(0, number, 900_000)]).concat()).unwrap();
+            stream.write_all(&peer::encode(&[question(0, number, 1_000_000)]).concat()).unwrap();
         }
         stream
     });
