@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_io::AsyncRead;
-use glommio::GlommioError;
 use glommio::net::TcpStream;
 use glommio::timer::{Timer, sleep};
 use smallvec::SmallVec;
@@ -52,7 +51,7 @@ enum End {
     #[error("its name cannot be looked up: {0}")]
     Lookup(io::Error),
     #[error("it cannot be reached: {0}")]
-    Connect(GlommioError<()>),
+    Connect(io::Error),
     #[error("the connection failed: {0}")]
     Io(#[from] io::Error),
     #[error("{0}")]
@@ -123,7 +122,7 @@ impl Link {
     async fn connect(&self, shared: &Peering, shard: ShardId, turn: usize) -> Result<(TcpStream, [u8; 16]), End> {
         let addr = self.address(turn).await?;
         let stream = TcpStream::connect_timeout(addr, Duration::from_millis(PEER_CONNECT_MS)).await;
-        let mut stream = stream.map_err(End::Connect)?;
+        let mut stream = stream.map_err(|error| End::Connect(error.into()))?;
         match self.greet(&mut stream, shared, shard).await {
             Ok(directory_id) => Ok((stream, directory_id)),
             Err(end) => {
