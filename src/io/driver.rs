@@ -360,7 +360,6 @@ impl<C: Core> Driver<C> {
                 }
             }
             Effect::Disk { request } => self.disk.send(ToDisk::Request { from: self.id, request }),
-            Effect::Peer { .. } | Effect::KnowPeer { .. } => {}
             Effect::Fatal { reason } => super::fatal(&reason),
         }
     }
