@@ -130,8 +130,8 @@ impl Registry {
 
     /// From now on `peer` is the broker with this data directory.
     pub(super) fn know(&self, peer: BrokerId, directory_id: [u8; 16]) {
-        let known = &mut self.lock().entry(peer).or_default().directory_id;
-        if known.replace(directory_id) != Some(directory_id) {
+        let before = self.lock().entry(peer).or_default().directory_id.replace(directory_id);
+        if before != Some(directory_id) {
             self.changes.fetch_add(1, Ordering::Release);
         }
     }
@@ -154,11 +154,8 @@ impl Registry {
         if known.directory_id.is_some_and(|directory_id| directory_id != hello.directory_id) {
             return Err(Refusal::OtherDirectory);
         }
-        let fresh = || Newest {
-            directory_id: hello.directory_id,
-            incarnation: hello.incarnation,
-            connections: Map::default(),
-        };
+        let fresh =
+            || Newest { directory_id: hello.directory_id, incarnation: hello.incarnation, connections: Map::default() };
         let newest = known.newest.get_or_insert_with(fresh);
         if newest.directory_id != hello.directory_id || newest.incarnation < hello.incarnation {
             *newest = fresh();
@@ -207,13 +204,7 @@ impl Peers {
     /// None of them is up yet.
     pub(super) fn new(shared: Arc<Peering>) -> Peers {
         let links = shared.others.iter().map(|peer| Rc::new(Link::new(peer.clone()))).collect();
-        Peers {
-            shared,
-            links,
-            inbound: RefCell::default(),
-            greetings: Cell::new(0),
-            greeted: Signal::default(),
-        }
+        Peers { shared, links, inbound: RefCell::default(), greetings: Cell::new(0), greeted: Signal::default() }
     }
 
     /// Queues frames for `to`, if it is up.

@@ -62,7 +62,9 @@ pub enum RunError {
         source: io::Error,
     },
     /// This broker's address in `controller.quorum.voters` cannot be listened on.
-    #[error("cannot listen for other brokers on {host}:{port}, this broker's address in controller.quorum.voters: {source}")]
+    #[error(
+        "cannot listen for other brokers on {host}:{port}, this broker's address in controller.quorum.voters: {source}"
+    )]
     PeerListen {
         /// The host.
         host: String,
