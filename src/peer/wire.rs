@@ -257,11 +257,8 @@ pub fn encode(messages: &[PeerMessage]) -> SmallVec<[Bytes; 8]> {
             "a message of {} bytes with {beside_len} beside them for another broker",
             meta.len()
         );
-        let header = FrameHeader {
-            meta_len: meta.len() as u32,
-            beside_len: beside_len as u32,
-            meta_crc: crc32fast::hash(meta),
-        };
+        let header =
+            FrameHeader { meta_len: meta.len() as u32, beside_len: beside_len as u32, meta_crc: crc32fast::hash(meta) };
         buf[start..meta_start].copy_from_slice(&header.encode());
         for chunk in messages[first..next].iter().flat_map(chunks_of) {
             put_chunk(&mut chunks, &mut buf, chunk);
@@ -319,8 +316,7 @@ fn put_message(meta: &mut BytesMut, message: &PeerMessage) -> usize {
             kind::APPLIED
         }
         PeerMessage::Ask { shard, number, time_left_ms, question } => {
-            let raw =
-                RawAsk { number: (*number).into(), time_left_ms: (*time_left_ms).into(), shard: (*shard).into() };
+            let raw = RawAsk { number: (*number).into(), time_left_ms: (*time_left_ms).into(), shard: (*shard).into() };
             put(raw.as_bytes());
             put(question);
             kind::ASK

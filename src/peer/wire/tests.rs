@@ -168,7 +168,8 @@ fn a_full_frame_is_ended_and_one_message_is_never_divided() {
     let lens = [third, third, third, third, 10, largest, 10, 10];
     let messages: Vec<_> = (0..).zip(lens).map(|(n, len)| part(n, len)).collect();
     let frames = frames(&encode(&messages));
-    let counts: Vec<usize> = frames.iter().map(|(header, frame)| decode(header, frame.clone()).unwrap().len()).collect();
+    let counts: Vec<usize> =
+        frames.iter().map(|(header, frame)| decode(header, frame.clone()).unwrap().len()).collect();
     assert_eq!(counts, [2, 3, 1, 2]);
     let decoded: Vec<_> = frames.into_iter().flat_map(|(header, frame)| decode(&header, frame).unwrap()).collect();
     assert!(all_shown(&decoded) == all_shown(&messages));
@@ -216,11 +217,8 @@ fn every_flipped_bit_of_header_and_meta_is_noticed() {
 
 /// Reads `meta` and `beside` as if they had been encoded by somebody who means ill: with the right checksums.
 fn read_forged(meta: &[u8], beside: &[u8]) -> Result<Vec<PeerMessage>, WireError> {
-    let header = FrameHeader {
-        meta_len: meta.len() as u32,
-        beside_len: beside.len() as u32,
-        meta_crc: crc32fast::hash(meta),
-    };
+    let header =
+        FrameHeader { meta_len: meta.len() as u32, beside_len: beside.len() as u32, meta_crc: crc32fast::hash(meta) };
     read(&header.encode(), &[meta, beside].concat())
 }
 
