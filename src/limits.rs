@@ -196,6 +196,10 @@ pub const LEASE_BACK_MS: u64 = 15_000;
 /// Time between two looks for leaderships that others should have, in milliseconds.
 pub const BALANCE_MS: u64 = 5_000;
 
+/// A replica of a new partition stands for election this much after the one before it in the list, if nobody leads by
+/// then, in milliseconds.
+pub const STAND_NEXT_MS: u64 = 100;
+
 /// With nothing else to write, a write of this much later shows that the disk still takes any, in milliseconds.
 pub const CANARY_MS: u64 = 100;
 

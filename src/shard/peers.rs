@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::Shard;
 use super::event::Effect;
 use super::mesh::{Leader, Op, OpKind, RequestId, ShardMessage};
-use crate::limits::{BALANCE_MS, LEADERS_PER_MESSAGE, LEASE_BACK_MS, PEER_SILENT_MS, RAFT_TICK_MS, STATUS_MS};
+use crate::limits::{BALANCE_MS, LEADERS_PER_MESSAGE, LEASE_BACK_MS, LEASE_MS, PEER_SILENT_MS, RAFT_TICK_MS, STATUS_MS};
 use crate::peer::{self, FrameHeader, PeerMessage, Status};
 use crate::types::{BrokerId, LogId, Map, Mono, Now, ShardId};
 
@@ -34,6 +34,8 @@ pub(super) struct Peers {
     next_balance: Mono,
     /// Until when this broker leads nothing, because its disk hung.
     no_lead_until: Option<Mono>,
+    /// Until when the disk counts as hanging; it is put off while it does.
+    hangs_until: Mono,
 }
 
 impl Peers {
@@ -62,6 +64,20 @@ impl Peers {
         self.by_id.get(&peer).is_some_and(|peer| peer.alive && peer.status.leads)
     }
 
+    /// How little a broker is fit to lead: the lower the better. The others count as this one sees them.
+    pub(super) fn unfitness(&self, now: Now, own: BrokerId, broker: BrokerId) -> u8 {
+        let (leads, hangs, alive) = match self.by_id.get(&broker) {
+            Some(peer) => (peer.status.leads, peer.status.hangs, peer.alive),
+            None => (self.leads(now), self.hangs(now), broker == own),
+        };
+        match (alive, hangs, leads) {
+            (false, ..) => 3,
+            (true, true, _) => 2,
+            (true, false, false) => 1,
+            (true, false, true) => 0,
+        }
+    }
+
     /// Whether none of those before `own` in the order of `replicas` can lead.
     pub(super) fn is_first(&self, mut replicas: impl Iterator<Item = BrokerId>, own: BrokerId) -> bool {
         replicas.find(|replica| *replica == own || self.may_lead(*replica)) == Some(own)
@@ -79,6 +95,11 @@ impl Peers {
         for at in 0..self.order.len() {
             self.send(self.order[at], message.clone());
         }
+    }
+
+    /// Whether this broker's disk takes no writes just now.
+    fn hangs(&self, now: Now) -> bool {
+        now.mono < self.hangs_until
     }
 
     /// Whether this broker may lead at `now`.
@@ -205,7 +226,8 @@ impl Shard {
     }
 
     fn status(&self, now: Now) -> Status {
-        Status { leads: self.peers.leads(now), applied: self.state.applied(), hash: self.state.hash() }
+        let (leads, hangs) = (self.peers.leads(now), self.peers.hangs(now));
+        Status { leads, hangs, applied: self.state.applied(), hash: self.state.hash() }
     }
 
     /// Does what is due by time.
@@ -225,6 +247,9 @@ impl Shard {
             self.for_each_replica(|shard, log| {
                 let owned = shard.owned.get_mut(&log).expect("it is there");
                 owned.partition.tick();
+                if owned.stands_at.take_if(|at| now.mono >= *at).is_some() && owned.partition.leader().is_none() {
+                    owned.partition.campaign();
+                }
                 shard.touch(log);
                 shard.raft_moved(now, log, false);
             });
@@ -311,20 +336,22 @@ impl Shard {
         let own = self.config.broker_id;
         self.for_each_replica(|shard, log| {
             let peers = &shard.peers;
+            let fitter = |broker| peers.unfitness(now, own, broker) < peers.unfitness(now, own, own);
             let owned = shard.owned.get_mut(&log).expect("it is there");
-            if owned.partition.hand_over(|broker| peers.may_lead(broker), own) {
+            if owned.partition.hand_over(fitter, own) {
                 shard.touch(log);
                 shard.raft_moved(now, log, false);
             }
         });
-        self.hand_metadata_over();
+        self.hand_metadata_over(now);
     }
 
     /// This or another shard has seen that the disk takes no writes.
     pub(super) fn disk_hangs(&mut self, now: Now) {
-        let led = self.peers.leads(now);
+        let well = !self.peers.hangs(now);
         self.peers.no_lead_until = Some(now.mono.plus_millis(LEASE_BACK_MS));
-        if led {
+        self.peers.hangs_until = now.mono.plus_millis(LEASE_MS);
+        if well {
             let status = self.status(now);
             self.peers.send_all(&PeerMessage::Status(status));
         }
