@@ -161,8 +161,9 @@ impl Coordinator {
         self.group.leader()
     }
 
-    /// Raft's time has passed.
-    pub(super) fn tick(&mut self) {
+    /// Raft's time has passed; whether the disk hangs.
+    pub(super) fn tick(&mut self, hangs: bool) {
+        self.group.set_hangs(hangs);
         self.group.tick();
     }
 
@@ -440,7 +441,7 @@ impl Shard {
         let shown = |showing: &Showing| {
             showing.waiting.is_some()
                 && showing.shards == 0
-                && (showing.brokers.is_empty() || now.mono >= showing.until)
+                && (now.mono >= showing.until || !showing.brokers.iter().any(|broker| self.peers.is_waited_for(*broker)))
         };
         let indexes: Vec<u64> =
             coordinator.applied.iter().filter(|(_, showing)| shown(showing)).map(|(index, _)| *index).collect();

@@ -59,6 +59,11 @@ impl Peers {
         self.by_id.get(&peer).is_some_and(|peer| peer.alive)
     }
 
+    /// Whether this other broker is there and its disk does not hang: it shows soon what is committed.
+    pub(super) fn is_waited_for(&self, peer: BrokerId) -> bool {
+        self.by_id.get(&peer).is_some_and(|peer| peer.alive && !peer.status.hangs)
+    }
+
     /// Whether this other broker is there and its disk is well.
     pub(super) fn may_lead(&self, peer: BrokerId) -> bool {
         self.by_id.get(&peer).is_some_and(|peer| peer.alive && peer.status.leads)
@@ -254,7 +259,7 @@ impl Shard {
                 shard.raft_moved(now, log, false);
             });
             if let Some(coordinator) = &mut self.coordinator {
-                coordinator.tick();
+                coordinator.tick(self.peers.hangs(now));
             }
         }
         if now.mono >= self.peers.next_balance {
