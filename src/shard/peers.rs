@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::Shard;
 use super::event::Effect;
 use super::mesh::{Leader, Op, OpKind, RequestId, ShardMessage};
-use crate::limits::{BALANCE_MS, LEADERS_PER_MESSAGE, LEASE_BACK_MS, LEASE_MS, PEER_SILENT_MS, RAFT_TICK_MS, STATUS_MS};
+use crate::limits::{AWAY_MS, BALANCE_MS, LEADERS_PER_MESSAGE, LEASE_BACK_MS, LEASE_MS, PEER_SILENT_MS, RAFT_TICK_MS, STATUS_MS};
 use crate::peer::{self, FrameHeader, PeerMessage, Status};
 use crate::types::{BrokerId, LogId, Map, Mono, Now, ShardId};
 
@@ -29,6 +29,8 @@ pub(super) struct Peers {
     by_id: Map<BrokerId, Peer>,
     /// In a fixed order, for replays.
     order: Vec<BrokerId>,
+    /// When this shard looked at the clock last without having been told of anything.
+    last_tick: Mono,
     next_status: Mono,
     next_raft_tick: Mono,
     next_balance: Mono,
@@ -105,6 +107,11 @@ impl Peers {
     /// Whether this broker's disk takes no writes just now.
     fn hangs(&self, now: Now) -> bool {
         now.mono < self.hangs_until
+    }
+
+    /// Whether this shard itself did not run for a while: what others did meanwhile waits to be looked at.
+    fn was_away(&self, now: Now) -> bool {
+        now.mono > self.last_tick.plus_millis(AWAY_MS)
     }
 
     /// Whether this broker may lead at `now`.
@@ -240,7 +247,15 @@ impl Shard {
         if !self.peers.any() {
             return;
         }
-        self.watch_lease(now);
+        if self.peers.was_away(now) {
+            let away = now.mono.micros_since(self.peers.last_tick);
+            for peer in self.peers.by_id.values_mut() {
+                peer.heard = peer.heard.map(|heard| Mono(heard.0 + away).min(now.mono));
+            }
+        } else {
+            self.watch_lease(now);
+        }
+        self.peers.last_tick = now.mono;
         if now.mono >= self.peers.next_status {
             self.peers.next_status = now.mono.plus_millis(STATUS_MS);
             let status = self.status(now);
@@ -286,6 +301,9 @@ impl Shard {
 
     /// Notes who has come and who has gone.
     fn watch_peers(&mut self, now: Now) {
+        if self.peers.was_away(now) {
+            return;
+        }
         for at in 0..self.peers.order.len() {
             let id = self.peers.order[at];
             let Some(peer) = self.peers.by_id.get_mut(&id) else { continue };
