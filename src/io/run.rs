@@ -63,7 +63,7 @@ pub enum RunError {
     },
     /// This broker's address in `controller.quorum.voters` cannot be listened on.
     #[error(
-        "cannot listen for other brokers on {host}:{port}, this broker's address in controller.quorum.voters: {source}"
+        "cannot listen for other brokers on {host}:{port}, this broker's address in controller.quorum.voters: {detail}"
     )]
     PeerListen {
         /// The host.
@@ -71,7 +71,7 @@ pub enum RunError {
         /// The port.
         port: u16,
         /// What the system said.
-        source: io::Error,
+        detail: String,
     },
     /// What is on the disk cannot be read or makes no sense.
     #[error(transparent)]
@@ -270,7 +270,10 @@ impl Broker {
 
 /// The socket that other brokers connect to, at this broker's own address.
 fn listen_for_peers(own: &PeerAddress) -> Result<TcpListener, RunError> {
-    let failed = |source| RunError::PeerListen { host: own.host.clone(), port: own.port, source };
+    let failed = |error: io::Error| {
+        let (host, port, detail) = (own.host.clone(), own.port, error.to_string());
+        RunError::PeerListen { host, port, detail }
+    };
     let mut last = io::Error::other("it has no address");
     for addr in (own.host.as_str(), own.port).to_socket_addrs().map_err(failed)? {
         match listener::bind(addr) {

@@ -146,8 +146,8 @@ impl Node {
     /// Waits until `condition` holds.
     fn until(&self, what: &str, condition: impl Fn(&Seen) -> bool) {
         let seen = self.watched.seen.lock().unwrap();
-        let (_, timeout) = self.watched.changed.wait_timeout_while(seen, WAIT, |seen| !condition(seen)).unwrap();
-        assert!(!timeout.timed_out(), "{what} did not come about");
+        let waited = self.watched.changed.wait_timeout_while(seen, WAIT, |seen| !condition(seen)).unwrap();
+        assert!(!waited.1.timed_out(), "{what} did not come about");
     }
 
     fn until_up(&self, shard: u16, peer: i32, up: bool) {
