@@ -411,9 +411,11 @@ impl Group {
         entries.into_iter().map(|entry| Entry { index: entry.index, term: entry.term, data: entry.data }).collect()
     }
 
-    /// Forgets the entries up to `index`, which lie in segments or a snapshot now.
+    /// Forgets the entries up to `index`, which lie in segments or a snapshot now; those that raft-rs has still to look
+    /// at stay until the next call.
     pub fn compact(&mut self, index: u64) {
-        self.raw.mut_store().compact(index);
+        let applied = self.raw.raft.raft_log.applied;
+        self.raw.mut_store().compact(index.min(applied));
     }
 }
 
