@@ -360,6 +360,12 @@ impl Group {
         self.raw.store().range(low, high)
     }
 
+    /// The index of the last entry that is not in memory.
+    #[cfg(test)]
+    pub(crate) fn compacted(&self) -> u64 {
+        raft::Storage::first_index(self.raw.store()).map_or(0, |first| first - 1)
+    }
+
     /// Forgets the entries up to `index`, which lie in segments or a snapshot now.
     pub fn compact(&mut self, index: u64) {
         self.raw.mut_store().compact(index);

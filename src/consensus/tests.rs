@@ -5,7 +5,7 @@ fn logger() -> slog::Logger {
 }
 
 fn group(state: GroupState) -> Group {
-    Group::new(LogId(1), BrokerId(0), &[BrokerId(0)], state, &logger())
+    Group::new(LogId(1), BrokerId(0), &[BrokerId(0)], state, |data| data.len() as u64, &logger())
 }
 
 fn drain(group: &mut Group) -> Vec<Ready> {

@@ -115,6 +115,18 @@ impl Partition {
         !self.group.is_alone()
     }
 
+    /// The partition's Raft group.
+    #[cfg(test)]
+    pub(crate) fn group(&self) -> &crate::consensus::Group {
+        &self.group
+    }
+
+    /// The offset after the last record, committed or not.
+    #[cfg(test)]
+    pub(crate) fn next_offset(&self) -> crate::types::Offset {
+        self.next_offset
+    }
+
     /// Raft's time has passed.
     pub fn tick(&mut self) {
         self.group.tick();
@@ -176,3 +188,6 @@ fn check(entry: &Entry, chunk: Chunk) -> Option<Option<Batch>> {
     batch.check_crc().ok()?;
     (Descriptor::of(&batch) == descriptor && batch.len() == chunk.body.len()).then_some(Some(batch))
 }
+
+#[cfg(test)]
+mod tests;

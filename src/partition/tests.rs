@@ -7,13 +7,13 @@ use crate::types::Mono;
 
 /// A disk that does at once what it is asked, and can be lost but for what the WAL and the segments hold.
 #[derive(Default)]
-struct Disk {
-    frames: Vec<Frame>,
+pub(super) struct Disk {
+    pub(super) frames: Vec<Frame>,
     files: BTreeMap<SegmentRef, Vec<u8>>,
 }
 
 impl Disk {
-    fn recovered(&self) -> RecoveredLog {
+    pub(super) fn recovered(&self) -> RecoveredLog {
         let mut log = RecoveredLog { log: LogId(1), checkpoint: None, hard_state: None, entries: Vec::new() };
         for frame in &self.frames {
             let payload: Bytes = [&frame.head[..], &frame.body[..]].concat().into();
@@ -26,13 +26,18 @@ impl Disk {
                     log.hard_state = None;
                     log.checkpoint = Some(RecoveredCheckpoint { index, term, payload });
                 }
+                FrameKind::Snapshot => {
+                    log.entries.clear();
+                    log.hard_state = None;
+                    log.checkpoint = Some(RecoveredCheckpoint { index, term, payload });
+                }
                 FrameKind::Deleted => unreachable!(),
             }
         }
         log
     }
 
-    fn write(&mut self, write: &FlushWrite) {
+    pub(super) fn write(&mut self, write: &FlushWrite) {
         let file = self.files.entry(write.segment).or_default();
         file.truncate(write.position as usize);
         for chunk in &write.data {
@@ -41,7 +46,7 @@ impl Disk {
         }
     }
 
-    fn flush(&mut self, partition: &mut Partition) {
+    pub(super) fn flush(&mut self, partition: &mut Partition) {
         let mut step = partition.flush(true);
         loop {
             match step {
@@ -65,7 +70,7 @@ impl Disk {
     }
 }
 
-fn config() -> TopicConfig {
+pub(super) fn config() -> TopicConfig {
     TopicConfig {
         segment_bytes: 100_000,
         max_message_bytes: 1_000_000,
@@ -90,16 +95,16 @@ fn persist(partition: &mut Partition, disk: &mut Disk) {
     }
 }
 
-fn now(wall_ms: i64) -> Now {
+pub(super) fn now(wall_ms: i64) -> Now {
     Now { mono: Mono(0), wall_ms }
 }
 
-fn batch(values: &[&[u8]], timestamp: i64) -> Batch {
+pub(super) fn batch(values: &[&[u8]], timestamp: i64) -> Batch {
     Batch::parse_produced(&encoded(values, timestamp)).unwrap()
 }
 
 /// Reads everything from `offset` to the high watermark the way a consumer does.
-fn consume(partition: &mut Partition, disk: &Disk, mut offset: Offset) -> Vec<Batch> {
+pub(super) fn consume(partition: &mut Partition, disk: &Disk, mut offset: Offset) -> Vec<Batch> {
     let mut out = Vec::new();
     while offset < partition.high_watermark() {
         match partition.read(offset, 50_000).unwrap() {

@@ -161,6 +161,12 @@ impl Coordinator {
         self.group.leader()
     }
 
+    /// The metadata's Raft group.
+    #[cfg(test)]
+    pub(super) fn group(&self) -> &Group {
+        &self.group
+    }
+
     /// Raft's time has passed.
     pub(super) fn tick(&mut self) {
         self.group.tick();

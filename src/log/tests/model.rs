@@ -41,6 +41,9 @@ impl Log {
                 self.hard_state = None;
                 self.checkpoint = Some((frame.index, payload));
             }
+            FrameKind::Snapshot => {
+                *self = Log { checkpoint: Some((frame.index, payload)), ..Log::default() };
+            }
             FrameKind::Deleted => *self = Log { deleted: true, ..Log::default() },
         }
     }

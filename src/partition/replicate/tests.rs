@@ -1,0 +1,305 @@
+use std::collections::VecDeque;
+
+use super::super::tests::{Disk, batch, config, consume, now};
+use super::*;
+use crate::partition::{AppendError, FlushOutcome, FlushStep};
+use crate::record::Batch;
+use crate::types::{LogId, Mono, Offset};
+
+const BROKERS: [BrokerId; 3] = [BrokerId(1), BrokerId(2), BrokerId(3)];
+
+struct Node {
+    partition: Partition,
+    disk: Disk,
+    /// Writes to the WAL do not end.
+    stalled: bool,
+    written: Option<u64>,
+}
+
+/// Three replicas with a network that loses nothing, but what goes to or comes from a broker that is cut off.
+struct Cluster {
+    nodes: Vec<Node>,
+    wires: VecDeque<(usize, usize, Message, Vec<Chunk>)>,
+    cut: Option<usize>,
+    millis: u64,
+}
+
+fn open(disk: &Disk, broker: BrokerId) -> Partition {
+    let logger = slog::Logger::root(slog::Discard, slog::o!());
+    let recovered = (!disk.frames.is_empty()).then(|| disk.recovered());
+    Partition::open(LogId(1), broker, &BROKERS, config(), recovered, &logger).unwrap()
+}
+
+impl Cluster {
+    /// Replica 0 leads.
+    fn new() -> Cluster {
+        let node = |broker: &BrokerId| {
+            let disk = Disk::default();
+            Node { partition: open(&disk, *broker), disk, stalled: false, written: None }
+        };
+        let nodes = BROKERS.iter().map(node).collect();
+        let mut cluster = Cluster { nodes, wires: VecDeque::new(), cut: None, millis: 0 };
+        cluster.nodes[0].partition.campaign();
+        cluster.run();
+        assert!(cluster.nodes[0].partition.is_up());
+        cluster
+    }
+
+    fn leader(&self) -> usize {
+        (0..3).find(|at| self.nodes[*at].partition.is_up() && self.cut != Some(*at)).expect("somebody leads")
+    }
+
+    fn send(&mut self, at: usize) -> bool {
+        let node = &mut self.nodes[at];
+        if let Some(ready) = node.partition.take_frames(&mut node.disk.frames) {
+            node.written = Some(ready.number);
+        }
+        let mut moved = false;
+        if !node.stalled && let Some(number) = node.written.take() {
+            node.partition.persisted(number);
+            moved = true;
+        }
+        for (to, message, beside) in node.partition.take_messages() {
+            let beside = beside.into_iter().map(joined).collect();
+            let to = BROKERS.iter().position(|broker| *broker == to).unwrap();
+            self.wires.push_back((at, to, message, beside));
+        }
+        moved
+    }
+
+    /// Runs until nothing moves any more; no time passes.
+    fn run(&mut self) {
+        loop {
+            let mut moved = false;
+            for at in 0..3 {
+                moved |= self.send(at);
+            }
+            let now = Now { mono: Mono(self.millis * 1_000), wall_ms: 0 };
+            while let Some((from, to, message, beside)) = self.wires.pop_front() {
+                if self.cut == Some(from) || self.cut == Some(to) {
+                    continue;
+                }
+                moved = true;
+                self.nodes[to].partition.step(now, BROKERS[from], message, beside).unwrap();
+            }
+            moved |= self.fetch(now);
+            if !moved && (0..3).all(|at| !self.send(at)) && self.wires.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Carries what installing replicas want from the leader.
+    fn fetch(&mut self, now: Now) -> bool {
+        let mut moved = false;
+        for at in 0..3 {
+            let Some(wanted) = self.nodes[at].partition.wanted(now) else { continue };
+            let from = BROKERS.iter().position(|broker| *broker == wanted.from).unwrap();
+            if self.cut == Some(at) || self.cut == Some(from) {
+                continue;
+            }
+            moved = true;
+            let Node { partition, disk, .. } = &mut self.nodes[from];
+            let mut whole = Vec::new();
+            for batch in consume(partition, disk, wanted.offset) {
+                if batch.header.last_offset() < wanted.end {
+                    whole.extend_from_slice(batch.header.as_bytes());
+                    whole.extend_from_slice(&batch.body);
+                }
+                if whole.len() > 5_000 {
+                    break;
+                }
+            }
+            let Node { partition, disk, .. } = &mut self.nodes[at];
+            let chunk = Chunk { head: SmallVec::new(), body: whole.into() };
+            let mut step = partition.fetched(wanted.offset, &[chunk]);
+            while let FlushStep::Write(write) = step {
+                disk.write(&write);
+                (step, _) = partition.flush_written(FlushOutcome::Durable);
+            }
+        }
+        moved
+    }
+
+    /// Lets Raft's time pass until there is a leader other than `not`.
+    fn elect(&mut self, not: usize) -> usize {
+        for _ in 0..100 {
+            self.millis += 50;
+            for node in &mut self.nodes {
+                node.partition.tick();
+            }
+            self.run();
+            if let Some(led) = (0..3).find(|at| *at != not && self.nodes[*at].partition.is_up()) {
+                return led;
+            }
+        }
+        panic!("nobody was elected");
+    }
+
+    fn pass(&mut self, ticks: usize) {
+        for _ in 0..ticks {
+            self.millis += 50;
+            self.nodes.iter_mut().for_each(|node| node.partition.tick());
+            self.run();
+        }
+    }
+
+    fn append(&mut self, at: usize, values: &[&[u8]]) -> Offset {
+        self.nodes[at].partition.append(now(1), batch(values, 1)).unwrap().base_offset
+    }
+
+    /// The batches of a replica up to its high watermark, as bytes.
+    fn log(&mut self, at: usize) -> Vec<Vec<u8>> {
+        let Node { partition, disk, .. } = &mut self.nodes[at];
+        let bytes = |batch: Batch| [batch.header.as_bytes(), &batch.body].concat();
+        consume(partition, disk, 0).into_iter().map(bytes).collect()
+    }
+
+    fn assert_equal(&mut self) {
+        let logs: Vec<_> = (0..3).map(|at| self.log(at)).collect();
+        assert!(logs[0] == logs[1] && logs[1] == logs[2], "the replicas differ");
+    }
+
+    fn restart(&mut self, at: usize) {
+        self.nodes[at].partition = open(&self.nodes[at].disk, BROKERS[at]);
+        self.nodes[at].written = None;
+    }
+}
+
+fn produced_by(mut batch: Batch, producer: i64, sequence: i32) -> Batch {
+    batch.header.producer_id.set(producer);
+    batch.header.producer_epoch.set(0);
+    batch.header.base_sequence.set(sequence);
+    batch.stamp(1);
+    batch
+}
+
+/// As it comes off the wire.
+fn joined(chunk: Chunk) -> Chunk {
+    let body = [&chunk.head[..], &chunk.body[..]].concat().into();
+    Chunk { head: SmallVec::new(), body }
+}
+
+#[test]
+fn what_a_majority_holds_is_committed_everywhere() {
+    let mut cluster = Cluster::new();
+    for n in 0..20u8 {
+        cluster.append(0, &[&[n; 10], &[n; 20]]);
+    }
+    cluster.run();
+    cluster.pass(3);
+    assert_eq!(cluster.nodes[0].partition.high_watermark(), 40);
+    assert_eq!(cluster.nodes[2].partition.high_watermark(), 40);
+    cluster.assert_equal();
+}
+
+#[test]
+fn a_leader_commits_through_its_followers_while_its_own_disk_hangs() {
+    let mut cluster = Cluster::new();
+    cluster.nodes[0].stalled = true;
+    cluster.append(0, &[b"a"]);
+    cluster.run();
+    assert_eq!(cluster.nodes[0].partition.high_watermark(), 1);
+    cluster.nodes[1].stalled = true;
+    cluster.append(0, &[b"b"]);
+    cluster.run();
+    assert_eq!(cluster.nodes[0].partition.high_watermark(), 1, "one durable copy of three is not enough");
+    cluster.nodes[1].stalled = false;
+    cluster.run();
+    assert_eq!(cluster.nodes[0].partition.high_watermark(), 2);
+}
+
+#[test]
+fn a_leader_hands_over_although_its_disk_hangs() {
+    let mut cluster = Cluster::new();
+    cluster.append(0, &[b"a"]);
+    cluster.run();
+    cluster.nodes[0].stalled = true;
+    assert!(cluster.nodes[0].partition.hand_over(|_| true, BROKERS[0]));
+    cluster.run();
+    assert!(!cluster.nodes[0].partition.leads());
+    let led = cluster.leader();
+    cluster.append(led, &[b"b"]);
+    cluster.run();
+    assert_eq!(cluster.nodes[led].partition.high_watermark(), 2);
+    cluster.nodes[0].stalled = false;
+    cluster.run();
+    cluster.pass(5);
+    cluster.assert_equal();
+}
+
+#[test]
+fn what_was_not_committed_is_cut_off_with_its_producers() {
+    let mut cluster = Cluster::new();
+    cluster.append(0, &[b"a"]);
+    cluster.run();
+    cluster.cut = Some(0);
+    let lost = produced_by(batch(&[b"lost"], 1), 7, 0);
+    cluster.nodes[0].partition.append(now(1), lost.clone()).unwrap();
+    cluster.run();
+    let led = cluster.elect(0);
+    cluster.append(led, &[b"b"]);
+    cluster.append(led, &[b"c"]);
+    cluster.run();
+    cluster.cut = None;
+    cluster.pass(30);
+    cluster.assert_equal();
+    assert_eq!(cluster.log(0).len(), 3);
+    // The producer's batch was never in the log, so it is the next one.
+    let led = cluster.leader();
+    assert_eq!(cluster.nodes[led].partition.append(now(1), lost).unwrap().base_offset, 3);
+}
+
+#[test]
+fn a_replica_that_was_away_long_fetches_the_records_and_keeps_the_producers() {
+    let mut cluster = Cluster::new();
+    cluster.append(0, &[b"first"]);
+    cluster.run();
+    cluster.cut = Some(2);
+    let known = produced_by(batch(&[b"idempotent"], 1), 9, 0);
+    cluster.nodes[0].partition.append(now(1), known.clone()).unwrap();
+    for n in 0..300u32 {
+        cluster.append(0, &[&[n as u8; 700]]);
+    }
+    cluster.run();
+    for _ in 0..3 {
+        let Node { partition, disk, .. } = &mut cluster.nodes[0];
+        disk.flush(partition);
+    }
+    while cluster.nodes[0].partition.evict_one().is_some() {}
+    cluster.cut = None;
+    cluster.pass(60);
+    assert!(!cluster.nodes[2].partition.is_installing());
+    assert_eq!(cluster.nodes[2].partition.high_watermark(), 302);
+    cluster.assert_equal();
+    // It has kept what it fetched, and what it knows of producers, over a restart.
+    cluster.restart(2);
+    cluster.append(0, &[b"later"]);
+    cluster.run();
+    cluster.pass(5);
+    cluster.assert_equal();
+    assert!(cluster.nodes[0].partition.hand_over(|broker| broker == BROKERS[2], BROKERS[0]));
+    cluster.run();
+    assert!(cluster.nodes[2].partition.is_up());
+    assert_eq!(cluster.nodes[2].partition.append(now(1), known).unwrap().base_offset, 1, "a duplicate is known");
+}
+
+#[test]
+fn a_damaged_entry_is_not_taken() {
+    let mut cluster = Cluster::new();
+    cluster.append(0, &[b"abc"]);
+    cluster.send(0);
+    let (from, to, message, mut beside) = cluster.wires.pop_front().unwrap();
+    let mut bytes = beside[0].body.to_vec();
+    *bytes.last_mut().unwrap() ^= 1;
+    beside[0].body = bytes.into();
+    let damaged = cluster.nodes[to].partition.step(now(1), BROKERS[from], message, beside);
+    assert!(damaged.is_err());
+    assert_eq!(cluster.nodes[to].partition.next_offset, 0);
+}
+
+#[test]
+fn a_follower_takes_no_appends() {
+    let mut cluster = Cluster::new();
+    assert_eq!(cluster.nodes[1].partition.append(now(1), batch(&[b"x"], 1)), Err(AppendError::NotLeader));
+}
