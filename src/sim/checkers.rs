@@ -120,6 +120,11 @@ pub(super) struct Model {
 }
 
 impl Model {
+    /// What is known of so many brokers at first: nothing.
+    pub(super) fn of(brokers: usize) -> Model {
+        Model { cluster: brokers > 1, lives: vec![0; brokers], ..Model::default() }
+    }
+
     /// The next point in the order of things.
     pub(super) fn stamp(&mut self) -> Stamp {
         self.stamp += 1;

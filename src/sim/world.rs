@@ -179,7 +179,7 @@ impl World {
             order: 0,
             queue: BinaryHeap::new(),
             trace: Trace::new(print),
-            model: Model { cluster: brokers > 1, lives: vec![0; brokers], ..Model::default() },
+            model: Model::of(brokers),
             phase: Phase::Working,
             disk_config,
             nodes: (0..brokers).map(|place| Node::new(place, brokers)).collect(),
@@ -366,7 +366,8 @@ impl World {
                     self.phase = Phase::Verifying { until: self.now + SETTLE_WITHIN };
                     self.model.disturbed = false;
                     let mut rng = self.rng.fork();
-                    self.invite(Box::new(Creator::last(&mut rng, &mut self.model)));
+                    let creator = Creator::last(&mut rng, &mut self.model);
+                    self.invite(Box::new(creator));
                     self.invite(Box::new(Consumer::verifier(&mut rng, self.nodes.len())));
                     for client in 0..self.seats.len() {
                         self.seats[client].client.settle(self.now);

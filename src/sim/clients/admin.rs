@@ -286,7 +286,7 @@ impl Client for Watcher {
                 let response: MetadataResponse = wire::response(METADATA_VERSION, frame);
                 let shown: Vec<Shown> = (response.topics.into_iter())
                     .map(|topic| {
-                        let mut partitions: Vec<(i32, Option<i32>)> = (topic.partitions.iter())
+                        let mut partitions: Vec<(i32, Option<(usize, i32)>)> = (topic.partitions.iter())
                             .map(|partition| {
                                 let led = partition.error_code == code::NONE && partition.leader_id.0 >= 0;
                                 let leader = (broker_index(partition.leader_id.0, cx.brokers), partition.leader_epoch);
