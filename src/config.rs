@@ -388,7 +388,11 @@ impl Settings {
             }
         }
         if voters.len() > limits::MAX_VOTERS {
-            return refuse(format!("names {} brokers, more than the {} there may be", voters.len(), limits::MAX_VOTERS));
+            return refuse(format!(
+                "names {} brokers, more than the {} there may be",
+                voters.len(),
+                limits::MAX_VOTERS
+            ));
         }
         if !voters.is_empty() && voters.iter().all(|voter| voter.id != own) {
             return refuse(format!("does not name this broker, whose `node.id` is {}", own.0));

@@ -193,6 +193,16 @@ pub const LEASE_MS: u64 = 150;
 /// Time for which a disk must have been well before its broker leads again, in milliseconds.
 pub const LEASE_BACK_MS: u64 = 15_000;
 
+/// Time between two looks for leaderships that others should have, in milliseconds.
+pub const BALANCE_MS: u64 = 5_000;
+
+/// A shard that did not run for this long judges nobody by what it did not hear meanwhile, in milliseconds.
+pub const AWAY_MS: u64 = 120;
+
+/// A replica of a new partition stands for election this much after the one before it in the list, if nobody leads by
+/// then, in milliseconds.
+pub const STAND_NEXT_MS: u64 = 100;
+
 /// With nothing else to write, a write of this much later shows that the disk still takes any, in milliseconds.
 pub const CANARY_MS: u64 = 100;
 
@@ -214,6 +224,7 @@ pub const REGISTER_AGAIN_MS: u64 = 300;
 /// A broker that others wait for to show a new topic is waited for no longer than this, in milliseconds.
 pub const SHOWN_MS: u64 = 200;
 
+const _: () = assert!(AWAY_MS > IDLE_TICK_MS);
 const _: () = assert!(STATUS_MS * 3 <= PEER_SILENT_MS && CANARY_MS < LEASE_MS);
 const _: () = assert!(DISK_SILENT_MS > 2 * IDLE_TICK_MS && DISK_SILENT_MS < WAL_STALLED_MS);
 const _: () = assert!(TICK_MS * 2 <= DEADLINE_SLACK_MS);

@@ -124,7 +124,9 @@ pub const KEYS: &[Key] = &[
         name: "cluster.id",
         value: "ID",
         kind: Kind::Name { max: limits::MAX_CLUSTER_ID_BYTES },
-        default: Default::Found("made from controller.quorum.voters, or at random without it, and kept in the data directory"),
+        default: Default::Found(
+            "made from controller.quorum.voters, or at random without it, and kept in the data directory",
+        ),
         help: "The cluster's id, the same on all its brokers; must be given once controller.quorum.voters has changed",
     },
     Key {
@@ -274,7 +276,9 @@ impl Kind {
             Kind::Bool => "true or false".into(),
             Kind::Choice(words) => words.join(" or "),
             Kind::Name { max } => format!("up to {max} letters, digits, dots, hyphens and underscores"),
-            Kind::Voters => "the voters' ids and addresses, such as 1@broker-1:9093,2@broker-2:9093,3@broker-3:9093".into(),
+            Kind::Voters => {
+                "the voters' ids and addresses, such as 1@broker-1:9093,2@broker-2:9093,3@broker-3:9093".into()
+            }
         }
     }
 }

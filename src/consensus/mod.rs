@@ -10,7 +10,7 @@ mod storage;
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use raft::{RawNode, StateRole};
+use raft::{GetEntriesContext, RawNode, StateRole};
 
 pub use message::{Message, MessageKind, SnapshotPoint};
 
@@ -101,6 +101,10 @@ pub struct Group {
     held: VecDeque<(u64, Message, BrokerId)>,
     /// Messages that may go out.
     outbox: Vec<(BrokerId, Message)>,
+    /// The disk hangs: see [`Group::answer_early`].
+    hangs: bool,
+    /// The term of the leader that was told where the durable log ends.
+    told: u64,
 }
 
 /// The Raft id of a broker: Raft has no use for 0, Kafka numbers brokers from 0.
@@ -120,6 +124,8 @@ const HEARTBEAT_TICKS: usize = 2;
 /// Most bytes of entries in one message, with what lies beside them, and most such messages on their way.
 const MESSAGE_BYTES: u64 = 1024 * 1024;
 const MESSAGES_IN_FLIGHT: usize = 64;
+/// The same for the metadata: a follower whose disk hangs for a minute is to hear of all that is created meanwhile.
+const METADATA_MESSAGES_IN_FLIGHT: usize = 4_096;
 
 impl Group {
     /// The group of `log` with the given voters, starting from what the disk holds. `weigh` gives the bytes that an
@@ -149,7 +155,10 @@ impl Group {
             max_election_tick: election + 1,
             applied: commit.max(state.compacted.0),
             max_size_per_msg: MESSAGE_BYTES,
-            max_inflight_msgs: MESSAGES_IN_FLIGHT,
+            max_inflight_msgs: match log {
+                LogId::METADATA => METADATA_MESSAGES_IN_FLIGHT,
+                _ => MESSAGES_IN_FLIGHT,
+            },
             check_quorum: true,
             pre_vote: true,
             batch_append: true,
@@ -159,7 +168,7 @@ impl Group {
         let storage = GroupStorage::new(voters, HardState { commit, ..written }, state, weigh);
         let raw = RawNode::new(&config, storage, logger)
             .unwrap_or_else(|error| panic!("the Raft group of log {log} cannot start: {error}"));
-        Group { raw, broker, written, unsynced: VecDeque::new(), held: VecDeque::new(), outbox: Vec::new() }
+        Group { raw, broker, written, unsynced: VecDeque::new(), held: VecDeque::new(), outbox: Vec::new(), hangs: false, told: 0 }
     }
 
     /// Whether this replica is the only one.
@@ -174,9 +183,49 @@ impl Group {
 
     /// Takes a message of another replica.
     pub fn step(&mut self, from: BrokerId, message: Message) {
+        let append = (message.kind == MessageKind::Append).then_some((message.index, message.log_term));
         let message = message.into_raft(from, self.broker, self.raw.store().voters());
         // What raft-rs refuses here is a message of a broker that is no replica: it is not for this log any more.
         let _ = self.raw.step(message);
+        if let Some((index, term)) = append.filter(|_| self.hangs && self.leader() == Some(from)) {
+            self.answer_early(from, index, term);
+        }
+    }
+
+    /// Whether the disk hangs, so that a follower answers as far as it honestly can.
+    pub fn set_hangs(&mut self, hangs: bool) {
+        self.hangs = hangs;
+    }
+
+    /// A leader sends a follower that never answers no entries but the first, and this one can answer those only when
+    /// its disk is back. So it tells the leader, who then goes on sending, how far its log agrees and is durable. Only
+    /// what is durable is ever said to be there.
+    fn answer_early(&mut self, leader: BrokerId, index: u64, log_term: u64) {
+        let durable = self.raw.raft.raft_log.persisted;
+        if self.unsynced.is_empty() || self.term_at(index) != Some(log_term) {
+            return;
+        }
+        let (reject, term) = (index > durable, self.term());
+        if reject && std::mem::replace(&mut self.told, term) == term {
+            return;
+        }
+        self.outbox.push((
+            leader,
+            Message {
+                kind: MessageKind::AppendResponse,
+                term,
+                log_term: if reject { self.term_at(durable).unwrap_or(0) } else { 0 },
+                index,
+                commit: self.committed(),
+                commit_term: 0,
+                reject,
+                reject_hint: if reject { durable } else { 0 },
+                request_snapshot: 0,
+                context: Bytes::new(),
+                entries: Vec::new(),
+                snapshot: None,
+            },
+        ));
     }
 
     /// Messages that may go out now, in order.
@@ -355,9 +404,11 @@ impl Group {
         self.raw.raft.raft_log.term(index).ok()
     }
 
-    /// The entries of `low..high`, which must be in the log.
-    pub fn entries(&self, low: u64, high: u64) -> impl Iterator<Item = Entry> + '_ {
-        self.raw.store().range(low, high)
+    /// The entries of `low..high`, which must be in the log, written or not.
+    pub fn entries(&self, low: u64, high: u64) -> Vec<Entry> {
+        let entries = self.raw.raft.raft_log.slice(low, high, None, GetEntriesContext::empty(false));
+        let entries = entries.unwrap_or_else(|error| panic!("entries {low}..{high} are not in the log: {error}"));
+        entries.into_iter().map(|entry| Entry { index: entry.index, term: entry.term, data: entry.data }).collect()
     }
 
     /// The index of the last entry that is not in memory.

@@ -47,7 +47,7 @@ fn a_restart_finds_term_and_entries_and_commits_them_in_a_new_term() {
     assert_eq!(group.term_at(4), Some(2));
     group.compact(4);
     assert_eq!(group.term_at(4), Some(2), "the term of the last compacted entry is kept");
-    assert_eq!(group.entries(5, 6).count(), 1);
+    assert_eq!(group.entries(5, 6).len(), 1);
 }
 
 #[test]

@@ -358,16 +358,25 @@ pub(super) async fn write<C: Core>(driver: Rc<Driver<C>>, conn: Rc<Connection>) 
 
 /// Writes from the front of the outbox, as much as the socket takes at once.
 fn poll_write(conn: &Connection, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-    let mut outbox = conn.outbox.borrow_mut();
+    let n = ready!(write_front(&mut conn.stream.borrow_mut(), &mut conn.outbox.borrow_mut(), cx))?;
+    conn.unsent.set(conn.unsent.get() - n);
+    Poll::Ready(Ok(n))
+}
+
+/// Writes from the front of `outbox` as much as the socket takes at once, and takes it out. Returns the number of bytes.
+pub(super) fn write_front(
+    stream: &mut TcpStream,
+    outbox: &mut VecDeque<Bytes>,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
     let pieces: SmallVec<[IoSlice<'_>; WRITE_PIECES]> =
         outbox.iter().take(WRITE_PIECES).map(|chunk| IoSlice::new(chunk)).collect();
     if pieces.is_empty() {
         // The connection was killed while the socket was full.
         return Poll::Ready(Ok(0));
     }
-    let n = ready!(Pin::new(&mut *conn.stream.borrow_mut()).poll_write_vectored(cx, &pieces))?;
+    let n = ready!(Pin::new(stream).poll_write_vectored(cx, &pieces))?;
     drop(pieces);
-    conn.unsent.set(conn.unsent.get() - n);
     let mut left = n;
     while left > 0 {
         let front = outbox.front_mut().expect("the socket took bytes of chunks that are here");

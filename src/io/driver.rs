@@ -24,8 +24,9 @@ use super::connection::{self, Connection, End};
 use super::disk::ToDisk;
 use super::frames::FrameBudget;
 use super::mailbox::{Receiver, Sender};
+use super::peers::{self, Peering, Peers};
 use super::signal::{Signal, yield_now};
-use super::{Incoming, Report, listener};
+use super::{Incoming, Report, listener, peer_reader};
 use crate::limits::{DISK_SILENT_MS, IDLE_TICK_MS, MESH_QUEUE, TICK_MS};
 use crate::log::{DiskReply, WalId};
 use crate::shard::{Effect, Event, Shard};
@@ -114,6 +115,10 @@ pub(super) struct ShardSetup<C> {
     pub(super) budget: Arc<FrameBudget>,
     /// `socket.request.max.bytes`.
     pub(super) max_request_bytes: usize,
+    /// What it needs for talking to other brokers, if there are any.
+    pub(super) peering: Option<Arc<Peering>>,
+    /// The socket that other brokers connect to, if it is this shard that accepts them.
+    pub(super) peer_listener: Option<std::net::TcpListener>,
     /// Set when the broker is to stop.
     pub(super) stop: Arc<AtomicBool>,
     /// Where it reports that it is ready, and drained.
@@ -122,7 +127,8 @@ pub(super) struct ShardSetup<C> {
 
 /// A shard's executor, shared by its tasks.
 pub(super) struct Driver<C> {
-    id: ShardId,
+    /// The shard's number.
+    pub(super) id: ShardId,
     /// The clocks.
     pub(super) clock: Clock,
     /// The memory of request frames.
@@ -139,7 +145,10 @@ pub(super) struct Driver<C> {
     next_connection: Cell<u64>,
     /// Connections whose readers wait for the next tick to look again.
     held_back: RefCell<Vec<Rc<Connection>>>,
-    shards: Vec<Sender<Incoming>>,
+    /// All shards' mailboxes.
+    pub(super) shards: Vec<Sender<Incoming>>,
+    /// The connections to other brokers, if there are any.
+    pub(super) peers: Option<Peers>,
     disk: Sender<ToDisk>,
     disk_pulse: Pulse,
     /// What the disk last said of its WALs.
@@ -176,6 +185,7 @@ pub(super) async fn run<C: Core>(setup: ShardSetup<C>) {
         next_connection: Cell::new(0),
         held_back: RefCell::default(),
         shards: setup.shards,
+        peers: setup.peering.map(Peers::new),
         disk: setup.disk,
         disk_pulse: setup.disk_pulse,
         health: RefCell::default(),
@@ -202,6 +212,7 @@ pub(super) async fn run<C: Core>(setup: ShardSetup<C>) {
     glommio::spawn_local_into(Rc::clone(&driver).tick_for_ever(), urgent).expect("the queue was just created").detach();
     glommio::spawn_local(listener::accept_for_ever(Rc::clone(&driver), setup.listener)).detach();
     glommio::spawn_local(Rc::clone(&driver).receive_for_ever(setup.inbox)).detach();
+    peers::start(&driver, setup.peer_listener);
     driver.turns_for_ever().await;
 }
 
@@ -211,7 +222,8 @@ impl<C: Core> Driver<C> {
         self.event(Event::Request { conn, frame });
     }
 
-    fn event(&self, event: Event) {
+    /// Hands an event to the core.
+    pub(super) fn event(&self, event: Event) {
         self.core.borrow_mut().step(self.clock.now(), event, &mut self.effects.borrow_mut());
         self.turn.set();
     }
@@ -337,8 +349,17 @@ impl<C: Core> Driver<C> {
                 assert_ne!(to, self.id, "a shard sent a message to itself");
                 self.shards[usize::from(to.0)].send(Incoming::Mesh { from: self.id, message });
             }
+            Effect::Peer { to, chunks } => {
+                if let Some(peers) = &self.peers {
+                    peers.send(to, chunks);
+                }
+            }
+            Effect::KnowPeer { peer, directory_id } => {
+                if let Some(peers) = &self.peers {
+                    peers.know(peer, directory_id);
+                }
+            }
             Effect::Disk { request } => self.disk.send(ToDisk::Request { from: self.id, request }),
-            Effect::Peer { .. } | Effect::KnowPeer { .. } => {}
             Effect::Fatal { reason } => super::fatal(&reason),
         }
     }
@@ -353,6 +374,7 @@ impl<C: Core> Driver<C> {
                     self.event(Event::Disk { reply });
                 }
                 Incoming::Connection(stream) => self.connected(stream),
+                Incoming::Peer(stream, hello) => peer_reader::start(&self, stream, hello),
             }
             taken += 1;
             if taken == MAILBOX_TURN {

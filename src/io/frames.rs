@@ -78,7 +78,8 @@ pub(super) struct Frame {
 }
 
 impl Frame {
-    fn bytes_mut(&mut self) -> &mut [u8] {
+    /// Its bytes, to be filled.
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
         match &mut self.memory {
             Some(Memory::Plain(bytes)) => bytes,
             Some(Memory::Pooled(buf)) => &mut buf.as_mut()[..self.len],

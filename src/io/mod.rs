@@ -3,8 +3,8 @@
 //!
 //! One glommio executor a shard, pinned to a core, with its connections ([`driver`], [`connection`], [`listener`]).
 //! One thread for the disk with a ring of its own ([`disk`]): a shard never touches a file, because a file system
-//! that stalls holds up the thread that asks it for something. Mailboxes between them ([`mailbox`]). [`run`] puts
-//! it all together.
+//! that stalls holds up the thread that asks it for something. Mailboxes between them ([`mailbox`]). Connections to and
+//! from other brokers ([`peers`], [`peer_link`], [`peer_reader`]). [`run`] puts it all together.
 
 pub mod probe;
 
@@ -18,6 +18,9 @@ mod identity;
 mod listener;
 mod mailbox;
 mod memory;
+mod peer_link;
+mod peer_reader;
+mod peers;
 mod run;
 mod signal;
 
@@ -27,6 +30,7 @@ pub use run::{RunError, run};
 use glommio::net::AcceptedTcpStream;
 
 use crate::log::DiskReply;
+use crate::peer::Hello;
 use crate::shard::mesh::ShardMessage;
 use crate::types::ShardId;
 
@@ -43,6 +47,8 @@ enum Incoming {
     Disk(DiskReply),
     /// A connection that another shard has accepted.
     Connection(AcceptedTcpStream),
+    /// A connection of another broker that another shard has greeted.
+    Peer(AcceptedTcpStream, Hello),
 }
 
 /// What the main thread is told.

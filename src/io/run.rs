@@ -1,7 +1,7 @@
 //! From a configuration to a running broker, and its end.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::fd::IntoRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use glommio::{LocalExecutorBuilder, Placement};
+use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
 
 use super::clock::{Clock, Pulse};
 use super::disk::{DiskSetup, DiskThread, ToDisk, WriteBuffers};
@@ -18,8 +18,9 @@ use super::files::{Files, RecoveryDevice};
 use super::frames::FrameBudget;
 use super::identity::{DataDir, IdentityError, random_bytes};
 use super::mailbox::{Receiver, Sender, mailbox};
+use super::peers::Peering;
 use super::{Incoming, LOG_FLUSH, Report, listener, probe};
-use crate::config::Config;
+use crate::config::{Config, PeerAddress};
 use crate::limits::{BLOCK, STOP_MS};
 use crate::log::disk::{Disk, DiskConfig};
 use crate::log::recovery::{RecoveredLog, RecoveryError, recover};
@@ -59,6 +60,18 @@ pub enum RunError {
         addr: SocketAddr,
         /// What the kernel said.
         source: io::Error,
+    },
+    /// This broker's address in `controller.quorum.voters` cannot be listened on.
+    #[error(
+        "cannot listen for other brokers on {host}:{port}, this broker's address in controller.quorum.voters: {detail}"
+    )]
+    PeerListen {
+        /// The host.
+        host: String,
+        /// The port.
+        port: u16,
+        /// What the system said.
+        detail: String,
     },
     /// What is on the disk cannot be read or makes no sense.
     #[error(transparent)]
@@ -165,6 +178,8 @@ impl Broker {
         probe::create_data_dir(&config.data_dir)?;
         let data_dir = DataDir::lock(&config.data_dir, config.broker.broker_id, &config.cluster_id)?;
         config.broker.cluster_id.clone_from(&data_dir.cluster_id);
+        config.broker.directory_id = data_dir.directory_id;
+        config.broker.incarnation = data_dir.incarnation;
         warnings.extend(probe::check_data_dir(&config.data_dir)?);
         for warning in warnings {
             tracing::warn!("{}", warning.0);
@@ -178,6 +193,9 @@ impl Broker {
         if config.broker.advertised_port == 0 {
             config.broker.advertised_port = addr.port();
         }
+        let peering = Peering::new(&config.broker, config.shards, config.peer_frame_bytes);
+        let own = config.broker.peers.iter().find(|peer| peer.id == config.broker.broker_id);
+        let peer_listener = own.map(listen_for_peers).transpose()?;
         let (writes, most) = LATENCY_WRITES;
         let latency = probe::median(probe::write_latencies(&config.data_dir, BLOCK, writes, most)?);
         print_banner(&mut io::stdout(), &config, addr, latency);
@@ -190,7 +208,7 @@ impl Broker {
             let seed = random_bytes().map(u64::from_ne_bytes).map_err(|error| system("get random bytes", error))?;
             shards.push(Shard::new(ShardId(n as u16), config.shards, config.broker.clone(), logs, seed)?);
         }
-        threads.start_shards(&config, &listener, shards, inboxes.shards)?;
+        threads.start_shards(&config, &listener, peering.zip(peer_listener), shards, inboxes.shards)?;
         let startup_ms = started.elapsed().as_millis() as u64;
         tracing::info!(cluster_id = %data_dir.cluster_id, %addr, startup_ms, "broker started");
         Ok(Broker { addr, listener, threads, reports, _data_dir: data_dir })
@@ -248,6 +266,22 @@ impl Broker {
             }
         }
     }
+}
+
+/// The socket that other brokers connect to, at this broker's own address.
+fn listen_for_peers(own: &PeerAddress) -> Result<TcpListener, RunError> {
+    let failed = |error: io::Error| {
+        let (host, port, detail) = (own.host.clone(), own.port, error.to_string());
+        RunError::PeerListen { host, port, detail }
+    };
+    let mut last = io::Error::other("it has no address");
+    for addr in (own.host.as_str(), own.port).to_socket_addrs().map_err(failed)? {
+        match listener::bind(addr) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => last = error,
+        }
+    }
+    Err(failed(last))
 }
 
 /// Says what the broker runs on, for people.
@@ -324,17 +358,21 @@ impl Threads {
         Ok(recovered.logs)
     }
 
-    /// Starts an executor for each of `cores`, the shards' logic in the order of their numbers.
+    /// Starts an executor for each of `cores`, the shards' logic in the order of their numbers. `peers` is there where
+    /// there are other brokers: what the shards need for talking to them, and the socket that they connect to.
     fn start_shards<C: Core + Send>(
         &self,
         config: &Config,
         listener: &TcpListener,
+        peers: Option<(Arc<Peering>, TcpListener)>,
         cores: Vec<C>,
         inboxes: Vec<Receiver<Incoming>>,
     ) -> Result<(), RunError> {
         let budget = FrameBudget::new(config.frame_bytes);
         let max_connections = (probe::open_files_limit() / 2 / cores.len() as u64).max(16) as usize;
         let loads: Loads = cores.iter().map(|_| AtomicUsize::new(0)).collect();
+        let (peering, mut peer_listener) = peers.unzip();
+        let lookups = peering.as_ref().map_or(0, |peering| peering.lookups());
         let cpus = allowed_cpus().map_err(|error| system("read which cores this process may use", error))?;
         for (n, (core, inbox)) in cores.into_iter().zip(inboxes).enumerate() {
             let setup = ShardSetup {
@@ -350,11 +388,14 @@ impl Threads {
                 disk_pulse: self.disk_pulse.clone(),
                 budget: Arc::clone(&budget),
                 max_request_bytes: config.max_request_bytes,
+                peering: peering.clone(),
+                peer_listener: peer_listener.take(),
                 stop: Arc::clone(&self.stop),
                 reports: self.reporter.clone(),
             };
             let executor = LocalExecutorBuilder::new(Placement::Fixed(cpus[n % cpus.len()]))
                 .io_memory(EXECUTOR_IO_MEMORY)
+                .blocking_thread_pool_placement(PoolPlacement::Unbound(lookups.max(1)))
                 .preempt_timer(PREEMPT);
             spawn(format!("shard-{n}"), |started| match executor.make() {
                 Err(error) => started(Err(error.to_string())),
@@ -403,5 +444,7 @@ fn allowed_cpus() -> io::Result<Vec<usize>> {
     Ok((0..libc::CPU_SETSIZE as usize).filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &set) }).collect())
 }
 
+#[cfg(test)]
+mod peer_tests;
 #[cfg(test)]
 mod tests;

@@ -47,8 +47,9 @@ impl Partition {
     /// A leader offers a point to go on from.
     pub(super) fn offered(&mut self, from: BrokerId, message: Message) {
         let Some(point) = message.snapshot.clone() else { return };
-        if message.term < self.group.term() || point.index <= self.group.committed() {
-            // Raft answers how far this log is.
+        let has_it = self.group.term_at(point.index) == Some(point.term);
+        if has_it || message.term < self.group.term() || point.index <= self.group.committed() {
+            // No records are missing; Raft answers how far this log is.
             return self.group.step(from, message);
         }
         if self.install.as_ref().is_some_and(|install| install.restoring || install.point.index >= point.index) {
@@ -82,10 +83,10 @@ impl Partition {
         let end = install.checkpoint.next_offset;
         if offset >= end {
             assert!(offset == end, "log {log}: segments reach {offset}, the leader's checkpoint {end}");
+            let leader = self.group.leader()?;
             install.restoring = true;
             // The point is committed, so it holds in every later term.
             let message = Message { term: self.group.term(), ..install.message.clone() };
-            let leader = self.group.leader().or(Some(BrokerId(0)))?;
             self.group.step(leader, message);
             return None;
         }

@@ -158,6 +158,20 @@ impl Partition {
         led
     }
 
+    /// The brokers that have a replica, the preferred leader first.
+    pub fn replicas(&self) -> impl Iterator<Item = BrokerId> + '_ {
+        self.group.voters()
+    }
+
+    /// Whether this replica leads, and all others hold all that it does.
+    pub fn is_settled(&self) -> bool {
+        let last = self.group.last_index();
+        self.is_up()
+            && !self.group.is_transferring()
+            && self.group.committed() == last
+            && self.group.voters().all(|broker| self.group.matched(broker) == Some(last))
+    }
+
     /// Hands the leadership to the replica that has most of the log among those that `may_lead`; false where there is
     /// none, or nothing to hand over.
     pub fn hand_over(&mut self, may_lead: impl Fn(BrokerId) -> bool, own: BrokerId) -> bool {

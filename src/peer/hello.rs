@@ -322,8 +322,7 @@ mod tests {
 
     #[test]
     fn the_bytes_of_a_welcome_never_change() {
-        let welcome =
-            Welcome { broker: BrokerId(2), directory_id: [7; 16], verdict: Err(Refusal::OtherDirectory) };
+        let welcome = Welcome { broker: BrokerId(2), directory_id: [7; 16], verdict: Err(Refusal::OtherDirectory) };
         let bytes = welcome.encode();
         let mut expected = b"RLPW\x01\0\x05\0".to_vec();
         expected.extend([7; 16]);

@@ -83,8 +83,10 @@ pub enum PeerMessage {
 /// How a broker is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Status {
-    /// Whether its disk took writes of late, so that it may lead.
+    /// Whether its disk took writes for so long now that it may lead.
     pub leads: bool,
+    /// Whether its disk takes no writes just now.
+    pub hangs: bool,
     /// The last command of the metadata that it has applied.
     pub applied: u64,
     /// The hash of the metadata's state after that command.

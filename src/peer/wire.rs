@@ -6,15 +6,21 @@
 
 use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
-use zerocopy::little_endian::{I32, I64, U16, U32, U64};
+use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use self::layout::{
+    BESIDE, REJECT, RawAsk, RawEntry, RawFetchLog, RawHeader, RawLeader, RawLogPart, RawMessage, RawRaft, RawSnapshot,
+    RawTold, SNAPSHOT, kind,
+};
 use super::{PeerMessage, VERSION};
 use crate::codec::{self, CodecError};
 use crate::consensus::{Entry, Message, MessageKind, SnapshotPoint};
 use crate::limits::{PEER_FRAME_BYTES, PEER_FRAME_FULL_BYTES};
 use crate::log::Chunk;
 use crate::types::LogId;
+
+mod layout;
 
 /// Bytes of a frame's header.
 pub const FRAME_HEADER_BYTES: usize = size_of::<RawHeader>();
@@ -28,128 +34,6 @@ const SHARED_BYTES: usize = 4096;
 
 /// More messages than [`encode`] puts into a frame, as a full one is ended.
 const MOST_MESSAGES: usize = PEER_FRAME_FULL_BYTES / size_of::<RawMessage>();
-
-const _: () = assert!(FRAME_HEADER_BYTES == 24);
-const _: () = assert!(size_of::<RawMessage>() == 8);
-const _: () = assert!(size_of::<RawRaft>() == 80);
-const _: () = assert!(size_of::<RawEntry>() == 24);
-
-#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-struct RawHeader {
-    magic: [u8; 4],
-    version: U16,
-    reserved: U16,
-    meta_len: U32,
-    beside_len: U32,
-    meta_crc: U32,
-    header_crc: U32,
-}
-
-/// Begins each message.
-#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-struct RawMessage {
-    kind: u8,
-    reserved: [u8; 3],
-    /// Bytes of the message that follow.
-    len: U32,
-}
-
-/// Then come the context, the snapshot where there is one, and the entries.
-#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-struct RawRaft {
-    log: U64,
-    term: U64,
-    log_term: U64,
-    index: U64,
-    commit: U64,
-    commit_term: U64,
-    reject_hint: U64,
-    request_snapshot: U64,
-    context_len: U32,
-    entries: U32,
-    kind: u8,
-    flags: u8,
-    reserved: [u8; 6],
-}
-
-const REJECT: u8 = 1;
-const SNAPSHOT: u8 = 2;
-/// Something lies beside the entries.
-const BESIDE: u8 = 4;
-
-/// Then comes the snapshot's data.
-#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-struct RawSnapshot {
-    index: U64,
-    term: U64,
-    data_len: U32,
-}
-
-/// Then come the entry's data.
-#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-struct RawEntry {
-    term: U64,
-    index: U64,
-    data_len: U32,
-    beside_len: U32,
-}
-
-#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-struct RawLeader {
-    log: U64,
-    epoch: I32,
-}
-
-/// Then comes the question.
-#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-struct RawAsk {
-    number: U64,
-    time_left_ms: U32,
-    shard: U16,
-}
-
-/// Then comes the reply.
-#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-struct RawTold {
-    number: U64,
-    shard: U16,
-}
-
-#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-struct RawFetchLog {
-    log: U64,
-    offset: I64,
-    end: I64,
-}
-
-/// Then come the lengths of the batches, four bytes each.
-#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-struct RawLogPart {
-    log: U64,
-    offset: I64,
-}
-
-/// The kinds of messages; the numbers are on the wire.
-mod kind {
-    pub(super) const RAFT: u8 = 1;
-    pub(super) const LEADERS: u8 = 2;
-    pub(super) const APPLIED: u8 = 3;
-    pub(super) const ASK: u8 = 4;
-    pub(super) const TOLD: u8 = 5;
-    pub(super) const STATUS: u8 = 6;
-    pub(super) const FETCH_LOG: u8 = 7;
-    pub(super) const LOG_PART: u8 = 8;
-}
 
 /// Why bytes are no frame.
 #[derive(Debug, thiserror::Error)]
@@ -257,11 +141,8 @@ pub fn encode(messages: &[PeerMessage]) -> SmallVec<[Bytes; 8]> {
             "a message of {} bytes with {beside_len} beside them for another broker",
             meta.len()
         );
-        let header = FrameHeader {
-            meta_len: meta.len() as u32,
-            beside_len: beside_len as u32,
-            meta_crc: crc32fast::hash(meta),
-        };
+        let header =
+            FrameHeader { meta_len: meta.len() as u32, beside_len: beside_len as u32, meta_crc: crc32fast::hash(meta) };
         buf[start..meta_start].copy_from_slice(&header.encode());
         for chunk in messages[first..next].iter().flat_map(chunks_of) {
             put_chunk(&mut chunks, &mut buf, chunk);
@@ -319,8 +200,7 @@ fn put_message(meta: &mut BytesMut, message: &PeerMessage) -> usize {
             kind::APPLIED
         }
         PeerMessage::Ask { shard, number, time_left_ms, question } => {
-            let raw =
-                RawAsk { number: (*number).into(), time_left_ms: (*time_left_ms).into(), shard: (*shard).into() };
+            let raw = RawAsk { number: (*number).into(), time_left_ms: (*time_left_ms).into(), shard: (*shard).into() };
             put(raw.as_bytes());
             put(question);
             kind::ASK

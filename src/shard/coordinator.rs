@@ -167,8 +167,9 @@ impl Coordinator {
         &self.group
     }
 
-    /// Raft's time has passed.
-    pub(super) fn tick(&mut self) {
+    /// Raft's time has passed; whether the disk hangs.
+    pub(super) fn tick(&mut self, hangs: bool) {
+        self.group.set_hangs(hangs);
         self.group.tick();
     }
 
@@ -260,8 +261,7 @@ impl Shard {
         let committed = coordinator.group.committed();
         let from = self.state.applied() + 1;
         if from <= committed {
-            let entries: Vec<Entry> = coordinator.group.entries(from, committed + 1).collect();
-            for entry in entries {
+            for entry in coordinator.group.entries(from, committed + 1) {
                 self.commit_metadata(now, entry);
             }
         }
@@ -317,7 +317,7 @@ impl Shard {
         coordinator.peer_unreachable(peer);
         if coordinator.group.leader() == Some(peer) {
             coordinator.group.forget_leader();
-            if leads {
+            if leads && self.peers.is_first(coordinator.group.voters(), self.config.broker_id) {
                 coordinator.group.campaign();
             }
         }
@@ -328,14 +328,15 @@ impl Shard {
     }
 
     /// Hands the metadata's group to another broker.
-    pub(super) fn hand_metadata_over(&mut self) {
+    pub(super) fn hand_metadata_over(&mut self, now: Now) {
         let own = self.config.broker_id;
         let Some(coordinator) = &mut self.coordinator else { return };
         let group = &mut coordinator.group;
         if !group.is_leader() || group.is_transferring() {
             return;
         }
-        let candidates = group.voters().filter(|broker| *broker != own && self.peers.may_lead(*broker));
+        let unfitness = |broker| self.peers.unfitness(now, own, broker);
+        let candidates = group.voters().filter(|broker| unfitness(*broker) < unfitness(own));
         if let Some(to) = candidates.max_by_key(|broker| (group.matched(*broker), Reverse(broker.0))) {
             group.transfer(to);
         }
@@ -446,7 +447,7 @@ impl Shard {
         let shown = |showing: &Showing| {
             showing.waiting.is_some()
                 && showing.shards == 0
-                && (showing.brokers.is_empty() || now.mono >= showing.until)
+                && (now.mono >= showing.until || !showing.brokers.iter().any(|broker| self.peers.is_waited_for(*broker)))
         };
         let indexes: Vec<u64> =
             coordinator.applied.iter().filter(|(_, showing)| shown(showing)).map(|(index, _)| *index).collect();
@@ -513,8 +514,7 @@ impl Shard {
                     return self.settle_made_before(now);
                 };
                 let own = self.config.broker_id;
-                let own_may = self.peers.leads(now);
-                prefer(&mut command, |broker| if broker == own { own_may } else { self.peers.may_lead(broker) });
+                prefer(&mut command, |broker| self.peers.unfitness(now, own, broker));
                 let waiting = Waiting::CreateTopics(asker, wanted, response);
                 if let Err((error, Waiting::CreateTopics(asker, wanted, _))) = self.propose(&command, waiting) {
                     let reply = create_topics::failed(&wanted, error);
@@ -618,11 +618,11 @@ fn refuse_producer(request: &InitProducerIdRequest) -> Option<InitProducerIdResp
     )
 }
 
-/// Puts brokers that may not lead just now last among the replicas of new partitions.
-fn prefer(command: &mut Command, may_lead: impl Fn(BrokerId) -> bool) {
+/// Puts brokers that are not fit to lead just now last among the replicas of new partitions.
+fn prefer(command: &mut Command, unfitness: impl Fn(BrokerId) -> u8) {
     if let Command::CreateTopics { topics } = command {
         for partition in topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
-            partition.replicas.sort_by_key(|broker| !may_lead(*broker));
+            partition.replicas.sort_by_key(|broker| unfitness(*broker));
         }
     }
 }

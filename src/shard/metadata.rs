@@ -6,7 +6,7 @@ use super::Shard;
 use super::event::Effect;
 use super::mesh::{Leader, ShardMessage};
 use super::ops::Owned;
-use crate::limits::LEADERS_PER_MESSAGE;
+use crate::limits::{LEADERS_PER_MESSAGE, STAND_NEXT_MS};
 use crate::log::recovery::RecoveredLog;
 use crate::metadata::configs::TopicConfig;
 use crate::metadata::state::{Partition as PartitionMetadata, Topic};
@@ -64,7 +64,7 @@ impl Shard {
                     self.rising.insert(partition.log);
                 }
                 if partition.log.shard(self.shards) == self.id {
-                    self.open_partition(&topic, partition, recovered.remove(&partition.log));
+                    self.open_partition(now, &topic, partition, recovered.remove(&partition.log));
                 }
             }
         }
@@ -96,7 +96,7 @@ impl Shard {
         for topic in new {
             for partition in &topic.partitions {
                 if partition.log.shard(self.shards) == self.id {
-                    self.open_partition(&topic, partition, None);
+                    self.open_partition(now, &topic, partition, None);
                 }
             }
         }
@@ -110,7 +110,7 @@ impl Shard {
         }
     }
 
-    fn open_partition(&mut self, topic: &Topic, partition: &PartitionMetadata, recovered: Option<RecoveredLog>) {
+    fn open_partition(&mut self, now: Now, topic: &Topic, partition: &PartitionMetadata, recovered: Option<RecoveredLog>) {
         let log = partition.log;
         let own = self.config.broker_id;
         if !partition.replicas.contains(&own) {
@@ -140,7 +140,13 @@ impl Shard {
         if !opened.is_replicated() {
             self.rising.insert(log);
         }
-        self.owned.insert(log, Owned::new(opened));
+        let mut owned = Owned::new(opened);
+        if new {
+            // Behind a preferred leader that does not come up, the next one does not wait out an election either.
+            let place = partition.replicas.iter().position(|replica| *replica == own).unwrap_or(0) as u64;
+            owned.stands_at = (place > 0).then(|| now.mono.plus_millis(place * STAND_NEXT_MS));
+        }
+        self.owned.insert(log, owned);
         self.touch(log);
     }
 
@@ -163,7 +169,7 @@ impl Shard {
                             awaited = true;
                         }
                         if partition.log.shard(self.shards) == self.id {
-                            self.open_partition(&topic, partition, None);
+                            self.open_partition(now, &topic, partition, None);
                         }
                     }
                 }

@@ -12,7 +12,7 @@ use crate::partition::{AppendError, Appended, DiskRead, Found, Partition, ReadDo
 use crate::peer::PeerMessage;
 use crate::protocol::ErrorCode;
 use crate::record::{Batch, split_batches};
-use crate::types::{BrokerId, LeaderEpoch, LogId, Now, Offset};
+use crate::types::{BrokerId, LeaderEpoch, LogId, Mono, Now, Offset};
 
 /// Kafka's special timestamps of ListOffsets.
 mod special {
@@ -28,6 +28,8 @@ pub(super) struct Owned {
     pub(super) partition: Partition,
     /// Whether its leader was announced to the other shards, and with which epoch.
     pub(super) announced: Option<LeaderEpoch>,
+    /// When this replica of a new log stands for election, if nobody leads by then.
+    pub(super) stands_at: Option<Mono>,
     /// Appends that are not durable yet, by the offset that the high watermark must reach.
     appends: VecDeque<WaitingAppend>,
     /// Reads that wait for new records.
@@ -49,6 +51,7 @@ impl Owned {
         Owned {
             partition,
             announced: None,
+            stands_at: None,
             appends: VecDeque::new(),
             reads: Vec::new(),
             on_disk: Vec::new(),

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::Shard;
 use super::event::Effect;
 use super::mesh::{Leader, Op, OpKind, RequestId, ShardMessage};
-use crate::limits::{LEADERS_PER_MESSAGE, LEASE_BACK_MS, PEER_SILENT_MS, RAFT_TICK_MS, STATUS_MS};
+use crate::limits::{AWAY_MS, BALANCE_MS, LEADERS_PER_MESSAGE, LEASE_BACK_MS, LEASE_MS, PEER_SILENT_MS, RAFT_TICK_MS, STATUS_MS};
 use crate::peer::{self, FrameHeader, PeerMessage, Status};
 use crate::types::{BrokerId, LogId, Map, Mono, Now, ShardId};
 
@@ -29,10 +29,15 @@ pub(super) struct Peers {
     by_id: Map<BrokerId, Peer>,
     /// In a fixed order, for replays.
     order: Vec<BrokerId>,
+    /// When this shard looked at the clock last without having been told of anything.
+    last_tick: Mono,
     next_status: Mono,
     next_raft_tick: Mono,
+    next_balance: Mono,
     /// Until when this broker leads nothing, because its disk hung.
     no_lead_until: Option<Mono>,
+    /// Until when the disk counts as hanging; it is put off while it does.
+    hangs_until: Mono,
 }
 
 impl Peers {
@@ -56,9 +61,33 @@ impl Peers {
         self.by_id.get(&peer).is_some_and(|peer| peer.alive)
     }
 
+    /// Whether this other broker is there and its disk does not hang: it shows soon what is committed.
+    pub(super) fn is_waited_for(&self, peer: BrokerId) -> bool {
+        self.by_id.get(&peer).is_some_and(|peer| peer.alive && !peer.status.hangs)
+    }
+
     /// Whether this other broker is there and its disk is well.
     pub(super) fn may_lead(&self, peer: BrokerId) -> bool {
         self.by_id.get(&peer).is_some_and(|peer| peer.alive && peer.status.leads)
+    }
+
+    /// How little a broker is fit to lead: the lower the better. The others count as this one sees them.
+    pub(super) fn unfitness(&self, now: Now, own: BrokerId, broker: BrokerId) -> u8 {
+        let (leads, hangs, alive) = match self.by_id.get(&broker) {
+            Some(peer) => (peer.status.leads, peer.status.hangs, peer.alive),
+            None => (self.leads(now), self.hangs(now), broker == own),
+        };
+        match (alive, hangs, leads) {
+            (false, ..) => 3,
+            (true, true, _) => 2,
+            (true, false, false) => 1,
+            (true, false, true) => 0,
+        }
+    }
+
+    /// Whether none of those before `own` in the order of `replicas` can lead.
+    pub(super) fn is_first(&self, mut replicas: impl Iterator<Item = BrokerId>, own: BrokerId) -> bool {
+        replicas.find(|replica| *replica == own || self.may_lead(*replica)) == Some(own)
     }
 
     /// Puts a message into the next frame for a broker; one that is not connected gets none.
@@ -73,6 +102,16 @@ impl Peers {
         for at in 0..self.order.len() {
             self.send(self.order[at], message.clone());
         }
+    }
+
+    /// Whether this broker's disk takes no writes just now.
+    fn hangs(&self, now: Now) -> bool {
+        now.mono < self.hangs_until
+    }
+
+    /// Whether this shard itself did not run for a while: what others did meanwhile waits to be looked at.
+    fn was_away(&self, now: Now) -> bool {
+        now.mono > self.last_tick.plus_millis(AWAY_MS)
     }
 
     /// Whether this broker may lead at `now`.
@@ -199,7 +238,8 @@ impl Shard {
     }
 
     fn status(&self, now: Now) -> Status {
-        Status { leads: self.peers.leads(now), applied: self.state.applied(), hash: self.state.hash() }
+        let (leads, hangs) = (self.peers.leads(now), self.peers.hangs(now));
+        Status { leads, hangs, applied: self.state.applied(), hash: self.state.hash() }
     }
 
     /// Does what is due by time.
@@ -207,7 +247,15 @@ impl Shard {
         if !self.peers.any() {
             return;
         }
-        self.watch_lease(now);
+        if self.peers.was_away(now) {
+            let away = now.mono.micros_since(self.peers.last_tick);
+            for peer in self.peers.by_id.values_mut() {
+                peer.heard = peer.heard.map(|heard| Mono(heard.0 + away).min(now.mono));
+            }
+        } else {
+            self.watch_lease(now);
+        }
+        self.peers.last_tick = now.mono;
         if now.mono >= self.peers.next_status {
             self.peers.next_status = now.mono.plus_millis(STATUS_MS);
             let status = self.status(now);
@@ -219,17 +267,43 @@ impl Shard {
             self.for_each_replica(|shard, log| {
                 let owned = shard.owned.get_mut(&log).expect("it is there");
                 owned.partition.tick();
+                if owned.stands_at.take_if(|at| now.mono >= *at).is_some() && owned.partition.leader().is_none() {
+                    owned.partition.campaign();
+                }
                 shard.touch(log);
+                shard.raft_moved(now, log, false);
             });
             if let Some(coordinator) = &mut self.coordinator {
-                coordinator.tick();
+                coordinator.tick(self.peers.hangs(now));
             }
+        }
+        if now.mono >= self.peers.next_balance {
+            self.peers.next_balance = now.mono.plus_millis(BALANCE_MS);
+            self.lead_where_preferred();
         }
         self.fetch_missing(now);
     }
 
+    /// Gives leaderships back to the replicas that should have them (`auto.leader.rebalance.enable`), where those are
+    /// well and hold everything.
+    fn lead_where_preferred(&mut self) {
+        let own = self.config.broker_id;
+        self.for_each_replica(|shard, log| {
+            let peers = &shard.peers;
+            let owned = shard.owned.get_mut(&log).expect("it is there");
+            let preferred = owned.partition.replicas().next().filter(|preferred| *preferred != own);
+            let Some(preferred) = preferred.filter(|preferred| peers.may_lead(*preferred)) else { return };
+            if owned.partition.is_settled() && owned.partition.hand_over(|broker| broker == preferred, own) {
+                shard.touch(log);
+            }
+        });
+    }
+
     /// Notes who has come and who has gone.
     fn watch_peers(&mut self, now: Now) {
+        if self.peers.was_away(now) {
+            return;
+        }
         for at in 0..self.peers.order.len() {
             let id = self.peers.order[at];
             let Some(peer) = self.peers.by_id.get_mut(&id) else { continue };
@@ -253,10 +327,13 @@ impl Shard {
         self.for_each_replica(|shard, log| {
             let lead = shard.peers.leads(now);
             let owned = shard.owned.get_mut(&log).expect("it is there");
-            if owned.partition.broker_lost(peer) && lead {
+            let led = owned.partition.broker_lost(peer);
+            // All at once they would take each other's votes; the others follow when their time-outs are over.
+            if led && lead && shard.peers.is_first(owned.partition.replicas(), shard.config.broker_id) {
                 owned.partition.campaign();
             }
             shard.touch(log);
+            shard.raft_moved(now, log, false);
         });
         self.metadata_peer_lost(now, peer);
     }
@@ -282,19 +359,22 @@ impl Shard {
         let own = self.config.broker_id;
         self.for_each_replica(|shard, log| {
             let peers = &shard.peers;
+            let fitter = |broker| peers.unfitness(now, own, broker) < peers.unfitness(now, own, own);
             let owned = shard.owned.get_mut(&log).expect("it is there");
-            if owned.partition.hand_over(|broker| peers.may_lead(broker), own) {
+            if owned.partition.hand_over(fitter, own) {
                 shard.touch(log);
+                shard.raft_moved(now, log, false);
             }
         });
-        self.hand_metadata_over();
+        self.hand_metadata_over(now);
     }
 
     /// This or another shard has seen that the disk takes no writes.
     pub(super) fn disk_hangs(&mut self, now: Now) {
-        let led = self.peers.leads(now);
+        let well = !self.peers.hangs(now);
         self.peers.no_lead_until = Some(now.mono.plus_millis(LEASE_BACK_MS));
-        if led {
+        self.peers.hangs_until = now.mono.plus_millis(LEASE_MS);
+        if well {
             let status = self.status(now);
             self.peers.send_all(&PeerMessage::Status(status));
         }

@@ -186,7 +186,9 @@ impl Shard {
 
     fn respond_metadata(&mut self, origin: Origin, request: &kafka_protocol::messages::MetadataRequest) {
         let leaders = |log| self.leaders.get(&log).map(|leader| (leader.broker, leader.epoch));
-        let body = metadata::respond(&self.state, &self.config, request, origin.version, &leaders);
+        let (own, peers) = (self.config.broker_id, &self.peers);
+        let alive = |broker| broker == own || peers.is_alive(broker);
+        let body = metadata::respond(&self.state, &self.config, request, origin.version, &leaders, &alive);
         self.respond(origin, &body.into());
     }
 

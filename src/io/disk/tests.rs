@@ -61,7 +61,9 @@ impl Running {
             match self.replies.try_recv() {
                 Some(Incoming::Disk(DiskReply::Health { .. } | DiskReply::Release { .. })) => {}
                 Some(Incoming::Disk(reply)) => return reply,
-                Some(Incoming::Mesh { .. } | Incoming::Connection(_)) => panic!("there is no other shard"),
+                Some(Incoming::Mesh { .. } | Incoming::Connection(_) | Incoming::Peer(..)) => {
+                    panic!("there is no other shard")
+                }
                 None => {
                     assert!(started.elapsed() < Duration::from_secs(20), "no reply");
                     thread::sleep(Duration::from_micros(100));

@@ -119,7 +119,7 @@ impl Server {
         let listener = listener::bind(config.listen).unwrap();
         let seen = Arc::new(Seen::default());
         let cores = (0..shards).map(|_| Echo { seen: Arc::clone(&seen), held: VecDeque::new() }).collect();
-        threads.start_shards(&config, &listener, cores, inboxes.shards).unwrap();
+        threads.start_shards(&config, &listener, None, cores, inboxes.shards).unwrap();
         for _ in 0..shards {
             assert!(matches!(reports.recv_timeout(Duration::from_secs(10)), Ok(Report::Ready)));
         }

@@ -83,7 +83,7 @@ fn some_of_all() -> Vec<PeerMessage> {
         PeerMessage::Applied { index: 5 },
         PeerMessage::Ask { shard: 1, number: 2, time_left_ms: 3, question: Bytes::from_static(b"why") },
         PeerMessage::Told { shard: 1, number: 2, reply: Bytes::from_static(b"so") },
-        PeerMessage::Status(Status { leads: true, applied: 300, hash: 1 }),
+        PeerMessage::Status(Status { leads: true, hangs: false, applied: 300, hash: 1 }),
         PeerMessage::FetchLog { log: LogId(4), offset: 5, end: 6 },
         PeerMessage::LogPart { log: LogId(4), offset: 5, batches: vec![chunk(b"a", b"b"), chunk(b"", b"cd")] },
     ]
@@ -117,8 +117,8 @@ fn the_bytes_of_a_frame_never_change() {
         b"why".to_vec(),
         numbers(&[(5, 1), (0, 3), (12, 4), (2, 8), (1, 2)]), // Told
         b"so".to_vec(),
-        numbers(&[(6, 1), (0, 3), (6, 4)]), // Status
-        vec![1, 1, 251, 44, 1, 1],
+        numbers(&[(6, 1), (0, 3), (7, 4)]), // Status
+        vec![1, 1, 0, 251, 44, 1, 1],
         numbers(&[(7, 1), (0, 3), (24, 4), (4, 8), (5, 8), (6, 8)]), // FetchLog
         numbers(&[(8, 1), (0, 3), (24, 4), (4, 8), (5, 8), (2, 4), (2, 4)]), // LogPart
     ]
@@ -133,8 +133,8 @@ fn the_bytes_of_a_frame_never_change() {
 }
 
 /// CRC-32 of what they cover, computed with another implementation.
-const META_CRC: [u8; 4] = [0xc9, 0x9b, 0xde, 0xea];
-const HEADER_CRC: [u8; 4] = [0x9d, 0x59, 0xa0, 0xcf];
+const META_CRC: [u8; 4] = [0x6c, 0xf0, 0xc9, 0xbe];
+const HEADER_CRC: [u8; 4] = [0x9f, 0x6c, 0x8a, 0xec];
 
 #[test]
 fn large_bodies_are_not_copied_on_either_side() {
@@ -168,7 +168,8 @@ fn a_full_frame_is_ended_and_one_message_is_never_divided() {
     let lens = [third, third, third, third, 10, largest, 10, 10];
     let messages: Vec<_> = (0..).zip(lens).map(|(n, len)| part(n, len)).collect();
     let frames = frames(&encode(&messages));
-    let counts: Vec<usize> = frames.iter().map(|(header, frame)| decode(header, frame.clone()).unwrap().len()).collect();
+    let counts: Vec<usize> =
+        frames.iter().map(|(header, frame)| decode(header, frame.clone()).unwrap().len()).collect();
     assert_eq!(counts, [2, 3, 1, 2]);
     let decoded: Vec<_> = frames.into_iter().flat_map(|(header, frame)| decode(&header, frame).unwrap()).collect();
     assert!(all_shown(&decoded) == all_shown(&messages));
@@ -216,11 +217,8 @@ fn every_flipped_bit_of_header_and_meta_is_noticed() {
 
 /// Reads `meta` and `beside` as if they had been encoded by somebody who means ill: with the right checksums.
 fn read_forged(meta: &[u8], beside: &[u8]) -> Result<Vec<PeerMessage>, WireError> {
-    let header = FrameHeader {
-        meta_len: meta.len() as u32,
-        beside_len: beside.len() as u32,
-        meta_crc: crc32fast::hash(meta),
-    };
+    let header =
+        FrameHeader { meta_len: meta.len() as u32, beside_len: beside.len() as u32, meta_crc: crc32fast::hash(meta) };
     read(&header.encode(), &[meta, beside].concat())
 }
 
@@ -338,8 +336,8 @@ fn a_message() -> impl Strategy<Value = PeerMessage> {
         }),
         1 => (any::<u16>(), any::<u64>(), bytes())
             .prop_map(|(shard, number, reply)| PeerMessage::Told { shard, number, reply }),
-        1 => (any::<bool>(), any::<u64>(), any::<u64>())
-            .prop_map(|(leads, applied, hash)| PeerMessage::Status(Status { leads, applied, hash })),
+        1 => (any::<bool>(), any::<bool>(), any::<u64>(), any::<u64>())
+            .prop_map(|(leads, hangs, applied, hash)| PeerMessage::Status(Status { leads, hangs, applied, hash })),
         1 => (any::<u64>(), any::<i64>(), any::<i64>())
             .prop_map(|(log, offset, end)| PeerMessage::FetchLog { log: LogId(log), offset, end }),
         1 => (any::<u64>(), any::<i64>(), proptest::collection::vec(a_chunk(1), 0..5))

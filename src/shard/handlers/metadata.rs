@@ -28,6 +28,9 @@ pub const AUTO_CREATE_VERSION: i16 = 4;
 /// Who leads a log, and in which epoch; none where nobody is known to.
 pub type Leaders<'a> = &'a dyn Fn(LogId) -> Option<(BrokerId, LeaderEpoch)>;
 
+/// Whether a broker is there, as far as the one knows that answers.
+pub type Alive<'a> = &'a dyn Fn(BrokerId) -> bool;
+
 /// What one entry of a request asks for.
 #[derive(PartialEq, Eq, Hash, Clone, Copy)]
 enum Target<'a> {
@@ -37,18 +40,19 @@ enum Target<'a> {
     Malformed,
 }
 
-/// The answer. Topics in the order of the request; all of them ordered by name. The broker names itself as the
-/// controller: whatever is for the controller may be sent to any broker.
+/// The answer. Topics in the order of the request; all of them ordered by name; brokers that are not there are left
+/// out. The broker names itself as the controller: whatever is for the controller may be sent to any broker.
 pub fn respond(
     state: &State,
     config: &BrokerConfig,
     request: &MetadataRequest,
     version: i16,
     leaders: Leaders<'_>,
+    alive: Alive<'_>,
 ) -> MetadataResponse {
     let topic_operations =
         if request.include_topic_authorized_operations { TOPIC_OPERATIONS } else { OPERATIONS_NOT_ASKED };
-    let known = |topic: &Topic| describe(topic, leaders).with_topic_authorized_operations(topic_operations);
+    let known = |topic: &Topic| describe(topic, leaders, alive).with_topic_authorized_operations(topic_operations);
     let topics = match named(request, version) {
         None => state.topics().map(|topic| known(topic)).collect(),
         Some(targets) => targets
@@ -69,7 +73,7 @@ pub fn respond(
             })
             .collect(),
     };
-    let brokers = state.brokers().map(|broker| {
+    let brokers = state.brokers().filter(|broker| alive(broker.id)).map(|broker| {
         MetadataResponseBroker::default()
             .with_node_id(broker.id.0.into())
             .with_host(StrBytes::from_string(broker.host.clone()))
@@ -152,26 +156,28 @@ fn missing(name: &str, error: ErrorCode) -> MetadataResponseTopic {
         .with_is_internal(names::is_internal(name))
 }
 
-fn describe(topic: &Topic, leaders: Leaders<'_>) -> MetadataResponseTopic {
+fn describe(topic: &Topic, leaders: Leaders<'_>, alive: Alive<'_>) -> MetadataResponseTopic {
     MetadataResponseTopic::default()
         .with_name(Some(TopicName(StrBytes::from_string(topic.name.to_string()))))
         .with_topic_id(topic.id)
         .with_is_internal(names::is_internal(&topic.name))
         .with_partitions(
-            topic.partitions.iter().zip(0..).map(|(partition, index)| placed(partition, index, leaders)).collect(),
+            topic.partitions.iter().zip(0..).map(|(partition, index)| placed(partition, index, leaders, alive)).collect(),
         )
 }
 
-/// A partition. Its in-sync replicas are given as all of them: Raft has no such set to go by.
-fn placed(partition: &Partition, index: i32, leaders: Leaders<'_>) -> MetadataResponsePartition {
-    let leader = leaders(partition.log);
+/// A partition. Its in-sync replicas are those on brokers that are there: Raft has no such set to go by.
+fn placed(partition: &Partition, index: i32, leaders: Leaders<'_>, alive: Alive<'_>) -> MetadataResponsePartition {
+    let leader = leaders(partition.log).filter(|(broker, _)| alive(*broker));
     let replicas: Vec<kafka::BrokerId> = partition.replicas.iter().map(|broker| broker.0.into()).collect();
+    let (in_sync, offline) = replicas.iter().partition(|broker| alive(BrokerId(broker.0)));
     MetadataResponsePartition::default()
         .with_error_code(ErrorCode::code_of(leader.is_none().then_some(ErrorCode::LeaderNotAvailable)))
         .with_partition_index(index)
         .with_leader_id(leader.map_or(-1, |(broker, _)| broker.0).into())
         .with_leader_epoch(leader.map_or(-1, |(_, epoch)| epoch))
-        .with_isr_nodes(replicas.clone())
+        .with_isr_nodes(in_sync)
+        .with_offline_replicas(offline)
         .with_replica_nodes(replicas)
 }
 
@@ -198,7 +204,7 @@ mod tests {
     }
 
     fn answer(state: &State, request: &MetadataRequest, version: i16) -> MetadataResponse {
-        let response = respond(state, &config(), request, version, &leaders);
+        let response = respond(state, &config(), request, version, &leaders, &|_| true);
         assert_encodable(&response, version..=version);
         response
     }
