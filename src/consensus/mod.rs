@@ -143,7 +143,9 @@ impl Group {
     ) -> Group {
         let written = state.hard_state;
         // Everything up to `compacted` was committed before it was moved to segments.
-        let commit = state.hard_state.commit.max(state.compacted.0);
+        // What others hold may have been committed before it was durable here; then the end of the log lies before it.
+        let last = state.entries.last().map_or(state.compacted.0, |entry| entry.index);
+        let commit = state.hard_state.commit.clamp(state.compacted.0, last);
         let place = voters.iter().position(|voter| *voter == broker).unwrap_or(voters.len());
         let election = ELECTION_TICKS + place * ELECTION_STEP_TICKS;
         let config = raft::Config {
@@ -419,6 +421,8 @@ impl Group {
 
     /// Forgets the entries up to `index`, which lie in segments or a snapshot now.
     pub fn compact(&mut self, index: u64) {
+        // What is committed and not durable here yet is not applied either in raft-rs's eyes, which reads it once more.
+        let index = index.min(self.raw.raft.raft_log.applied);
         self.raw.mut_store().compact(index);
     }
 }

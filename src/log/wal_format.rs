@@ -211,6 +211,7 @@ fn take_frame(payload: &mut Bytes) -> Result<(FrameHeader, Bytes), MalformedFram
         2 => FrameKind::HardState,
         3 => FrameKind::Checkpoint,
         4 => FrameKind::Deleted,
+        5 => FrameKind::Snapshot,
         _ => return Err(MalformedFrame),
     };
     let header = FrameHeader {

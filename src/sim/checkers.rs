@@ -402,7 +402,7 @@ impl Model {
     /// or an earlier epoch have shown, as one that was deposed and does not know it yet is behind.
     pub(super) fn shown_by_epoch(&self, part: &Part, epoch: i32) -> i64 {
         let Some(log) = self.logs.get(part) else { return 0 };
-        if !(self.cluster && self.disturbed) {
+        if !self.cluster {
             return log.committed;
         }
         log.watermarks.range(..=epoch).map(|(_, watermark)| *watermark).max().unwrap_or(0)

@@ -196,6 +196,11 @@ impl Plan {
         rng.between(self.hop_micros.0, self.hop_micros.1)
     }
 
+    /// Whether disks and network are as fast as they should be: then a new topic is shown everywhere at once.
+    pub(super) fn is_quick(&self) -> bool {
+        self.disk_micros.1 <= 5_000 && self.net_micros.1 <= 3_000
+    }
+
     /// How long a frame from one broker to another takes.
     pub(super) fn net_micros(&self, rng: &mut Rng) -> u64 {
         rng.between(self.net_micros.0, self.net_micros.1)

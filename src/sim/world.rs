@@ -192,6 +192,7 @@ impl World {
             plan,
             rng,
         };
+        world.model.disturbed = !world.plan.is_quick() && brokers > 1;
         world.invite_clients();
         for (at, node, fault) in world.plan.faults.clone() {
             world.at(at, What::Fault { node, fault });
@@ -333,6 +334,7 @@ impl World {
     }
 
     fn look(&mut self) {
+        let brokers = self.nodes.len();
         let settled = self.seats.iter().all(|seat| seat.client.is_settled(&self.model));
         let up = self.nodes.iter().all(|node| node.broker.as_ref().is_some_and(Broker::ready));
         match self.phase {
@@ -364,7 +366,7 @@ impl World {
                 None => {
                     self.trace.line(self.now, || "the replicas agree".into());
                     self.phase = Phase::Verifying { until: self.now + SETTLE_WITHIN };
-                    self.model.disturbed = false;
+                    self.model.disturbed = !self.plan.is_quick();
                     let mut rng = self.rng.fork();
                     let creator = Creator::last(&mut rng, &mut self.model);
                     self.invite(Box::new(creator));
@@ -376,7 +378,7 @@ impl World {
                 }
                 Some(why) => assert!(self.now <= until, "L4: replicas do not agree though the faults are over: {why}"),
             },
-            Phase::Verifying { .. } if settled && up => {
+            Phase::Verifying { .. } if settled && up && (brokers == 1 || self.disagreement().is_none()) => {
                 self.model.check_complete();
                 self.check_space();
                 self.phase = Phase::Done;

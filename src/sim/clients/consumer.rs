@@ -231,6 +231,10 @@ impl Consumer {
                 continue;
             };
             let Some(position) = self.positions.get_mut(part) else { continue };
+            if asked.from > *position {
+                // Another connection was lost meanwhile, and with it the place.
+                continue;
+            }
             let first = values.first().map_or(*position, |(offset, _)| *offset);
             assert!(first <= *position, "S1: {part:?} was read at {position} and answers with offset {first}");
             for (expected, (offset, value)) in (first..).zip(&values) {
