@@ -197,7 +197,13 @@ pub const LEASE_BACK_MS: u64 = 15_000;
 pub const BALANCE_MS: u64 = 5_000;
 
 /// A shard that did not run for this long judges nobody by what it did not hear meanwhile, in milliseconds.
-pub const AWAY_MS: u64 = 120;
+pub const AWAY_MS: u64 = 250;
+
+/// Raft ticks without anything new after which a leader whose followers hold everything lets the group rest.
+pub const REST_TICKS: u32 = 20;
+
+/// The usual most of the batches in one message to a follower; a single larger batch gets a message of its own.
+pub const APPEND_BYTES: usize = 1024 * 1024;
 
 /// A replica of a new partition stands for election this much after the one before it in the list, if nobody leads by
 /// then, in milliseconds.
@@ -224,7 +230,7 @@ pub const REGISTER_AGAIN_MS: u64 = 300;
 /// A broker that others wait for to show a new topic is waited for no longer than this, in milliseconds.
 pub const SHOWN_MS: u64 = 200;
 
-const _: () = assert!(AWAY_MS > IDLE_TICK_MS);
+const _: () = assert!(AWAY_MS > 2 * IDLE_TICK_MS && AWAY_MS + IDLE_TICK_MS < PEER_SILENT_MS);
 const _: () = assert!(STATUS_MS * 3 <= PEER_SILENT_MS && CANARY_MS < LEASE_MS);
 const _: () = assert!(DISK_SILENT_MS > 2 * IDLE_TICK_MS && DISK_SILENT_MS < WAL_STALLED_MS);
 const _: () = assert!(TICK_MS * 2 <= DEADLINE_SLACK_MS);

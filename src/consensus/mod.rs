@@ -419,11 +419,11 @@ impl Group {
         raft::Storage::first_index(self.raw.store()).map_or(0, |first| first - 1)
     }
 
-    /// Forgets the entries up to `index`, which lie in segments or a snapshot now.
+    /// Forgets the entries up to `index`, which lie in segments or a snapshot now; those that raft-rs has still to look
+    /// at stay until the next call.
     pub fn compact(&mut self, index: u64) {
-        // What is committed and not durable here yet is not applied either in raft-rs's eyes, which reads it once more.
-        let index = index.min(self.raw.raft.raft_log.applied);
-        self.raw.mut_store().compact(index);
+        let applied = self.raw.raft.raft_log.applied;
+        self.raw.mut_store().compact(index.min(applied));
     }
 }
 

@@ -121,7 +121,7 @@ mod tests {
         state.apply(1, &register());
         state.apply(2, &create());
         state.apply(9, &Command::AllocateProducerIds { broker: BrokerId(1), count: 5 });
-        let broker: &[u8] = &[1, 2, 1, b'h', 251, 0x84, 0x23, 1, 1, b'r', 3];
+        let broker = &[&[1, 2, 1, b'h', 251, 0x84, 0x23, 1, 1, b'r', 3], &[5; 16][..]].concat()[..];
         let topic = [&[1, 1, b't'], &ID_BYTES[..], &[1, 1, 2, 2, 3], &[1, 1, b'k', 1, b'v']].concat();
         let bytes = [&[1, 9, 2, 10], broker, &topic].concat();
         assert_eq!(encode_snapshot(&state.snapshot()).unwrap(), bytes);

@@ -6,6 +6,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::tail::TailEntry;
 use super::{DESCRIPTOR_LEN, Descriptor, Partition, note_epoch};
 use crate::consensus::{Entry, Message, MessageKind};
+use crate::limits::APPEND_BYTES;
 use crate::log::Chunk;
 use crate::record::Batch;
 use crate::types::{BrokerId, LeaderEpoch, Now};
@@ -91,7 +92,7 @@ impl Partition {
         for (to, message) in self.group.take_messages() {
             let beside: Option<Vec<Chunk>> = message.entries.iter().map(|entry| self.beside(entry)).collect();
             match beside {
-                Some(beside) => out.push((to, message, beside)),
+                Some(beside) => split(to, message, beside, &mut out),
                 // The tail has dropped it since: the follower needs a snapshot.
                 None => self.group.unreachable(to),
             }
@@ -172,6 +173,20 @@ impl Partition {
             && self.group.voters().all(|broker| self.group.matched(broker) == Some(last))
     }
 
+    /// The term and the index of the last entry, where this replica leads and all others hold everything.
+    pub fn rests_at(&self) -> Option<(u64, u64)> {
+        self.is_settled().then(|| (self.group.term(), self.group.last_index()))
+    }
+
+    /// Whether a follower knows everything up to where its leader lets the group rest.
+    pub fn may_rest(&self, leader: BrokerId, term: u64, index: u64) -> bool {
+        let group = &self.group;
+        group.leader() == Some(leader)
+            && group.term() == term
+            && (group.last_index(), group.committed()) == (index, index)
+            && self.install.is_none()
+    }
+
     /// Hands the leadership to the replica that has most of the log among those that `may_lead`; false where there is
     /// none, or nothing to hand over.
     pub fn hand_over(&mut self, may_lead: impl Fn(BrokerId) -> bool, own: BrokerId) -> bool {
@@ -187,6 +202,27 @@ impl Partition {
             }
             None => false,
         }
+    }
+}
+
+/// Makes of an append several of a bounded size: raft-rs knows what the entries weigh, but not what lies beside them.
+fn split(to: BrokerId, mut message: Message, mut beside: Vec<Chunk>, out: &mut Vec<(BrokerId, Message, Vec<Chunk>)>) {
+    loop {
+        let mut bytes = 0;
+        let within = beside.iter().take_while(|chunk| {
+            bytes += chunk.body.len();
+            bytes <= APPEND_BYTES
+        });
+        let kept = within.count().max(1);
+        if kept >= message.entries.len() {
+            return out.push((to, message, beside));
+        }
+        let rest = Message { entries: message.entries.split_off(kept), ..message.clone() };
+        let beside_rest = beside.split_off(kept);
+        let last = message.entries.last().expect("at least one entry is kept");
+        let (index, log_term) = (last.index, last.term);
+        out.push((to, message, beside));
+        (message, beside) = (Message { index, log_term, ..rest }, beside_rest);
     }
 }
 

@@ -32,6 +32,9 @@ pub enum PeerMessage {
     },
     /// Logs that the sender leads, with their epochs.
     Leaders(Vec<(LogId, LeaderEpoch)>),
+    /// Logs that the sender leads and lets rest, with their terms and the index that all replicas hold: their followers
+    /// hear nothing until something happens, and need not wonder.
+    Rest(Vec<(LogId, u64, u64)>),
     /// All shards of the sender show the metadata's command at `index`.
     Applied {
         /// The index.

@@ -10,7 +10,7 @@ use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use self::layout::{
-    BESIDE, REJECT, RawAsk, RawEntry, RawFetchLog, RawHeader, RawLeader, RawLogPart, RawMessage, RawRaft, RawSnapshot,
+    BESIDE, REJECT, RawAsk, RawEntry, RawFetchLog, RawHeader, RawLeader, RawLogPart, RawMessage, RawRaft, RawRest, RawSnapshot,
     RawTold, SNAPSHOT, kind,
 };
 use super::{PeerMessage, VERSION};
@@ -195,6 +195,12 @@ fn put_message(meta: &mut BytesMut, message: &PeerMessage) -> usize {
             }
             kind::LEADERS
         }
+        PeerMessage::Rest(logs) => {
+            for (log, term, index) in logs {
+                put(RawRest { log: log.0.into(), term: (*term).into(), index: (*index).into() }.as_bytes());
+            }
+            kind::REST
+        }
         PeerMessage::Applied { index } => {
             put(&index.to_le_bytes());
             kind::APPLIED
@@ -353,6 +359,11 @@ fn take_message(kind: u8, body: &mut Cursor, beside: &mut Cursor) -> Result<Peer
         kind::LEADERS => {
             let leaders = body.all::<RawLeader>()?;
             PeerMessage::Leaders(leaders.iter().map(|raw| (LogId(raw.log.get()), raw.epoch.get())).collect())
+        }
+        kind::REST => {
+            let logs = body.all::<RawRest>()?;
+            let rest = |raw: &RawRest| (LogId(raw.log.get()), raw.term.get(), raw.index.get());
+            PeerMessage::Rest(logs.iter().map(rest).collect())
         }
         kind::APPLIED => PeerMessage::Applied { index: body.take::<U64>()?.get() },
         kind::ASK => {

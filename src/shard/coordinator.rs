@@ -186,6 +186,15 @@ impl Shard {
         if let Some(coordinator) = self.coordinator.as_mut().filter(|coordinator| coordinator.group.is_alone()) {
             coordinator.group.campaign();
         }
+        self.know_peers();
+    }
+
+    /// The other brokers are let in only with the data directories that they registered.
+    fn know_peers(&mut self) {
+        let brokers: Vec<BrokerId> = self.state.brokers().map(|broker| broker.id).collect();
+        for broker in brokers {
+            self.know_peer(broker);
+        }
     }
 
     /// Moves what the metadata's group must write into this turn's frames, and what it says to the other brokers into
@@ -271,10 +280,7 @@ impl Shard {
             for shard in 1..self.shards {
                 self.send(ShardId(shard), ShardMessage::Metadata(Box::new(self.state.clone())));
             }
-            let brokers: Vec<BrokerId> = self.state.brokers().map(|broker| broker.id).collect();
-            for broker in brokers {
-                self.know_peer(broker);
-            }
+            self.know_peers();
             self.open_partitions(now);
         }
         self.register(now);

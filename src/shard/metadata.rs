@@ -147,6 +147,7 @@ impl Shard {
             owned.stands_at = (place > 0).then(|| now.mono.plus_millis(place * STAND_NEXT_MS));
         }
         self.owned.insert(log, owned);
+        self.wake(log);
         self.touch(log);
     }
 

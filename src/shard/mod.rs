@@ -22,7 +22,7 @@ mod storage;
 
 pub use event::{Effect, Event};
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use kafka_protocol::messages::TopicName;
 use uuid::Uuid;
@@ -71,6 +71,8 @@ pub struct Shard {
     owned: Map<LogId, Owned>,
     /// This shard's logs of which this broker has no replica.
     elsewhere: Set<LogId>,
+    /// Logs with other replicas whose Raft groups need ticks.
+    awake: BTreeSet<LogId>,
     /// What replicas of logs said that are not open here yet.
     unborn: Vec<(LogId, BrokerId, Message, Vec<Chunk>)>,
     /// Logs that only this broker has, and whose leader is not known here yet.
@@ -136,6 +138,7 @@ impl Shard {
             peers,
             owned: Map::default(),
             elsewhere: Set::default(),
+            awake: BTreeSet::new(),
             unborn: Vec::new(),
             rising: Set::default(),
             announcements: Vec::new(),
@@ -190,7 +193,7 @@ impl Shard {
     pub fn busy(&self) -> bool {
         !self.requests.is_empty()
             || !self.asks.is_empty()
-            || self.peers.any()
+            || !self.awake.is_empty()
             || self.storage.busy()
             || self.coordinator.as_ref().is_some_and(Coordinator::busy)
             || !self.ready()

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::Shard;
 use super::event::Effect;
 use super::mesh::{Answer, AppendAnswer, Leader, OffsetAnswer, Op, OpKind, ReadAnswer, RequestId, ShardMessage};
-use crate::consensus;
+use crate::consensus::{self, MessageKind};
 use crate::limits::{INSTALL_BYTES, UNBORN_MESSAGES, WAL_STALLED_MS};
 use crate::log::DiskError;
 use crate::partition::{AppendError, Appended, DiskRead, Found, Partition, ReadDone, ReadError};
@@ -30,6 +30,8 @@ pub(super) struct Owned {
     pub(super) announced: Option<LeaderEpoch>,
     /// When this replica of a new log stands for election, if nobody leads by then.
     pub(super) stands_at: Option<Mono>,
+    /// Raft ticks since something happened.
+    pub(super) quiet_ticks: u32,
     /// Appends that are not durable yet, by the offset that the high watermark must reach.
     appends: VecDeque<WaitingAppend>,
     /// Reads that wait for new records.
@@ -52,6 +54,7 @@ impl Owned {
             partition,
             announced: None,
             stands_at: None,
+            quiet_ticks: 0,
             appends: VecDeque::new(),
             reads: Vec::new(),
             on_disk: Vec::new(),
@@ -140,6 +143,7 @@ impl Shard {
                 owned.appends.insert(at, waiting);
                 let grown = owned.partition.tail_cost() - before;
                 self.storage.tail_grew(log, grown);
+                self.wake(log);
                 self.touch(log);
                 // A duplicate of what is durable already waits for nothing.
                 self.settle_appends(now, log);
@@ -224,6 +228,7 @@ impl Shard {
         if full && !message.entries.is_empty() {
             return;
         }
+        let routine = matches!(message.kind, MessageKind::Heartbeat | MessageKind::HeartbeatResponse);
         let before = (owned.partition.tail_cost(), owned.partition.unflushed_cost());
         let reached = owned.partition.high_watermark();
         if let Err(error) = owned.partition.step(now, from, message, beside) {
@@ -232,6 +237,9 @@ impl Shard {
         let after = (owned.partition.tail_cost(), owned.partition.unflushed_cost());
         let moved = owned.partition.high_watermark() > reached;
         self.storage.tail_changed(log, before, after);
+        if !routine || !self.awake.contains(&log) {
+            self.wake(log);
+        }
         self.touch(log);
         self.raft_moved(now, log, moved);
     }
@@ -374,8 +382,10 @@ fn copy(partition: &Partition, offset: Offset, end: Offset) -> Outcome {
         Ok(Found::Here(records)) => {
             let whole: bytes::Bytes = records.chunks.concat().into();
             let within = split_batches(&whole).take_while(|(_, batch)| batch.header.last_offset() < end);
-            let len = within.last().map_or(0, |(at, batch)| at + batch.len());
-            Outcome::Copied(whole.slice(..len))
+            match within.last() {
+                Some((at, batch)) => Outcome::Copied(whole.slice(..at + batch.len())),
+                None => Outcome::Nothing,
+            }
         }
         Ok(Found::OnDisk(read)) => Outcome::Disk(read),
         Err(_) => Outcome::Nothing,

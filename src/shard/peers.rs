@@ -1,11 +1,13 @@
 //! The other brokers of the cluster as a shard sees them: what goes to them, what came, which of them are there.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 
 use super::Shard;
 use super::event::Effect;
 use super::mesh::{Leader, Op, OpKind, RequestId, ShardMessage};
-use crate::limits::{AWAY_MS, BALANCE_MS, LEADERS_PER_MESSAGE, LEASE_BACK_MS, LEASE_MS, PEER_SILENT_MS, RAFT_TICK_MS, STATUS_MS};
+use crate::limits::{AWAY_MS, BALANCE_MS, LEADERS_PER_MESSAGE, LEASE_BACK_MS, LEASE_MS, PEER_SILENT_MS, RAFT_TICK_MS, REST_TICKS, STATUS_MS};
 use crate::peer::{self, FrameHeader, PeerMessage, Status};
 use crate::types::{BrokerId, LogId, Map, Mono, Now, ShardId};
 
@@ -147,6 +149,7 @@ impl Shard {
         self.for_each_replica(|shard, log| {
             let owned = shard.owned.get_mut(&log).expect("it is there");
             owned.partition.broker_unreachable(peer);
+            shard.wake(log);
             shard.touch(log);
         });
         if let Some(coordinator) = &mut self.coordinator {
@@ -196,7 +199,7 @@ impl Shard {
             }
             PeerMessage::Ask { .. } | PeerMessage::Applied { .. } => ShardId(0),
             PeerMessage::Told { shard, .. } => ShardId(*shard),
-            PeerMessage::Leaders(_) | PeerMessage::Status(_) => self.id,
+            PeerMessage::Leaders(_) | PeerMessage::Rest(_) | PeerMessage::Status(_) => self.id,
         };
         if owner != self.id {
             // The other broker may have known this one with more shards.
@@ -212,6 +215,7 @@ impl Shard {
                 let leader = |(log, epoch)| Leader { log, broker: from, epoch };
                 self.spread_leaders(now, leaders.into_iter().map(leader).collect());
             }
+            PeerMessage::Rest(logs) => self.rest_everywhere(from, logs),
             PeerMessage::Applied { index } => self.peer_applied(now, from, index),
             PeerMessage::Ask { shard, number, time_left_ms, question } => {
                 self.peer_asked(now, from, (shard, number), time_left_ms, &question);
@@ -264,15 +268,7 @@ impl Shard {
         self.watch_peers(now);
         if now.mono >= self.peers.next_raft_tick {
             self.peers.next_raft_tick = now.mono.plus_millis(RAFT_TICK_MS);
-            self.for_each_replica(|shard, log| {
-                let owned = shard.owned.get_mut(&log).expect("it is there");
-                owned.partition.tick();
-                if owned.stands_at.take_if(|at| now.mono >= *at).is_some() && owned.partition.leader().is_none() {
-                    owned.partition.campaign();
-                }
-                shard.touch(log);
-                shard.raft_moved(now, log, false);
-            });
+            self.tick_groups(now);
             if let Some(coordinator) = &mut self.coordinator {
                 coordinator.tick(self.peers.hangs(now));
             }
@@ -281,7 +277,71 @@ impl Shard {
             self.peers.next_balance = now.mono.plus_millis(BALANCE_MS);
             self.lead_where_preferred();
         }
-        self.fetch_missing(now);
+    }
+
+    /// Raft's time has passed for the groups that are awake.
+    fn tick_groups(&mut self, now: Now) {
+        let mut resting = Vec::new();
+        for log in self.awake.iter().copied().collect::<Vec<_>>() {
+            let Some(owned) = self.owned.get_mut(&log) else {
+                self.awake.remove(&log);
+                continue;
+            };
+            owned.partition.tick();
+            if owned.stands_at.take_if(|at| now.mono >= *at).is_some() && owned.partition.leader().is_none() {
+                owned.partition.campaign();
+            }
+            owned.quiet_ticks += 1;
+            if owned.quiet_ticks > REST_TICKS
+                && let Some((term, index)) = owned.partition.rests_at()
+            {
+                resting.push((log, term, index));
+                self.awake.remove(&log);
+            }
+            let installing = owned.partition.is_installing();
+            self.touch(log);
+            self.raft_moved(now, log, false);
+            if installing {
+                self.fetch_next(now, log);
+            }
+        }
+        for part in resting.chunks(LEADERS_PER_MESSAGE) {
+            self.peers.send_all(&PeerMessage::Rest(part.to_vec()));
+        }
+    }
+
+    /// Something has happened to a log: its Raft group needs ticks.
+    pub(super) fn wake(&mut self, log: LogId) {
+        if let Some(owned) = self.owned.get_mut(&log).filter(|owned| owned.partition.is_replicated()) {
+            owned.quiet_ticks = 0;
+            self.awake.insert(log);
+        }
+    }
+
+    /// Another broker lets logs rest, which may be other shards' here.
+    fn rest_everywhere(&mut self, from: BrokerId, logs: Vec<(LogId, u64, u64)>) {
+        let mut elsewhere: BTreeMap<ShardId, Vec<(LogId, u64, u64)>> = BTreeMap::new();
+        for rest in logs {
+            elsewhere.entry(rest.0.shard(self.shards)).or_default().push(rest);
+        }
+        for (shard, logs) in elsewhere {
+            match shard == self.id {
+                true => self.rest(from, &logs),
+                false => {
+                    let message = Box::new(PeerMessage::Rest(logs));
+                    self.send(shard, ShardMessage::Peer { from, message });
+                }
+            }
+        }
+    }
+
+    /// Another broker lets logs rest that it leads.
+    fn rest(&mut self, from: BrokerId, logs: &[(LogId, u64, u64)]) {
+        for &(log, term, index) in logs {
+            if self.owned.get(&log).is_some_and(|owned| owned.partition.may_rest(from, term, index)) {
+                self.awake.remove(&log);
+            }
+        }
     }
 
     /// Gives leaderships back to the replicas that should have them (`auto.leader.rebalance.enable`), where those are
@@ -294,6 +354,7 @@ impl Shard {
             let preferred = owned.partition.replicas().next().filter(|preferred| *preferred != own);
             let Some(preferred) = preferred.filter(|preferred| peers.may_lead(*preferred)) else { return };
             if owned.partition.is_settled() && owned.partition.hand_over(|broker| broker == preferred, own) {
+                shard.wake(log);
                 shard.touch(log);
             }
         });
@@ -328,6 +389,8 @@ impl Shard {
             let lead = shard.peers.leads(now);
             let owned = shard.owned.get_mut(&log).expect("it is there");
             let led = owned.partition.broker_lost(peer);
+            shard.wake(log);
+            let owned = shard.owned.get_mut(&log).expect("it is there");
             // All at once they would take each other's votes; the others follow when their time-outs are over.
             if led && lead && shard.peers.is_first(owned.partition.replicas(), shard.config.broker_id) {
                 owned.partition.campaign();
@@ -362,6 +425,7 @@ impl Shard {
             let fitter = |broker| peers.unfitness(now, own, broker) < peers.unfitness(now, own, own);
             let owned = shard.owned.get_mut(&log).expect("it is there");
             if owned.partition.hand_over(fitter, own) {
+                shard.wake(log);
                 shard.touch(log);
                 shard.raft_moved(now, log, false);
             }
@@ -389,19 +453,6 @@ impl Shard {
             if !messages.is_empty() {
                 self.out.push(Effect::Peer { to, chunks: peer::encode(&messages) });
             }
-        }
-    }
-
-    /// Asks the leaders for records that followers here miss.
-    fn fetch_missing(&mut self, now: Now) {
-        let mut installing = Vec::new();
-        self.for_each_replica(|shard, log| {
-            if shard.owned.get(&log).is_some_and(|owned| owned.partition.is_installing()) {
-                installing.push(log);
-            }
-        });
-        for log in installing {
-            self.fetch_next(now, log);
         }
     }
 

@@ -70,6 +70,14 @@ pub(super) struct RawEntry {
 
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
+pub(super) struct RawRest {
+    pub(super) log: U64,
+    pub(super) term: U64,
+    pub(super) index: U64,
+}
+
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
 pub(super) struct RawLeader {
     pub(super) log: U64,
     pub(super) epoch: I32,
@@ -118,6 +126,7 @@ pub(super) mod kind {
     pub(in super::super) const STATUS: u8 = 6;
     pub(in super::super) const FETCH_LOG: u8 = 7;
     pub(in super::super) const LOG_PART: u8 = 8;
+    pub(in super::super) const REST: u8 = 9;
 }
 
 const _: () = assert!(size_of::<RawHeader>() == 24);

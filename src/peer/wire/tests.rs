@@ -85,6 +85,7 @@ fn some_of_all() -> Vec<PeerMessage> {
         PeerMessage::Told { shard: 1, number: 2, reply: Bytes::from_static(b"so") },
         PeerMessage::Status(Status { leads: true, hangs: false, applied: 300, hash: 1 }),
         PeerMessage::FetchLog { log: LogId(4), offset: 5, end: 6 },
+        PeerMessage::Rest(vec![(LogId(4), 5, 6)]),
         PeerMessage::LogPart { log: LogId(4), offset: 5, batches: vec![chunk(b"a", b"b"), chunk(b"", b"cd")] },
     ]
 }
@@ -120,6 +121,7 @@ fn the_bytes_of_a_frame_never_change() {
         numbers(&[(6, 1), (0, 3), (7, 4)]), // Status
         vec![1, 1, 0, 251, 44, 1, 1],
         numbers(&[(7, 1), (0, 3), (24, 4), (4, 8), (5, 8), (6, 8)]), // FetchLog
+        numbers(&[(9, 1), (0, 3), (24, 4), (4, 8), (5, 8), (6, 8)]), // Rest
         numbers(&[(8, 1), (0, 3), (24, 4), (4, 8), (5, 8), (2, 4), (2, 4)]), // LogPart
     ]
     .concat();
@@ -133,8 +135,8 @@ fn the_bytes_of_a_frame_never_change() {
 }
 
 /// CRC-32 of what they cover, computed with another implementation.
-const META_CRC: [u8; 4] = [0x6c, 0xf0, 0xc9, 0xbe];
-const HEADER_CRC: [u8; 4] = [0x9f, 0x6c, 0x8a, 0xec];
+const META_CRC: [u8; 4] = [0x69, 0x9b, 0x89, 0x33];
+const HEADER_CRC: [u8; 4] = [0xfc, 0x64, 0xf4, 0xd4];
 
 #[test]
 fn large_bodies_are_not_copied_on_either_side() {

@@ -73,7 +73,7 @@ fn many_topics_are_one_command() {
     let plan = plan_for(&state(1, &[("taken", 1)]), &wanted);
     let [a, b] = new_topics(&plan) else { panic!("{plan:?}") };
     assert_eq!((a.name.as_str(), a.partitions.len(), a.id), ("a", 3, Uuid::from_u128(1001)));
-    assert_eq!((b.name.as_str(), b.partitions.len(), b.id), ("b", 2, Uuid::from_u128(1002)));
+    assert_eq!((b.name.as_str(), b.partitions.len(), b.id), ("b", 2, Uuid::from_u128(1003)));
     assert_eq!(b.configs, BTreeMap::from([("retention.ms".to_owned(), "10".to_owned())]));
     let results = &plan.response.topics;
     let codes: Vec<_> = results.iter().map(|result| (result.name.as_str(), result.error_code)).collect();
