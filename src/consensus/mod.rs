@@ -101,6 +101,9 @@ pub struct Group {
     held: VecDeque<(u64, Message, BrokerId)>,
     /// Messages that may go out.
     outbox: Vec<(BrokerId, Message)>,
+    /// The ready with a snapshot that is not durable, and the index that it reaches. Until it is, raft-rs cannot read
+    /// what it takes for not applied, so the group must not stand for election.
+    restoring: Option<(u64, u64)>,
     /// The disk hangs: see [`Group::answer_early`].
     hangs: bool,
     /// The term of the leader that was told where the durable log ends.
@@ -170,7 +173,7 @@ impl Group {
         let storage = GroupStorage::new(voters, HardState { commit, ..written }, state, weigh);
         let raw = RawNode::new(&config, storage, logger)
             .unwrap_or_else(|error| panic!("the Raft group of log {log} cannot start: {error}"));
-        Group { raw, broker, written, unsynced: VecDeque::new(), held: VecDeque::new(), outbox: Vec::new(), hangs: false, told: 0 }
+        Group { raw, broker, written, unsynced: VecDeque::new(), held: VecDeque::new(), outbox: Vec::new(), restoring: None, hangs: false, told: 0 }
     }
 
     /// Whether this replica is the only one.
@@ -180,11 +183,16 @@ impl Group {
 
     /// Time has passed: heartbeats, elections.
     pub fn tick(&mut self) {
-        self.raw.tick();
+        if self.restoring.is_none() {
+            self.raw.tick();
+        }
     }
 
     /// Takes a message of another replica.
     pub fn step(&mut self, from: BrokerId, message: Message) {
+        if message.kind == MessageKind::TimeoutNow && self.restoring.is_some() {
+            return;
+        }
         let append = (message.kind == MessageKind::Append).then_some((message.index, message.log_term));
         let message = message.into_raft(from, self.broker, self.raw.store().voters());
         // What raft-rs refuses here is a message of a broker that is no replica: it is not for this log any more.
@@ -285,6 +293,9 @@ impl Group {
 
     /// Stands for election now, without waiting for a time-out.
     pub fn campaign(&mut self) {
+        if self.restoring.is_some() {
+            return;
+        }
         // A group of one voter wins at once; raft-rs reports no other error here.
         self.raw.campaign().expect("a campaign can always be started");
     }
@@ -323,6 +334,7 @@ impl Group {
             let storage = self.raw.mut_store();
             if let Some(point) = &snapshot {
                 storage.restore(point.index, point.term);
+                self.restoring = Some((number, point.index));
             }
             storage.append(&entries);
             if let Some(state) = hard_state {
@@ -373,6 +385,9 @@ impl Group {
             self.outbox.push((to, message));
         }
         self.raw.on_persist_ready(through);
+        if let Some((_, index)) = self.restoring.take_if(|(number, _)| *number <= through) {
+            self.raw.advance_apply_to(index);
+        }
     }
 
     /// The highest index that a majority holds durably. The truth by which data is acknowledged, even where this

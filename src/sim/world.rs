@@ -386,7 +386,8 @@ impl World {
             Phase::Settling { until } | Phase::Verifying { until } => {
                 if self.now > until {
                     let states: Vec<String> = self.seats.iter().map(|seat| seat.client.state()).collect();
-                    panic!("L4: no end though the faults are over (ready: {up}): {states:#?}");
+                    let disagreement = self.disagreement();
+                    panic!("L4: no end though the faults are over (ready: {up}, {disagreement:?}): {states:#?}");
                 }
             }
             Phase::Done => {}
