@@ -101,6 +101,9 @@ pub struct Group {
     held: VecDeque<(u64, Message, BrokerId)>,
     /// Messages that may go out.
     outbox: Vec<(BrokerId, Message)>,
+    /// The ready with a snapshot that is not durable, and the index that it reaches. Until it is, raft-rs cannot read
+    /// what it takes for not applied, so the group must not stand for election.
+    restoring: Option<(u64, u64)>,
     /// The disk hangs: see [`Group::set_hangs`].
     hangs: bool,
     /// The index before the entries that the leader sent last.
@@ -143,7 +146,9 @@ impl Group {
     ) -> Group {
         let written = state.hard_state;
         // Everything up to `compacted` was committed before it was moved to segments.
-        let commit = state.hard_state.commit.max(state.compacted.0);
+        // What others hold may have been committed before it was durable here; then the end of the log lies before it.
+        let last = state.entries.last().map_or(state.compacted.0, |entry| entry.index);
+        let commit = state.hard_state.commit.clamp(state.compacted.0, last);
         let place = voters.iter().position(|voter| *voter == broker).unwrap_or(voters.len());
         let election = ELECTION_TICKS + place * ELECTION_STEP_TICKS;
         let config = raft::Config {
@@ -168,7 +173,17 @@ impl Group {
         let storage = GroupStorage::new(voters, HardState { commit, ..written }, state, weigh);
         let raw = RawNode::new(&config, storage, logger)
             .unwrap_or_else(|error| panic!("the Raft group of log {log} cannot start: {error}"));
-        Group { raw, broker, written, unsynced: VecDeque::new(), held: VecDeque::new(), outbox: Vec::new(), hangs: false, last_append: 0 }
+        Group {
+            raw,
+            broker,
+            written,
+            unsynced: VecDeque::new(),
+            held: VecDeque::new(),
+            outbox: Vec::new(),
+            restoring: None,
+            hangs: false,
+            last_append: 0,
+        }
     }
 
     /// Whether this replica is the only one.
@@ -178,11 +193,16 @@ impl Group {
 
     /// Time has passed: heartbeats, elections.
     pub fn tick(&mut self) {
-        self.raw.tick();
+        if self.restoring.is_none() {
+            self.raw.tick();
+        }
     }
 
     /// Takes a message of another replica.
     pub fn step(&mut self, from: BrokerId, message: Message) {
+        if message.kind == MessageKind::TimeoutNow && self.restoring.is_some() {
+            return;
+        }
         let append = (message.kind == MessageKind::Append).then_some((message.index, message.log_term));
         let message = message.into_raft(from, self.broker, self.raw.store().voters());
         // What raft-rs refuses here is a message of a broker that is no replica: it is not for this log any more.
@@ -290,6 +310,9 @@ impl Group {
 
     /// Stands for election now, without waiting for a time-out.
     pub fn campaign(&mut self) {
+        if self.restoring.is_some() {
+            return;
+        }
         // A group of one voter wins at once; raft-rs reports no other error here.
         self.raw.campaign().expect("a campaign can always be started");
     }
@@ -328,6 +351,7 @@ impl Group {
             let storage = self.raw.mut_store();
             if let Some(point) = &snapshot {
                 storage.restore(point.index, point.term);
+                self.restoring = Some((number, point.index));
             }
             storage.append(&entries);
             if let Some(state) = hard_state {
@@ -378,6 +402,9 @@ impl Group {
             self.outbox.push((to, message));
         }
         self.raw.on_persist_ready(through);
+        if let Some((_, index)) = self.restoring.take_if(|(number, _)| *number <= through) {
+            self.raw.advance_apply_to(index);
+        }
     }
 
     /// The highest index that a majority holds durably. The truth by which data is acknowledged, even where this
@@ -416,6 +443,12 @@ impl Group {
         let entries = self.raw.raft.raft_log.slice(low, high, None, GetEntriesContext::empty(false));
         let entries = entries.unwrap_or_else(|error| panic!("entries {low}..{high} are not in the log: {error}"));
         entries.into_iter().map(|entry| Entry { index: entry.index, term: entry.term, data: entry.data }).collect()
+    }
+
+    /// The index of the last entry that is not in memory.
+    #[cfg(test)]
+    pub(crate) fn compacted(&self) -> u64 {
+        raft::Storage::first_index(self.raw.store()).map_or(0, |first| first - 1)
     }
 
     /// Forgets the entries up to `index`, which lie in segments or a snapshot now; those that raft-rs has still to look

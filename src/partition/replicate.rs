@@ -116,6 +116,18 @@ impl Partition {
         !self.group.is_alone()
     }
 
+    /// The partition's Raft group.
+    #[cfg(test)]
+    pub(crate) fn group(&self) -> &crate::consensus::Group {
+        &self.group
+    }
+
+    /// The offset after the last record, committed or not.
+    #[cfg(test)]
+    pub(crate) fn next_offset(&self) -> crate::types::Offset {
+        self.next_offset
+    }
+
     /// Raft's time has passed.
     pub fn tick(&mut self) {
         self.group.tick();

@@ -161,6 +161,12 @@ impl Coordinator {
         self.group.leader()
     }
 
+    /// The metadata's Raft group.
+    #[cfg(test)]
+    pub(super) fn group(&self) -> &Group {
+        &self.group
+    }
+
     /// Raft's time has passed; whether the disk hangs.
     pub(super) fn tick(&mut self, hangs: bool) {
         self.group.set_hangs(hangs);
@@ -305,6 +311,7 @@ impl Shard {
             return;
         }
         self.register(now);
+        self.give_older_back(now);
         self.settle_shown(now);
         self.settle_made_before(now);
         self.ask_again(now);
@@ -477,6 +484,20 @@ impl Shard {
                 self.tell(now, made.asker, Ok(Reply::CreateTopics(made.response)));
             } else {
                 self.coordinator.as_mut().expect("it is there").made_before.push(made);
+            }
+        }
+    }
+
+    /// Nobody knows what becomes of the commands of an earlier term: whoever asked for them asks again.
+    fn give_older_back(&mut self, now: Now) {
+        let coordinator = self.coordinator.as_mut().expect("the shard with the metadata's log");
+        let term = coordinator.group.term();
+        let older: Vec<u64> =
+            coordinator.proposed.iter().filter(|(_, (of, _))| *of < term).map(|(index, _)| *index).collect();
+        for index in older {
+            let coordinator = self.coordinator.as_mut().expect("it is there");
+            if let Some((_, waiting)) = coordinator.proposed.remove(&index) {
+                self.give_back(now, waiting);
             }
         }
     }

@@ -9,6 +9,8 @@ mod connections;
 mod coordinator;
 pub mod event;
 pub mod handlers;
+#[cfg(test)]
+mod inspect;
 pub mod mesh;
 mod metadata;
 mod ops;

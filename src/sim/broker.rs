@@ -7,12 +7,12 @@ use bytes::Bytes;
 use super::disk::{HeapBuffers, VirtualDisk};
 use super::rng::Rng;
 use super::trace::digest;
-use crate::config::{BrokerConfig, Machine, Settings};
+use crate::config::{BrokerConfig, Machine, PeerAddress, Settings};
 use crate::log::DeviceOp;
 use crate::log::disk::{Disk, DiskConfig, DiskEvent};
 use crate::log::recovery::recover;
 use crate::shard::{Event, Shard};
-use crate::types::{ConnId, ShardId};
+use crate::types::{BrokerId, ConnId, ShardId};
 
 /// A part of the process that takes turns.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -55,21 +55,40 @@ pub(super) const TAIL_BYTES: u64 = 192 << 10;
 /// Memory of its read cache, in bytes.
 pub(super) const READ_CACHE_BYTES: u64 = 128 << 10;
 
-fn config() -> BrokerConfig {
+/// The configuration of the broker at this place among so many.
+pub(super) fn config(place: usize, brokers: usize) -> BrokerConfig {
     let machine = Machine { cores: 1, memory_bytes: 8 << 30, hostname: "simulated".into() };
     let config = Settings::default().resolve(&machine).expect("the defaults are a configuration");
-    BrokerConfig {
+    let mut config = BrokerConfig {
         cluster_id: "simulated".into(),
         message_max_bytes: 100_000,
         tail_bytes: TAIL_BYTES,
         read_cache_bytes: READ_CACHE_BYTES,
         ..config.broker
+    };
+    if brokers > 1 {
+        config.broker_id = broker_id(place);
+        config.directory_id = [place as u8 + 1; 16];
+        let peer = |place| PeerAddress { id: broker_id(place), host: "simulated".into(), port: 1 };
+        config.peers = (0..brokers).map(peer).collect();
     }
+    config
+}
+
+/// The id of the broker at this place of a cluster.
+pub(super) fn broker_id(place: usize) -> BrokerId {
+    BrokerId(place as i32 + 1)
 }
 
 impl Broker {
     /// Starts from what is on the disk; an error is why it cannot.
-    pub(super) fn start(disk: &VirtualDisk, sizes: DiskConfig, shards: u16, seed: u64) -> Result<Broker, String> {
+    pub(super) fn start(
+        disk: &VirtualDisk,
+        sizes: DiskConfig,
+        shards: u16,
+        seed: u64,
+        config: &BrokerConfig,
+    ) -> Result<Broker, String> {
         let recovered = recover(disk, &sizes).map_err(|error| error.to_string())?;
         let mut logs: Vec<Vec<_>> = (0..shards).map(|_| Vec::new()).collect();
         for log in recovered.logs {
@@ -78,7 +97,7 @@ impl Broker {
         let mut rng = Rng::new(seed);
         let mut started = Vec::new();
         for (id, logs) in (0..).zip(logs) {
-            let shard = Shard::new(ShardId(id), shards, config(), logs, rng.bits());
+            let shard = Shard::new(ShardId(id), shards, config.clone(), logs, rng.bits());
             started.push(shard.map_err(|error| error.to_string())?);
         }
         Ok(Broker {
@@ -92,6 +111,11 @@ impl Broker {
     /// How many shards it has.
     pub(super) fn shards(&self) -> u16 {
         self.shards.len() as u16
+    }
+
+    /// All shards.
+    pub(super) fn all_shards(&self) -> &[Shard] {
+        &self.shards
     }
 
     /// A shard.

@@ -58,6 +58,8 @@ struct Log {
     values: BTreeMap<i64, ValueId>,
     /// Offsets below it were shown as committed, by an acknowledgement or a high watermark.
     committed: i64,
+    /// The highest high watermark that was shown in each epoch of a leader.
+    watermarks: BTreeMap<i32, i64>,
 }
 
 /// Kafka's error codes that the checks know.
@@ -66,6 +68,7 @@ pub(super) mod code {
     pub(in crate::sim) const OFFSET_OUT_OF_RANGE: i16 = 1;
     pub(in crate::sim) const CORRUPT_MESSAGE: i16 = 2;
     pub(in crate::sim) const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
+    pub(in crate::sim) const NOT_LEADER_OR_FOLLOWER: i16 = 6;
     pub(in crate::sim) const REQUEST_TIMED_OUT: i16 = 7;
     pub(in crate::sim) const MESSAGE_TOO_LARGE: i16 = 10;
     pub(in crate::sim) const NOT_ENOUGH_REPLICAS_AFTER_APPEND: i16 = 20;
@@ -74,11 +77,6 @@ pub(super) mod code {
     pub(in crate::sim) const DUPLICATE_SEQUENCE: i16 = 46;
     pub(in crate::sim) const INVALID_PRODUCER_EPOCH: i16 = 47;
     pub(in crate::sim) const KAFKA_STORAGE_ERROR: i16 = 56;
-
-    /// Whether an answer with this code leaves open if the request was carried out.
-    pub(in crate::sim) fn is_indeterminate(code: i16) -> bool {
-        matches!(code, REQUEST_TIMED_OUT | NOT_ENOUGH_REPLICAS_AFTER_APPEND)
-    }
 }
 
 /// A topic as a Metadata answer shows it.
@@ -87,8 +85,8 @@ pub(super) struct Shown {
     pub(super) name: String,
     /// The error code of the topic.
     pub(super) error: i16,
-    /// The partitions' numbers, and the epochs of their leaders where they have one.
-    pub(super) partitions: Vec<(i32, Option<i32>)>,
+    /// The partitions' numbers, and their leaders with their epochs where they have one.
+    pub(super) partitions: Vec<(i32, Option<(usize, i32)>)>,
 }
 
 /// All that clients were promised.
@@ -101,10 +99,18 @@ pub(super) struct Model {
     orders: BTreeMap<(u32, Part), u64>,
     producer_ids: BTreeSet<i64>,
     logs: BTreeMap<Part, Log>,
-    /// The last epoch that was shown of a partition, and the life of the process then.
-    epochs: BTreeMap<Part, (u64, i32)>,
-    /// Counts the starts of the process.
-    pub(super) life: u64,
+    /// The last epoch that a broker has shown of a partition, and the life of its process then.
+    epochs: BTreeMap<(usize, Part), (u64, i32)>,
+    /// The newest leaders that any broker has shown, with their epochs.
+    leaders: BTreeMap<Part, (usize, i32)>,
+    /// Who led a partition in an epoch.
+    led: BTreeMap<(Part, i32), usize>,
+    /// Counts the starts of each broker's process.
+    pub(super) lives: Vec<u64>,
+    /// There are several brokers.
+    pub(super) cluster: bool,
+    /// Faults may keep a broker from knowing what others know already.
+    pub(super) disturbed: bool,
     /// Something on the disk is damaged or fenced: errors are allowed where there would be none.
     pub(super) impaired: bool,
     /// Batches that were acknowledged.
@@ -114,10 +120,32 @@ pub(super) struct Model {
 }
 
 impl Model {
+    /// What is known of so many brokers at first: nothing.
+    pub(super) fn of(brokers: usize) -> Model {
+        Model { cluster: brokers > 1, lives: vec![0; brokers], ..Model::default() }
+    }
+
     /// The next point in the order of things.
     pub(super) fn stamp(&mut self) -> Stamp {
         self.stamp += 1;
         self.stamp
+    }
+
+    /// Whether an answer with this code leaves open if the request was carried out. A leader that is deposed does not
+    /// know what its successor makes of what it has appended.
+    pub(super) fn is_indeterminate(&self, code: i16) -> bool {
+        matches!(code, code::REQUEST_TIMED_OUT | code::NOT_ENOUGH_REPLICAS_AFTER_APPEND)
+            || self.cluster && code == code::NOT_LEADER_OR_FOLLOWER
+    }
+
+    /// The newest leader of a partition that any broker has shown, and its epoch.
+    pub(super) fn leader(&self, part: &Part) -> Option<(usize, i32)> {
+        self.leaders.get(part).copied()
+    }
+
+    /// Whether errors are allowed where there would be none.
+    fn excused(&self) -> bool {
+        self.impaired || self.disturbed
     }
 
     // Topics.
@@ -214,39 +242,50 @@ impl Model {
 
     /// A request that was sent at `sent` was told that there is no such partition.
     pub(super) fn unknown_topic(&mut self, part: &Part, sent: Stamp) {
-        let impaired = self.impaired;
+        let excused = self.excused();
         let topic = self.topic(&part.0);
-        assert!(!topic.must_show(sent) || impaired, "S5: {part:?} is unknown after its creation was answered");
+        assert!(!topic.must_show(sent) || excused, "S5: {part:?} is unknown after its creation was answered");
     }
 
-    /// A Metadata request for all topics, sent at `sent`, was answered.
-    pub(super) fn metadata_answered(&mut self, shown: &[Shown], sent: Stamp) {
+    /// A Metadata request to a broker for all topics, sent at `sent`, was answered.
+    pub(super) fn metadata_answered(&mut self, broker: usize, shown: &[Shown], sent: Stamp) {
+        let current_life = self.lives[broker];
         let mut groups: BTreeMap<u64, bool> = BTreeMap::new();
         for topic in shown {
             let known = self.topics.get(&topic.name);
             let known = known.unwrap_or_else(|| panic!("S5: {} is shown and was never asked for", topic.name));
             let name = &topic.name;
             assert!(known.may_exist(), "S5: {name} was refused and is shown");
-            assert!(known.deleted.is_none_or(|at| at > sent), "S5: {name} was deleted and is shown");
+            assert!(known.deleted.is_none_or(|at| at > sent) || self.disturbed, "S5: {name} was deleted and is shown");
             let numbers: Vec<i32> = topic.partitions.iter().map(|(number, _)| *number).collect();
             let all: Vec<i32> = (0..known.partitions).collect();
             assert_eq!(numbers, all, "S5: {name} is shown with other partitions than it was made with");
-            if known.must_show(sent) && !self.impaired {
+            if known.must_show(sent) && !self.excused() {
                 let led = topic.error == code::NONE && topic.partitions.iter().all(|(_, epoch)| epoch.is_some());
                 assert!(led, "S5: {name} has partitions without a leader after its creation was answered");
             }
             groups.insert(known.group, true);
-            for (number, epoch) in &topic.partitions {
-                let Some(epoch) = *epoch else { continue };
-                let before = self.epochs.insert((name.clone(), *number), (self.life, epoch));
+            for (number, leader) in &topic.partitions {
+                let Some((leader, epoch)) = *leader else { continue };
+                let part = (name.clone(), *number);
+                let first = *self.led.entry((part.clone(), epoch)).or_insert(leader);
+                assert_eq!(first, leader, "S6: {part:?} is led by two brokers in epoch {epoch}");
+                if self.leaders.get(&part).is_none_or(|(_, known)| *known < epoch) {
+                    self.leaders.insert(part.clone(), (leader, epoch));
+                }
+                let before = self.epochs.insert((broker, part), (current_life, epoch));
                 let Some((life, older)) = before else { continue };
-                let newer = if life == self.life { epoch >= older } else { epoch > older };
+                // A broker of several that starts anew may hear of an older leader first.
+                let newer = match life == current_life {
+                    true => epoch >= older,
+                    false => epoch > older || self.cluster,
+                };
                 assert!(newer, "S6: {name}-{number} has epoch {epoch} after a restart, and had {older} before");
             }
         }
         let is_shown = |name: &str| shown.iter().any(|topic| topic.name == name);
         for (name, known) in &self.topics {
-            if known.must_show(sent) {
+            if known.must_show(sent) && !self.disturbed {
                 assert!(is_shown(name), "S5: {name} is not shown after its creation was answered");
             }
             let whole = known.may_exist() && known.create_refused == 0 && known.delete_sent.is_none();
@@ -359,14 +398,27 @@ impl Model {
         self.logs.get(part).map_or(0, |log| log.committed)
     }
 
-    /// A request that was sent when `floor` was committed was told this high watermark.
-    pub(super) fn high_watermark(&mut self, part: &Part, floor: i64, high_watermark: i64) {
+    /// What a leader of this epoch must show at least: all that was committed, or in a cluster all that leaders of this
+    /// or an earlier epoch have shown, as one that was deposed and does not know it yet is behind.
+    pub(super) fn shown_by_epoch(&self, part: &Part, epoch: i32) -> i64 {
+        let Some(log) = self.logs.get(part) else { return 0 };
+        if !self.cluster {
+            return log.committed;
+        }
+        log.watermarks.range(..=epoch).map(|(_, watermark)| *watermark).max().unwrap_or(0)
+    }
+
+    /// A request that was sent when `floor` was shown by leaders of this or an earlier epoch was told this high
+    /// watermark.
+    pub(super) fn high_watermark(&mut self, part: &Part, floor: i64, epoch: i32, high_watermark: i64) {
         assert!(
             high_watermark >= floor,
             "S2: the high watermark of {part:?} went back from {floor} to {high_watermark}"
         );
         let log = self.logs.entry(part.clone()).or_default();
         log.committed = log.committed.max(high_watermark);
+        let known = log.watermarks.entry(epoch).or_default();
+        *known = high_watermark.max(*known);
     }
 
     /// A consumer has read the record at `offset`.

@@ -25,6 +25,21 @@ pub(super) enum Fault {
     CutConnections,
     /// The wall clock jumps.
     WallClock { millis: i64 },
+    /// The process gets no turns for this long, as after SIGSTOP.
+    Pause { micros: u64 },
+    /// Nothing that the broker sends arrives at another, or at any, for this long.
+    Cut { to: Option<usize>, manner: Cut, micros: u64 },
+    /// All brokers lose their power at once.
+    PowerCut { down_for: u64 },
+}
+
+/// How the network fails.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cut {
+    /// In both directions.
+    pub(super) both: bool,
+    /// Connections break at once; otherwise they hang, and what was sent arrives late where they last.
+    pub(super) resets: bool,
 }
 
 impl Fault {
@@ -40,6 +55,9 @@ impl Fault {
             Fault::Flip { .. } => 6,
             Fault::CutConnections => 7,
             Fault::WallClock { .. } => 8,
+            Fault::Pause { .. } => 9,
+            Fault::Cut { .. } => 10,
+            Fault::PowerCut { .. } => 11,
         }
     }
 }
@@ -47,14 +65,15 @@ impl Fault {
 /// The circumstances of a run.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
-    /// Faults in the order of their times, in microseconds.
-    pub(super) faults: Vec<(u64, Fault)>,
+    /// Faults in the order of their times, in microseconds, each with the broker that it befalls.
+    pub(super) faults: Vec<(u64, usize, Fault)>,
     /// When they are over.
     pub(super) end: u64,
     /// Bytes of request frames that may be held at once.
     pub(super) frame_bytes: usize,
     disk_micros: (u64, u64),
     hop_micros: (u64, u64),
+    net_micros: (u64, u64),
 }
 
 impl Plan {
@@ -72,7 +91,7 @@ impl Plan {
                 break;
             }
             if let Some(fault) = Plan::fault(rng, &weights) {
-                faults.push((at, fault));
+                faults.push((at, 0, fault));
             }
         }
         Plan {
@@ -81,7 +100,68 @@ impl Plan {
             frame_bytes: 16 << 20,
             disk_micros: *rng.pick(&[(60, 200), (60, 5_000), (1_000, 30_000)]),
             hop_micros: *rng.pick(&[(1, 50), (1, 2_000)]),
+            net_micros: (0, 0),
         }
+    }
+
+    /// The circumstances of one seed of a cluster.
+    pub(super) fn draw_cluster(rng: &mut Rng, brokers: usize) -> Plan {
+        let end = rng.between(4_000_000, 14_000_000);
+        let pause = *rng.pick(&[300_000, 1_000_000, 3_000_000]);
+        let weights: Vec<u64> = (0..9).map(|_| rng.below(4)).collect();
+        let mut faults = Vec::new();
+        // Some runs have all trouble on one broker, which must not be noticed for long.
+        let victim = rng.one_in(3).then(|| rng.below(brokers as u64) as usize);
+        let mut at = rng.between(500_000, 2_000_000);
+        loop {
+            at += rng.between(pause / 4, pause * 2);
+            if at >= end {
+                break;
+            }
+            let broker = victim.unwrap_or(rng.below(brokers as u64) as usize);
+            if let Some(fault) = Plan::cluster_fault(rng, &weights, broker, brokers) {
+                faults.push((at, broker, fault));
+            }
+        }
+        Plan {
+            faults,
+            end,
+            frame_bytes: 16 << 20,
+            disk_micros: *rng.pick(&[(60, 200), (60, 5_000), (1_000, 30_000)]),
+            hop_micros: *rng.pick(&[(1, 50), (1, 2_000)]),
+            net_micros: *rng.pick(&[(20, 200), (100, 3_000), (20, 40_000)]),
+        }
+    }
+
+    fn cluster_fault(rng: &mut Rng, weights: &[u64], broker: usize, brokers: usize) -> Option<Fault> {
+        let all = weights.iter().sum::<u64>();
+        let mut draw = rng.below(all.max(1));
+        let kind = weights.iter().position(|weight| {
+            let hit = draw < *weight;
+            draw = draw.wrapping_sub(if hit { 0 } else { *weight });
+            hit
+        })?;
+        let down_for = *rng.pick(&[1_000, 100_000, 1_000_000, 4_000_000]);
+        let micros = *rng.pick(&[20_000, 200_000, 700_000, 2_500_000, 6_000_000]);
+        Some(match kind {
+            0 => Fault::Stall { micros },
+            1 => Fault::Kill { down_for },
+            2 => Fault::Stop,
+            3 => {
+                let target = *rng.pick(&[Target::Wal, Target::Segment]);
+                Fault::Error { target, restart_after: rng.between(10_000, 3_000_000), down_for }
+            }
+            4 => Fault::Full { micros: rng.between(10_000, 3_000_000) },
+            5 => Fault::CutConnections,
+            6 => Fault::WallClock { millis: rng.between(0, 20_000_000) as i64 - 10_000_000 },
+            7 => Fault::Pause { micros },
+            _ if rng.one_in(6) => Fault::PowerCut { down_for },
+            _ => {
+                let other = (broker + rng.between(1, brokers as u64 - 1) as usize) % brokers;
+                let manner = Cut { both: rng.one_in(2), resets: rng.one_in(2) };
+                Fault::Cut { to: rng.one_in(2).then_some(other), manner, micros }
+            }
+        })
     }
 
     fn fault(rng: &mut Rng, weights: &[u64]) -> Option<Fault> {
@@ -114,6 +194,16 @@ impl Plan {
     /// How long a message between two threads takes.
     pub(super) fn hop_micros(&self, rng: &mut Rng) -> u64 {
         rng.between(self.hop_micros.0, self.hop_micros.1)
+    }
+
+    /// Whether disks and network are as fast as they should be: then a new topic is shown everywhere at once.
+    pub(super) fn is_quick(&self) -> bool {
+        self.disk_micros.1 <= 5_000 && self.net_micros.1 <= 3_000
+    }
+
+    /// How long a frame from one broker to another takes.
+    pub(super) fn net_micros(&self, rng: &mut Rng) -> u64 {
+        rng.between(self.net_micros.0, self.net_micros.1)
     }
 
     /// L5: `held` bytes of records in the shards' memory and `frames` bytes of request frames alive.

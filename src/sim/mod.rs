@@ -1,16 +1,20 @@
-//! The second driver: a whole broker in one thread, from one seed.
+//! The second driver: a whole broker, or a cluster of three, in one thread, from one seed.
 //!
-//! A run has a broker with its clients on a virtual clock, network and disk ([`world`]). Faults come by chance
+//! A run has brokers with their clients on a virtual clock, network and disks ([`world`]). Faults come by chance
 //! ([`faults`]): stalls, errors, a full disk, flipped bits, kills at any moment, with torn writes. Clients
 //! ([`clients`]) report what they were promised to a model ([`checkers`]), which knows the invariants of the design by
-//! their names: S1 to S3, S5, S7, L1, L4, L5. The same seed gives the same run, byte for byte.
+//! their names: S1 to S3, S5, S7, L1, L4, L5; of a cluster, [`observer`] holds S2, S6 and S8. The same seed gives the same run, byte for byte.
 
 mod broker;
 mod checkers;
 mod clients;
 mod disk;
 mod faults;
+mod network;
+mod node;
+mod observer;
 mod rng;
+mod server_side;
 mod trace;
 mod wire;
 mod world;
@@ -32,9 +36,17 @@ fn progress(step: u64, micros: u64) {
     PROGRESS.set((step, micros));
 }
 
+/// What a run is of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Brokers {
+    One,
+    Three,
+}
+
 /// A run that broke an invariant.
 #[derive(Clone, Debug)]
 struct Failure {
+    brokers: Brokers,
     seed: u64,
     step: u64,
     micros: u64,
@@ -43,22 +55,27 @@ struct Failure {
 
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Failure { seed, step, micros, message } = self;
+        let Failure { brokers, seed, step, micros, message } = self;
         let millis = micros / 1_000;
-        write!(f, "seed {seed} failed at step {step}, {millis} ms: {message}\n  replay: scripts/sim.sh {seed}")
+        let option = if *brokers == Brokers::Three { "--cluster " } else { "" };
+        write!(f, "seed {seed} failed at step {step}, {millis} ms: {message}\n  replay: scripts/sim.sh {option}{seed}")
     }
 }
 
 /// Runs one seed. With `print` every step is written to stderr.
-fn run(seed: u64, print: bool) -> Result<Summary, Failure> {
+fn run(brokers: Brokers, seed: u64, print: bool) -> Result<Summary, Failure> {
     progress(0, 0);
-    catch_unwind(AssertUnwindSafe(|| World::new(seed, print).run())).map_err(|panic| {
+    let begin = match brokers {
+        Brokers::One => World::new,
+        Brokers::Three => World::cluster,
+    };
+    catch_unwind(AssertUnwindSafe(|| begin(seed, print).run())).map_err(|panic| {
         let message = match (panic.downcast_ref::<String>(), panic.downcast_ref::<&str>()) {
             (Some(text), _) => text.clone(),
             (None, Some(text)) => (*text).to_owned(),
             (None, None) => "a panic without a message".to_owned(),
         };
         let (step, micros) = PROGRESS.get();
-        Failure { seed, step, micros, message }
+        Failure { brokers, seed, step, micros, message }
     })
 }

@@ -36,6 +36,7 @@ pub(in crate::sim) struct Creator {
     next_at: u64,
     settling: bool,
     last_error: i16,
+    replication: i16,
 }
 
 impl Creator {
@@ -43,14 +44,23 @@ impl Creator {
     pub(in crate::sim) fn new(rng: &mut Rng) -> Creator {
         Creator {
             timeout_ms: *rng.pick(&[100, 1_000, 5_000]),
-            link: Link::default(),
+            link: Link::roaming(),
             task: None,
             creates: rng.between(1, 6),
             deletes: rng.below(4),
             next_at: 0,
             settling: false,
             last_error: code::NONE,
+            replication: 1,
         }
+    }
+
+    /// One that has a single topic to create, with a replica on each of so many brokers, at the end of a run.
+    pub(in crate::sim) fn last(rng: &mut Rng, model: &mut Model) -> Creator {
+        let names = model.new_topics(&[3]);
+        let topics = names.into_iter().map(|name| (name, 3)).collect();
+        let task = Some(Task::Create { topics, segment_bytes: 1 << 20 });
+        Creator { task, replication: -1, creates: 0, deletes: 0, settling: true, ..Creator::new(rng) }
     }
 
     fn choose(&mut self, cx: &mut Context<'_>) {
@@ -72,6 +82,9 @@ impl Creator {
             let partitions: Vec<i32> = (0..cx.rng.between(1, 4)).map(|_| cx.rng.between(1, 4) as i32).collect();
             let names = cx.model.new_topics(&partitions);
             let segment_bytes = *cx.rng.pick(&[1 << 20, 2 << 20]);
+            if cx.brokers > 1 {
+                self.replication = *cx.rng.pick(&[3, 3, 3, -1, 2, 1]);
+            }
             self.task = Some(Task::Create { topics: names.into_iter().zip(partitions).collect(), segment_bytes });
         }
     }
@@ -99,7 +112,7 @@ impl Creator {
                     CreatableTopic::default()
                         .with_name(topic_name(name))
                         .with_num_partitions(*partitions)
-                        .with_replication_factor(1)
+                        .with_replication_factor(self.replication)
                         .with_configs(vec![config.clone()])
                 };
                 let request = CreateTopicsRequest::default()
@@ -158,12 +171,12 @@ impl Client for Creator {
         self.go_on(cx);
     }
 
-    fn connected(&mut self, cx: &mut Context<'_>) {
+    fn connected(&mut self, cx: &mut Context<'_>, _broker: usize) {
         self.link.connected();
         self.go_on(cx);
     }
 
-    fn answered(&mut self, cx: &mut Context<'_>, frame: Bytes) {
+    fn answered(&mut self, cx: &mut Context<'_>, _broker: usize, frame: Bytes) {
         self.link.answered(&frame);
         match self.task {
             Some(Task::Create { .. }) => self.created(cx, wire::response(CREATE_VERSION, frame)),
@@ -173,7 +186,7 @@ impl Client for Creator {
         cx.wake_in(1_000);
     }
 
-    fn closed(&mut self, cx: &mut Context<'_>) {
+    fn closed(&mut self, cx: &mut Context<'_>, _broker: usize) {
         self.link.closed();
         cx.wake_in(10_000);
     }
@@ -196,6 +209,15 @@ impl Client for Creator {
     }
 }
 
+/// The place of a broker in the simulation, by its id.
+fn broker_index(id: i32, brokers: usize) -> usize {
+    if brokers == 1 {
+        return 0;
+    }
+    let index = usize::try_from(id - 1).ok().filter(|index| *index < brokers);
+    index.unwrap_or_else(|| panic!("protocol: broker {id} leads, which there is not"))
+}
+
 enum Asked {
     Metadata(Stamp),
     ApiVersions,
@@ -211,9 +233,9 @@ pub(in crate::sim) struct Watcher {
 }
 
 impl Watcher {
-    /// A watcher.
-    pub(in crate::sim) fn new() -> Watcher {
-        Watcher { link: Link::default(), settling: false, looked: 0, next_at: 0 }
+    /// A watcher of one broker.
+    pub(in crate::sim) fn of(broker: usize) -> Watcher {
+        Watcher { link: Link::to(broker), settling: false, looked: 0, next_at: 0 }
     }
 
     fn go_on(&mut self, cx: &mut Context<'_>) {
@@ -249,12 +271,12 @@ impl Client for Watcher {
         self.go_on(cx);
     }
 
-    fn connected(&mut self, cx: &mut Context<'_>) {
+    fn connected(&mut self, cx: &mut Context<'_>, _broker: usize) {
         self.link.connected();
         self.go_on(cx);
     }
 
-    fn answered(&mut self, cx: &mut Context<'_>, frame: Bytes) {
+    fn answered(&mut self, cx: &mut Context<'_>, _broker: usize, frame: Bytes) {
         match self.link.answered(&frame) {
             Asked::ApiVersions => {
                 let response: ApiVersionsResponse = wire::response(API_VERSIONS_VERSION, frame);
@@ -264,10 +286,11 @@ impl Client for Watcher {
                 let response: MetadataResponse = wire::response(METADATA_VERSION, frame);
                 let shown: Vec<Shown> = (response.topics.into_iter())
                     .map(|topic| {
-                        let mut partitions: Vec<(i32, Option<i32>)> = (topic.partitions.iter())
+                        let mut partitions: Vec<(i32, Option<(usize, i32)>)> = (topic.partitions.iter())
                             .map(|partition| {
                                 let led = partition.error_code == code::NONE && partition.leader_id.0 >= 0;
-                                (partition.partition_index, led.then_some(partition.leader_epoch))
+                                let leader = || (broker_index(partition.leader_id.0, cx.brokers), partition.leader_epoch);
+                                (partition.partition_index, led.then(leader))
                             })
                             .collect();
                         partitions.sort_unstable();
@@ -278,14 +301,14 @@ impl Client for Watcher {
                         }
                     })
                     .collect();
-                cx.model.metadata_answered(&shown, stamp);
+                cx.model.metadata_answered(self.link.broker, &shown, stamp);
                 self.looked += u32::from(self.settling);
             }
         }
         self.go_on(cx);
     }
 
-    fn closed(&mut self, cx: &mut Context<'_>) {
+    fn closed(&mut self, cx: &mut Context<'_>, _broker: usize) {
         self.link.closed();
         cx.wake_in(10_000);
     }

@@ -7,7 +7,7 @@ use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::{BrokerId, FetchRequest, FetchResponse, ListOffsetsRequest, ListOffsetsResponse};
 
-use super::{AT_ONCE_MS, Client, Context, Link, topic_name};
+use super::{AT_ONCE_MS, Client, Context, Links, topic_name};
 use crate::limits::DISK_READ_MS;
 use crate::sim::checkers::{Model, Part, Stamp, code};
 use crate::sim::rng::Rng;
@@ -22,6 +22,8 @@ struct Asked {
     part: Part,
     from: i64,
     committed: i64,
+    /// The leader's epoch that the request names, or -1.
+    epoch: i32,
 }
 
 enum Purpose {
@@ -36,21 +38,23 @@ pub(in crate::sim) struct Consumer {
     max_wait_ms: i32,
     min_bytes: i32,
     partition_max_bytes: i32,
-    link: Link<Purpose>,
+    links: Links<Purpose>,
     positions: BTreeMap<Part, i64>,
     settling: bool,
     retry_at: u64,
 }
 
 impl Consumer {
-    /// A consumer with habits of its own.
-    pub(in crate::sim) fn new(rng: &mut Rng) -> Consumer {
+    /// A consumer with habits of its own. In a cluster it names the epoch of the leader that it believes in, so that one
+    /// that was deposed cannot tell it of a past.
+    pub(in crate::sim) fn new(rng: &mut Rng, brokers: usize) -> Consumer {
+        let version = *rng.pick(&[4, 7, 11, 12]);
         Consumer {
-            version: *rng.pick(&[4, 7, 11, 12]),
+            version: if brokers == 1 { version } else { version.max(11) },
             max_wait_ms: *rng.pick(&[0, 50, 500]),
             min_bytes: *rng.pick(&[1, 1, 10_000]),
             partition_max_bytes: *rng.pick(&[1, 2_000, 100_000]),
-            link: Link::default(),
+            links: Links::default(),
             positions: BTreeMap::new(),
             settling: false,
             retry_at: 0,
@@ -58,8 +62,8 @@ impl Consumer {
     }
 
     /// One that reads all there is, at the end of a run.
-    pub(in crate::sim) fn verifier(rng: &mut Rng) -> Consumer {
-        Consumer { partition_max_bytes: 100_000, max_wait_ms: 0, settling: true, ..Consumer::new(rng) }
+    pub(in crate::sim) fn verifier(rng: &mut Rng, brokers: usize) -> Consumer {
+        Consumer { partition_max_bytes: 100_000, max_wait_ms: 0, settling: true, ..Consumer::new(rng, brokers) }
     }
 
     fn behind(&self, model: &Model) -> bool {
@@ -68,14 +72,25 @@ impl Consumer {
     }
 
     fn go_on(&mut self, cx: &mut Context<'_>) {
-        if let Some(lost) = self.link.give_up(cx, false) {
-            self.lost(cx, lost);
+        for broker in 0..cx.brokers {
+            if let Some(lost) = self.links.at(broker).give_up(cx, false) {
+                self.lost(cx, lost);
+            }
         }
         cx.wake_in(20_000);
         if self.settling && !self.behind(cx.model) {
             return;
         }
-        if cx.now < self.retry_at || !self.link.is_up(cx) || !self.link.pending.is_empty() {
+        for broker in 0..cx.brokers {
+            if cx.now >= self.retry_at {
+                self.ask(cx, broker);
+            }
+        }
+    }
+
+    fn ask(&mut self, cx: &mut Context<'_>, broker: usize) {
+        let link = self.links.at(broker);
+        if !link.is_up(cx) || !link.pending.is_empty() {
             return;
         }
         let parts = cx.model.live_parts();
@@ -87,27 +102,30 @@ impl Consumer {
             return;
         }
         if !self.settling && cx.rng.one_in(40) {
-            self.list_offsets(cx);
+            self.list_offsets(cx, broker);
         } else {
-            self.fetch(cx);
+            self.fetch(cx, broker);
         }
     }
 
-    fn asked(&self, cx: &Context<'_>, part: &Part) -> Asked {
-        Asked { part: part.clone(), from: self.positions[part], committed: cx.model.committed(part) }
+    /// What to ask a broker of a partition; `None` where another leads it.
+    fn asked(&self, cx: &Context<'_>, broker: usize, part: &Part) -> Option<Asked> {
+        let (leader, epoch) = cx.leader(part)?;
+        let committed = cx.model.shown_by_epoch(part, epoch);
+        (leader == broker).then(|| Asked { part: part.clone(), from: self.positions[part], committed, epoch })
     }
 
-    fn fetch(&mut self, cx: &mut Context<'_>) {
+    fn fetch(&mut self, cx: &mut Context<'_>, broker: usize) {
         let mut topics: BTreeMap<String, Vec<FetchPartition>> = BTreeMap::new();
         let mut asked = Vec::new();
         for part in self.positions.keys() {
             if !self.settling && cx.rng.one_in(3) {
                 continue;
             }
-            let one = self.asked(cx, part);
+            let Some(one) = self.asked(cx, broker, part) else { continue };
             let partition = FetchPartition::default()
                 .with_partition(part.1)
-                .with_current_leader_epoch(-1)
+                .with_current_leader_epoch(one.epoch)
                 .with_last_fetched_epoch(-1)
                 .with_log_start_offset(-1)
                 .with_fetch_offset(one.from)
@@ -132,24 +150,34 @@ impl Consumer {
             .with_topics(topics);
         let stamp = cx.model.stamp();
         let within = i64::from(self.max_wait_ms).max(DISK_READ_MS);
-        self.link.send(cx, self.version, &request, within, Purpose::Fetch(stamp, asked));
+        self.links.at(broker).send(cx, self.version, &request, within, Purpose::Fetch(stamp, asked));
     }
 
-    fn list_offsets(&mut self, cx: &mut Context<'_>) {
+    fn list_offsets(&mut self, cx: &mut Context<'_>, broker: usize) {
         let timestamp = *cx.rng.pick(&[EARLIEST, LATEST]);
         let mut topics = Vec::new();
         let mut asked = Vec::new();
         for part in self.positions.keys() {
+            let Some(one) = self.asked(cx, broker, part) else { continue };
             let partition = ListOffsetsPartition::default()
                 .with_partition_index(part.1)
-                .with_current_leader_epoch(-1)
+                .with_current_leader_epoch(one.epoch)
                 .with_timestamp(timestamp);
             topics.push(ListOffsetsTopic::default().with_name(topic_name(&part.0)).with_partitions(vec![partition]));
-            asked.push(self.asked(cx, part));
+            asked.push(one);
+        }
+        if asked.is_empty() {
+            return;
         }
         let request = ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(topics);
         let stamp = cx.model.stamp();
-        self.link.send(cx, LIST_OFFSETS_VERSION, &request, AT_ONCE_MS, Purpose::Offsets(stamp, timestamp, asked));
+        self.links.at(broker).send(
+            cx,
+            LIST_OFFSETS_VERSION,
+            &request,
+            AT_ONCE_MS,
+            Purpose::Offsets(stamp, timestamp, asked),
+        );
     }
 
     fn lost(&mut self, cx: &mut Context<'_>, _purposes: Vec<Purpose>) {
@@ -197,12 +225,16 @@ impl Consumer {
                 // The disk takes its time, and so does the partition.
                 continue;
             }
-            cx.model.high_watermark(part, asked.committed, high_watermark);
+            cx.model.high_watermark(part, asked.committed, asked.epoch, high_watermark);
             let Some(values) = wire::values(&answer.records.unwrap_or_default()) else {
                 assert!(cx.model.impaired, "S1: what {part:?} holds at {} is damaged", asked.from);
                 continue;
             };
             let Some(position) = self.positions.get_mut(part) else { continue };
+            if asked.from > *position {
+                // Another connection was lost meanwhile, and with it the place.
+                continue;
+            }
             let first = values.first().map_or(*position, |(offset, _)| *offset);
             assert!(first <= *position, "S1: {part:?} was read at {position} and answers with offset {first}");
             for (expected, (offset, value)) in (first..).zip(&values) {
@@ -224,7 +256,7 @@ impl Consumer {
             } else if timestamp == EARLIEST {
                 assert_eq!(answer.offset, 0, "S1: the start of {:?} has moved", asked.part);
             } else {
-                cx.model.high_watermark(&asked.part, asked.committed, answer.offset);
+                cx.model.high_watermark(&asked.part, asked.committed, asked.epoch, answer.offset);
             }
         }
     }
@@ -235,13 +267,13 @@ impl Client for Consumer {
         self.go_on(cx);
     }
 
-    fn connected(&mut self, cx: &mut Context<'_>) {
-        self.link.connected();
+    fn connected(&mut self, cx: &mut Context<'_>, broker: usize) {
+        self.links.at(broker).connected();
         self.go_on(cx);
     }
 
-    fn answered(&mut self, cx: &mut Context<'_>, frame: Bytes) {
-        match self.link.answered(&frame) {
+    fn answered(&mut self, cx: &mut Context<'_>, broker: usize, frame: Bytes) {
+        match self.links.at(broker).answered(&frame) {
             Purpose::Fetch(stamp, asked) => self.fetched(cx, frame, stamp, asked),
             Purpose::Offsets(stamp, timestamp, asked) => self.offsets(cx, frame, stamp, timestamp, asked),
         }
@@ -250,8 +282,8 @@ impl Client for Consumer {
         }
     }
 
-    fn closed(&mut self, cx: &mut Context<'_>) {
-        let lost = self.link.closed();
+    fn closed(&mut self, cx: &mut Context<'_>, broker: usize) {
+        let lost = self.links.at(broker).closed();
         self.lost(cx, lost);
         cx.wake_in(10_000);
     }
@@ -268,6 +300,6 @@ impl Client for Consumer {
     }
 
     fn state(&self) -> String {
-        format!("consumer v{} at {:?}, {} requests under way", self.version, self.positions, self.link.pending.len())
+        format!("consumer v{} at {:?}, {} requests under way", self.version, self.positions, self.links.pending())
     }
 }

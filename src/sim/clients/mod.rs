@@ -10,7 +10,7 @@ use bytes::Bytes;
 use kafka_protocol::messages::TopicName;
 use kafka_protocol::protocol::{Request, StrBytes};
 
-use super::checkers::Model;
+use super::checkers::{Model, Part};
 use super::rng::Rng;
 use super::wire;
 
@@ -23,12 +23,13 @@ const AT_ONCE_MS: i64 = 0;
 
 /// What a client wants of the network and the clock.
 pub(super) enum Action {
-    /// Connect to a shard of chance; [`Client::connected`] follows when it worked, [`Client::closed`] when not.
-    Connect,
-    /// Close the connection. [`Client::closed`] is not called.
-    Close,
-    /// Send a request, which must have been answered after this many milliseconds.
-    Send { frame: Vec<u8>, answer_within_ms: i64 },
+    /// Connect to a shard of chance of a broker; [`Client::connected`] follows when it worked, [`Client::closed`] when
+    /// not.
+    Connect { broker: usize },
+    /// Close the connection to a broker. [`Client::closed`] is not called.
+    Close { broker: usize },
+    /// Send a request to a broker, which must have answered it after this many milliseconds.
+    Send { broker: usize, frame: Vec<u8>, answer_within_ms: i64 },
     /// Call [`Client::wake`] then, at the latest.
     WakeAt(u64),
 }
@@ -39,6 +40,8 @@ pub(super) struct Context<'a> {
     pub(super) now: u64,
     /// Milliseconds since the Unix epoch, as the client's clock has it.
     pub(super) wall_ms: i64,
+    /// Brokers of the cluster, numbered from 0.
+    pub(super) brokers: usize,
     pub(super) rng: &'a mut Rng,
     pub(super) model: &'a mut Model,
     pub(super) actions: Vec<Action>,
@@ -48,21 +51,31 @@ impl Context<'_> {
     fn wake_in(&mut self, micros: u64) {
         self.actions.push(Action::WakeAt(self.now + micros));
     }
+
+    /// A broker of chance. Nothing is drawn where there is only one.
+    fn any_broker(&mut self) -> usize {
+        if self.brokers == 1 { 0 } else { self.rng.below(self.brokers as u64) as usize }
+    }
+
+    /// The broker that leads a partition, as far as clients were told, and the epoch in which it does.
+    fn leader(&self, part: &Part) -> Option<(usize, i32)> {
+        if self.brokers == 1 { Some((0, -1)) } else { self.model.leader(part) }
+    }
 }
 
-/// A client with one connection at a time.
+/// A client with one connection to a broker at a time.
 pub(super) trait Client {
     /// A moment that it asked for has come.
     fn wake(&mut self, cx: &mut Context<'_>);
 
-    /// The connection that it asked for is there.
-    fn connected(&mut self, cx: &mut Context<'_>);
+    /// The connection to a broker that it asked for is there.
+    fn connected(&mut self, cx: &mut Context<'_>, broker: usize);
 
-    /// A response frame has come.
-    fn answered(&mut self, cx: &mut Context<'_>, frame: Bytes);
+    /// A response frame of a broker has come.
+    fn answered(&mut self, cx: &mut Context<'_>, broker: usize, frame: Bytes);
 
-    /// The connection is gone, or could not be made.
-    fn closed(&mut self, cx: &mut Context<'_>);
+    /// The connection to a broker is gone, or could not be made.
+    fn closed(&mut self, cx: &mut Context<'_>, broker: usize);
 
     /// Whether the broker may close its connection: it refuses in no other way what asked for no answer.
     fn asks_for_no_answer(&self) -> bool {
@@ -81,6 +94,10 @@ pub(super) trait Client {
 
 /// A client's side of its connection: what was sent and is not answered yet.
 struct Link<P> {
+    /// The broker that it goes to.
+    broker: usize,
+    /// Whether each new connection goes to a broker of chance.
+    roams: bool,
     state: LinkState,
     correlation: i32,
     pending: VecDeque<Sent<P>>,
@@ -101,18 +118,48 @@ struct Sent<P> {
     purpose: P,
 }
 
-impl<P> Default for Link<P> {
-    fn default() -> Link<P> {
-        Link { state: LinkState::Down, correlation: 0, pending: VecDeque::new() }
+/// A client's connections, at most one to each broker.
+struct Links<P>(Vec<Link<P>>);
+
+impl<P> Default for Links<P> {
+    fn default() -> Links<P> {
+        Links(Vec::new())
+    }
+}
+
+impl<P> Links<P> {
+    fn at(&mut self, broker: usize) -> &mut Link<P> {
+        while self.0.len() <= broker {
+            self.0.push(Link::to(self.0.len()));
+        }
+        &mut self.0[broker]
+    }
+
+    /// Requests that are not answered.
+    fn pending(&self) -> usize {
+        self.0.iter().map(|link| link.pending.len()).sum()
     }
 }
 
 impl<P> Link<P> {
+    /// A link to this broker.
+    fn to(broker: usize) -> Link<P> {
+        Link { broker, roams: false, state: LinkState::Down, correlation: 0, pending: VecDeque::new() }
+    }
+
+    /// A link to whichever broker is chosen for each connection.
+    fn roaming() -> Link<P> {
+        Link { roams: true, ..Link::to(0) }
+    }
+
     /// Whether requests can be sent; connects where that was not done yet.
     fn is_up(&mut self, cx: &mut Context<'_>) -> bool {
         if self.state == LinkState::Down {
             self.state = LinkState::Connecting;
-            cx.actions.push(Action::Connect);
+            if self.roams {
+                self.broker = cx.any_broker();
+            }
+            cx.actions.push(Action::Connect { broker: self.broker });
         }
         self.state == LinkState::Up
     }
@@ -125,7 +172,7 @@ impl<P> Link<P> {
     fn send<R: Request>(&mut self, cx: &mut Context<'_>, version: i16, body: &R, within_ms: i64, purpose: P) {
         self.correlation += 1;
         let frame = wire::request(version, self.correlation, body);
-        cx.actions.push(Action::Send { frame, answer_within_ms: within_ms });
+        cx.actions.push(Action::Send { broker: self.broker, frame, answer_within_ms: within_ms });
         // Longer than the broker may take and the way there and back.
         let give_up_at = cx.now + (within_ms.max(0) as u64 + 3_000) * 1_000;
         self.pending.push_back(Sent { correlation: self.correlation, give_up_at, purpose });
@@ -136,7 +183,7 @@ impl<P> Link<P> {
     fn send_only<R: Request>(&mut self, cx: &mut Context<'_>, version: i16, body: &R) {
         self.correlation += 1;
         let frame = wire::request(version, self.correlation, body);
-        cx.actions.push(Action::Send { frame, answer_within_ms: 0 });
+        cx.actions.push(Action::Send { broker: self.broker, frame, answer_within_ms: 0 });
     }
 
     /// The request that a response belongs to.
@@ -159,7 +206,7 @@ impl<P> Link<P> {
         if self.state != LinkState::Up || !(overdue || anyway) {
             return None;
         }
-        cx.actions.push(Action::Close);
+        cx.actions.push(Action::Close { broker: self.broker });
         Some(self.closed())
     }
 }

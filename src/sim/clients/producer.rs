@@ -8,7 +8,7 @@ use kafka_protocol::messages::{
     InitProducerIdRequest, InitProducerIdResponse, ProduceRequest, ProduceResponse, ProducerId,
 };
 
-use super::{Client, Context, Link, topic_name};
+use super::{Client, Context, Links, topic_name};
 use crate::limits::REQUEST_TIMEOUT_MS;
 use crate::sim::checkers::{Model, Part, Stamp, ValueId, code};
 use crate::sim::rng::Rng;
@@ -79,13 +79,17 @@ struct Batch {
 struct Lane {
     batches: VecDeque<Batch>,
     next_sequence: i32,
+    /// The broker that those in flight were sent to.
+    sent_to: usize,
 }
 
 /// A producer.
 pub(in crate::sim) struct Producer {
     number: u32,
     manner: Manner,
-    link: Link<Purpose>,
+    links: Links<Purpose>,
+    /// The broker that is asked for a producer id.
+    init_at: usize,
     /// Producer id and epoch.
     identity: Option<(i64, i16)>,
     /// A batch was given up: go on with a new epoch once nothing is in flight.
@@ -104,7 +108,8 @@ impl Producer {
         Producer {
             number,
             manner,
-            link: Link::default(),
+            links: Links::default(),
+            init_at: 0,
             identity: None,
             bump: false,
             lanes: BTreeMap::new(),
@@ -165,7 +170,7 @@ impl Producer {
             assert!(!(dropped && healthy), "L4: {part:?} takes nothing though the disk is well again");
             self.bump |= self.manner.idempotent && dropped;
         }
-        if self.bump && self.link.pending.is_empty() {
+        if self.bump && self.links.pending() == 0 {
             self.bump = false;
             if let Some((_, epoch)) = &mut self.identity {
                 *epoch += 1;
@@ -183,24 +188,35 @@ impl Producer {
     }
 
     fn go_on(&mut self, cx: &mut Context<'_>) {
-        if let Some(lost) = self.link.give_up(cx, false) {
-            self.lost(cx, lost);
+        for broker in 0..cx.brokers {
+            if let Some(lost) = self.links.at(broker).give_up(cx, false) {
+                self.lost(cx, lost);
+            }
         }
         self.make_batches(cx);
         self.expire(cx);
         let idle = self.backlog() == 0;
-        if !idle && cx.now >= self.retry_at && self.link.is_up(cx) {
+        if !idle && cx.now >= self.retry_at {
             if self.manner.idempotent && self.identity.is_none() {
-                if self.link.pending.is_empty() {
+                let link = self.links.at(self.init_at);
+                if link.is_up(cx) && link.pending.is_empty() {
                     let request = InitProducerIdRequest::default()
                         .with_transactional_id(None)
                         .with_transaction_timeout_ms(60_000)
                         .with_producer_id(ProducerId(-1))
                         .with_producer_epoch(-1);
-                    self.link.send(cx, 4, &request, REQUEST_TIMEOUT_MS, Purpose::Init);
+                    link.send(cx, 4, &request, REQUEST_TIMEOUT_MS, Purpose::Init);
                 }
             } else {
-                while !self.bump && self.link.pending.len() < IN_FLIGHT && self.send_one(cx) {}
+                for broker in 0..cx.brokers {
+                    let mut parts = self.lanes.iter().filter(|(_, lane)| !lane.batches.is_empty());
+                    let wanted = cx.brokers == 1
+                        || parts.any(|(part, _)| cx.leader(part).is_some_and(|(leader, _)| leader == broker));
+                    if !wanted || !self.links.at(broker).is_up(cx) {
+                        continue;
+                    }
+                    while !self.bump && self.links.at(broker).pending.len() < IN_FLIGHT && self.send_one(cx, broker) {}
+                }
             }
         }
         if !(self.settling.is_some() && idle) {
@@ -208,8 +224,8 @@ impl Producer {
         }
     }
 
-    /// Sends a request with the next batch of some partitions; says whether there was one.
-    fn send_one(&mut self, cx: &mut Context<'_>) -> bool {
+    /// Sends a request with the next batch of some partitions that the broker leads; says whether there was one.
+    fn send_one(&mut self, cx: &mut Context<'_>, broker: usize) -> bool {
         let mut topics: BTreeMap<String, Vec<PartitionProduceData>> = BTreeMap::new();
         let mut sent = Vec::new();
         let most = cx.rng.between(1, 4) as usize;
@@ -218,6 +234,9 @@ impl Producer {
                 break;
             }
             let idempotent = self.manner.idempotent;
+            if cx.leader(part).is_none_or(|(leader, _)| leader != broker) {
+                continue;
+            }
             let Some(at) = lane.batches.iter().position(|batch| batch.state == State::Waiting) else { continue };
             let in_flight = lane.batches.iter().any(|batch| batch.state == State::InFlight);
             let batch = &mut lane.batches[at];
@@ -225,9 +244,14 @@ impl Producer {
             if batch.not_before > cx.now || (idempotent && in_flight && batch.attempts > 0) {
                 continue;
             }
+            // Two brokers would not keep the order.
+            if idempotent && in_flight && lane.sent_to != broker {
+                continue;
+            }
             if idempotent && lane.batches.iter().take(at).any(|earlier| earlier.attempts > 1) {
                 continue;
             }
+            lane.sent_to = broker;
             let batch = &mut lane.batches[at];
             batch.state = State::InFlight;
             batch.attempts += 1;
@@ -257,14 +281,14 @@ impl Producer {
             .with_timeout_ms(self.manner.timeout_ms)
             .with_topic_data(topic_data);
         if self.manner.acks == 0 {
-            self.link.send_only(cx, self.manner.version, &request);
+            self.links.at(broker).send_only(cx, self.manner.version, &request);
             for (part, number) in sent {
                 self.lanes.get_mut(&part).expect("it was sent from there").batches.retain(|b| b.number != number);
             }
         } else {
             let stamp = cx.model.stamp();
             let within = i64::from(self.manner.timeout_ms);
-            self.link.send(cx, self.manner.version, &request, within, Purpose::Produce(stamp, sent));
+            self.links.at(broker).send(cx, self.manner.version, &request, within, Purpose::Produce(stamp, sent));
         }
         true
     }
@@ -273,7 +297,10 @@ impl Producer {
     fn lost(&mut self, cx: &mut Context<'_>, purposes: Vec<Purpose>) {
         self.retry_at = cx.now + cx.rng.between(1_000, 200_000);
         for purpose in purposes {
-            let Purpose::Produce(_, sent) = purpose else { continue };
+            let Purpose::Produce(_, sent) = purpose else {
+                self.init_at = cx.any_broker();
+                continue;
+            };
             for (part, number) in sent {
                 self.again(cx, &part, number, true);
             }
@@ -317,7 +344,7 @@ impl Producer {
                     lane.batches.remove(at);
                     cx.model.produce_acked(&values, offset);
                 }
-                _ if code::is_indeterminate(error) => self.again(cx, &part, number, true),
+                _ if cx.model.is_indeterminate(error) => self.again(cx, &part, number, true),
                 code::DUPLICATE_SEQUENCE => panic!("S3: a duplicate was not answered with its first offset"),
                 code::INVALID_PRODUCER_EPOCH => panic!("S3: the newest epoch of {part:?} is refused"),
                 _ => {
@@ -346,13 +373,13 @@ impl Client for Producer {
         self.go_on(cx);
     }
 
-    fn connected(&mut self, cx: &mut Context<'_>) {
-        self.link.connected();
+    fn connected(&mut self, cx: &mut Context<'_>, broker: usize) {
+        self.links.at(broker).connected();
         self.go_on(cx);
     }
 
-    fn answered(&mut self, cx: &mut Context<'_>, frame: Bytes) {
-        match self.link.answered(&frame) {
+    fn answered(&mut self, cx: &mut Context<'_>, broker: usize, frame: Bytes) {
+        match self.links.at(broker).answered(&frame) {
             Purpose::Init => {
                 let response: InitProducerIdResponse = wire::response(4, frame);
                 if response.error_code == code::NONE {
@@ -360,6 +387,7 @@ impl Client for Producer {
                     cx.model.producer_id(response.producer_id.0);
                 } else {
                     self.retry_at = cx.now + 50_000;
+                    self.init_at = cx.any_broker();
                 }
             }
             Purpose::Produce(stamp, sent) => self.produce_answered(cx, frame, stamp, sent),
@@ -367,8 +395,11 @@ impl Client for Producer {
         self.go_on(cx);
     }
 
-    fn closed(&mut self, cx: &mut Context<'_>) {
-        let lost = self.link.closed();
+    fn closed(&mut self, cx: &mut Context<'_>, broker: usize) {
+        let lost = self.links.at(broker).closed();
+        if self.identity.is_none() {
+            self.init_at = cx.any_broker();
+        }
         self.lost(cx, lost);
         cx.wake_in(10_000);
     }

@@ -1,0 +1,35 @@
+//! What the simulator's checkers look at inside of a shard.
+
+use super::Shard;
+use crate::consensus::Group;
+use crate::types::{LogId, Offset};
+
+impl Shard {
+    /// The index of the last metadata command applied here, and the hash of the state after it.
+    pub(crate) fn metadata_state(&self) -> (u64, u64) {
+        (self.state.applied(), self.state.hash())
+    }
+
+    /// Calls `look` with each Raft group of this shard, in the order of their logs.
+    pub(crate) fn each_group(&self, look: &mut dyn FnMut(LogId, &Group)) {
+        if let Some(coordinator) = &self.coordinator {
+            look(LogId::METADATA, coordinator.group());
+        }
+        let mut logs: Vec<LogId> = self.owned.keys().copied().collect();
+        logs.sort_unstable();
+        for log in logs {
+            look(log, self.owned[&log].partition.group());
+        }
+    }
+
+    /// High watermark and end of a partition's log that is here.
+    pub(crate) fn offsets(&self, log: LogId) -> Option<(Offset, Offset)> {
+        self.owned.get(&log).map(|owned| (owned.partition.high_watermark(), owned.partition.next_offset()))
+    }
+
+    /// How many replicas each log of the metadata has.
+    pub(crate) fn replica_counts(&self) -> impl Iterator<Item = (LogId, usize)> + '_ {
+        let partitions = self.state.topics().flat_map(|topic| topic.partitions.iter());
+        partitions.map(|partition| (partition.log, partition.replicas.len()))
+    }
+}
