@@ -85,6 +85,7 @@ impl Shard {
             Err(error) => return self.fatal(format!("topic {} cannot be opened: {error}", topic.name)),
         };
         opened.campaign();
+        self.host_groups(topic, log);
         self.storage.adopt(log, &opened);
         self.owned.insert(log, Owned::new(opened));
         self.rising.insert(log);

@@ -74,6 +74,9 @@ impl Shard {
     }
 
     pub(super) fn run_op(&mut self, now: Now, op: Op) {
+        if matches!(op.kind, OpKind::Group { .. }) {
+            return self.run_group_op(now, op);
+        }
         // Behind an append that waits for memory, the others wait too: a partition's order is its client's.
         let full = self.storage.full() || !self.backlog.is_empty();
         if full && matches!(op.kind, OpKind::Append { .. }) && self.refusal().is_none() {
@@ -104,6 +107,7 @@ impl Shard {
                 }
                 outcome
             }
+            OpKind::Group { .. } => unreachable!("asks of groups are taken by run_op"),
             OpKind::ListOffset { timestamp, epoch } => list_offset(&owned.partition, *timestamp, *epoch),
             OpKind::EpochEnd { wanted, epoch } => Outcome::Answer(Answer::EpochEnd(
                 check_epoch(&owned.partition, *epoch)
@@ -133,7 +137,7 @@ impl Shard {
     }
 
     /// Why no append is taken just now. Nothing of a refused batch is in any log.
-    fn refusal(&self) -> Option<ErrorCode> {
+    pub(super) fn refusal(&self) -> Option<ErrorCode> {
         let health = &self.storage.data;
         let stalled = health.oldest_ms > WAL_STALLED_MS;
         let no_room = self.storage.no_space && self.storage.tail_full();
@@ -182,6 +186,7 @@ impl Shard {
         }
         if moved {
             self.settle_appends(now, log);
+            self.settle_groups(now, log);
             let waiting = std::mem::take(&mut self.owned.get_mut(&log).expect("it was there").reads);
             for op in waiting {
                 self.run_op(now, op);
@@ -208,6 +213,7 @@ impl Shard {
 
     /// The broker's partition is gone: everything that waits on it is answered.
     pub(super) fn disown(&mut self, now: Now, log: LogId) {
+        self.end_groups(now, log);
         let Some(owned) = self.owned.remove(&log) else { return };
         self.storage.forget(log, &owned.partition);
         for waiting in owned.appends {
@@ -221,7 +227,7 @@ impl Shard {
     }
 
     /// Asks the disk for something that ops wait for, unless it was asked already.
-    fn read_disk(&mut self, log: LogId, read: DiskRead) {
+    pub(super) fn read_disk(&mut self, log: LogId, read: DiskRead) {
         let Some(owned) = self.owned.get_mut(&log) else { return };
         if owned.disk_reads.contains(&read) {
             return;
@@ -259,6 +265,7 @@ impl Shard {
                 Some(ErrorCode::KafkaStorageError)
             }
         };
+        self.groups_read(now, log, failure);
         let Some(owned) = self.owned.get_mut(&log) else { return };
         for op in std::mem::take(&mut owned.on_disk) {
             match failure {
@@ -276,6 +283,7 @@ fn failed(kind: &OpKind, error: ErrorCode) -> Answer {
         OpKind::Read { .. } => Answer::Read(ReadAnswer::failed(error)),
         OpKind::ListOffset { .. } => Answer::ListOffset(Err(error)),
         OpKind::EpochEnd { .. } => Answer::EpochEnd(Err(error)),
+        OpKind::Group { .. } => Answer::Group(Err(crate::group::Error::NotCoordinator)),
     }
 }
 

@@ -57,6 +57,8 @@ impl Launch {
             .args(["--listen", &format!("127.0.0.1:{}", self.port)])
             .args(["--shards", &self.shards.to_string()])
             .args(["--memory", "512MiB"])
+            // Tests start their consumers together and wait for all of them: a first rebalance need not.
+            .args(["--group-initial-rebalance-delay-ms", "0"])
             // The broker's own variables must not reach it from whoever runs the tests.
             .env_clear()
             .envs(std::env::vars().filter(|(name, _)| !name.starts_with("RINGLOG_")));
