@@ -2,6 +2,7 @@
 
 use super::ask::{Join, Then};
 use super::members::Member;
+use super::members::PROTOCOL_OVERHEAD;
 use super::state::{Group, State};
 use super::{Cx, Error, Reply, Waiter};
 use crate::limits::{MAX_GROUP_BYTES, NEW_MEMBER_JOIN_MS};
@@ -31,7 +32,8 @@ impl Group {
             State::PreparingRebalance => known.is_some_and(|member| member.joining.is_some()) || self.joining < most,
             State::CompletingRebalance | State::Stable => known.is_some() || self.members.len() < most,
         };
-        let size: usize = join.protocols.iter().map(|(name, metadata)| name.len() + metadata.len()).sum();
+        let size: usize =
+            join.protocols.iter().map(|(name, metadata)| name.len() + metadata.len() + PROTOCOL_OVERHEAD).sum();
         // Ids that nobody comes back with must not pile up either.
         let ids = join.member_id.is_empty() && self.pending.len() >= most;
         room && !ids && self.members_bytes + size <= MAX_GROUP_BYTES

@@ -11,6 +11,9 @@ use crate::types::{Mono, Now};
 /// What a member takes beyond its texts and bytes, for the budget.
 const MEMBER_OVERHEAD: usize = 400;
 
+/// What one of its protocols takes beyond its bytes.
+pub(super) const PROTOCOL_OVERHEAD: usize = 64;
+
 /// A member.
 #[derive(Clone, Debug)]
 pub(super) struct Member {
@@ -47,7 +50,7 @@ impl Member {
     }
 
     fn bytes(&self) -> usize {
-        let protocols = self.protocols.iter().map(|(name, metadata)| name.len() + metadata.len() + 64);
+        let protocols = self.protocols.iter().map(|(name, metadata)| name.len() + metadata.len() + PROTOCOL_OVERHEAD);
         let instance = self.instance.as_ref().map_or(0, String::len);
         MEMBER_OVERHEAD
             + protocols.sum::<usize>()

@@ -206,6 +206,16 @@ impl Groups {
         self.with(now, &id, |group, cx| group.replay(cx.now, record));
     }
 
+    /// Topics are gone, those for which `gone` says so: their offsets mean nothing any more, and must not be taken for
+    /// those of topics that are created under their names.
+    pub fn forget_topics(&mut self, now: Now, gone: impl Fn(&str) -> bool) {
+        let concerned = self.by_id.values().filter(|group| group.offsets.keys().any(|topic| gone(topic)));
+        let ids: Vec<Arc<str>> = concerned.map(|group| group.id.clone()).collect();
+        for id in ids {
+            self.with(now, &id, |group, cx| group.forget_topics(cx, &gone));
+        }
+    }
+
     /// Answers everyone who waits: the groups are not here any more.
     pub fn release(&mut self, error: Error) {
         for group in self.by_id.values_mut() {

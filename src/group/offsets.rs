@@ -83,6 +83,15 @@ impl Group {
         self.write(cx, records, Then::Answer(waiter, reply));
     }
 
+    /// The offsets of topics that are gone are forgotten.
+    pub(super) fn forget_topics(&mut self, cx: &mut Cx<'_>, gone: impl Fn(&str) -> bool) {
+        let offsets = self.offsets.iter().filter(|(topic, _)| gone(topic));
+        let records = offsets
+            .flat_map(|(topic, partitions)| partitions.keys().map(move |partition| self.forgotten(topic, *partition)));
+        let records = records.collect();
+        self.write(cx, records, Then::Nothing);
+    }
+
     /// The record that ends an offset.
     pub(super) fn forgotten(&self, topic: &Arc<str>, partition: i32) -> Record {
         Record::Offset { group: self.id.clone(), topic: topic.clone(), partition, value: None }

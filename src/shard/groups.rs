@@ -237,6 +237,27 @@ impl Shard {
         {
             tracing::info!(%log, epoch, groups = groups.len(), records = end, "the groups of a partition are here");
             *stage = Stage::Here { epoch, groups };
+            self.forget_missing_topics(now, log);
+        }
+    }
+
+    /// Topics may have been deleted while nobody had the groups.
+    fn forget_missing_topics(&mut self, now: Now, log: LogId) {
+        if let Some(Hosted { stage: Stage::Here { groups, .. }, .. }) = self.groups.logs.get_mut(&log) {
+            let state = &self.state;
+            groups.forget_topics(now, |topic| state.topic(topic).is_none());
+            self.carry_out(now, log);
+        }
+    }
+
+    /// A topic was deleted: how far it was read means nothing any more.
+    pub(super) fn forget_topic_offsets(&mut self, now: Now, topic: &Topic) {
+        let logs: Vec<LogId> = self.groups.logs.keys().copied().collect();
+        for log in logs {
+            if let Some(Hosted { stage: Stage::Here { groups, .. }, .. }) = self.groups.logs.get_mut(&log) {
+                groups.forget_topics(now, |name| name == &*topic.name);
+                self.carry_out(now, log);
+            }
         }
     }
 

@@ -119,6 +119,7 @@ impl Shard {
                     for partition in &topic.partitions {
                         self.forget_partition(now, partition.log);
                     }
+                    self.forget_topic_offsets(now, &topic);
                 }
                 Change::BrokerRegistered { .. }
                 | Change::CreateRejected { .. }

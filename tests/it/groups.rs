@@ -10,15 +10,15 @@ use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartiti
 use kafka_protocol::messages::offset_delete_request::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic};
 use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use kafka_protocol::messages::{
-    DeleteGroupsRequest, DescribeGroupsRequest, DescribeGroupsResponse, FindCoordinatorRequest, HeartbeatRequest,
-    JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, ListGroupsRequest, OffsetCommitRequest,
+    DeleteGroupsRequest, DeleteTopicsRequest, DescribeGroupsRequest, DescribeGroupsResponse, FindCoordinatorRequest,
+    HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, ListGroupsRequest, OffsetCommitRequest,
     OffsetDeleteRequest, OffsetFetchRequest, SyncGroupRequest, SyncGroupResponse,
 };
 
 use crate::common::process::{Launch, data_dir, external, shared};
 use crate::common::records::batch;
 use crate::common::wire::{Wire, code, text, topic_name};
-use crate::common::{fresh, skipped};
+use crate::common::{fresh, skipped, wait_until};
 
 const SESSION_MS: i32 = 10_000;
 
@@ -336,6 +336,21 @@ fn offsets_of_a_topic_that_is_read_are_not_deleted() {
     assert_eq!(kept(&mut wire, &group), [(group.clone(), 0, 3)]);
     let missing = OffsetDeleteRequest::default().with_group_id(text("none").into());
     assert_eq!(wire.call(0, &missing).error_code, code(ResponseError::GroupIdNotFound));
+}
+
+#[test]
+fn a_topic_that_is_created_again_is_read_from_its_beginning() {
+    let broker = shared();
+    let mut wire = Wire::connect(broker.address());
+    let (group, topic) = (fresh("again"), fresh("again-topic"));
+    wire.create_topic(&topic, 1, &[]);
+    wire.await_coordinator(&group);
+    assert_eq!(committed(&mut wire, &commit(&group, -1, "", &topic, &[(0, 9)])), [0]);
+    let request = DeleteTopicsRequest::default().with_topic_names(vec![topic_name(&topic)]).with_timeout_ms(5_000);
+    assert_eq!(wire.call(5, &request).responses[0].error_code, 0);
+    wire.create_topic(&topic, 1, &[]);
+    let forgotten = wait_until(Duration::from_secs(10), || kept(&mut wire, &group).is_empty());
+    assert!(forgotten, "{:?}", kept(&mut wire, &group));
 }
 
 #[test]

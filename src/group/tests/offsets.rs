@@ -137,6 +137,21 @@ fn old_offsets_of_empty_groups_go() {
 }
 
 #[test]
+fn offsets_of_a_topic_that_is_gone_are_forgotten() {
+    let mut rig = Rig::new();
+    for request in [simple(&[("t", 0, 1), ("u", 0, 2)]), simple(&[("t", 1, 3)])] {
+        let request = rig.ask(request);
+        rig.answer(request).unwrap();
+    }
+    rig.groups.forget_topics(rig.now, |topic| topic == "t");
+    rig.carry_out();
+    assert_eq!(fetched(&mut rig, None), [("u".to_owned(), vec![(0, Some(2))])]);
+    rig.groups.forget_topics(rig.now, |_| true);
+    rig.carry_out();
+    assert!(rig.groups.is_empty() && rig.restart().groups.is_empty());
+}
+
+#[test]
 fn memory_is_counted_and_given_back() {
     let mut rig = Rig::new();
     let generation = rig.stable(&["a"]);

@@ -12,7 +12,7 @@ use crate::protocol::{ErrorCode, ResponseBody};
 use crate::shard::Shard;
 use crate::shard::groups::{Gather, error_code};
 use crate::shard::requests::Origin;
-use crate::types::{Deadline, Now};
+use crate::types::{Deadline, Now, Set};
 
 /// A new member must come with an id from this version on (KIP-394).
 const ID_REQUIRED_VERSION: i16 = 4;
@@ -20,6 +20,9 @@ const ID_REQUIRED_VERSION: i16 = 4;
 const PROTOCOL_TYPE_VERSION: i16 = 7;
 /// A leader can be told to leave the assignment as it is from this version on (KIP-814).
 const SKIP_ASSIGNMENT_VERSION: i16 = 9;
+
+/// What a protocol takes at least, however short its name.
+const PROTOCOL_BYTES: usize = 64;
 
 /// Characters of a client's name that go into the ids of its members.
 const NAME_CHARS: usize = 255;
@@ -89,7 +92,8 @@ impl Shard {
         let rebalance_ms = (rebalance_ms.max(1) as u64).min(MAX_REBALANCE_TIMEOUT_MS);
         let groups = &self.config.groups;
         let session = i64::from(request.session_timeout_ms);
-        let size: usize = request.protocols.iter().map(|protocol| protocol.name.len() + protocol.metadata.len()).sum();
+        let sizes = request.protocols.iter().map(|protocol| protocol.name.len() + protocol.metadata.len());
+        let size: usize = sizes.map(|size| size + PROTOCOL_BYTES).sum();
         let refused = if request.group_id.is_empty() {
             Some(ErrorCode::InvalidGroupId)
         } else if !(groups.min_session_timeout_ms..=groups.max_session_timeout_ms).contains(&session) {
@@ -104,7 +108,9 @@ impl Shard {
         }
         let client_id = client_id.as_deref().unwrap_or_default();
         let name: String = request.group_instance_id.as_deref().unwrap_or(client_id).chars().take(NAME_CHARS).collect();
-        let protocols = request.protocols.iter();
+        // A protocol that is named twice has one vote.
+        let mut named = Set::default();
+        let protocols = request.protocols.iter().filter(|protocol| named.insert(protocol.name.clone()));
         let join = Join {
             group: owned(&request.group_id),
             member_id: owned(&request.member_id),
