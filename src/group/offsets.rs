@@ -85,10 +85,10 @@ impl Group {
 
     /// The offsets of topics that are gone are forgotten.
     pub(super) fn forget_topics(&mut self, cx: &mut Cx<'_>, gone: impl Fn(&str) -> bool) {
-        let offsets = self.offsets.iter().filter(|(topic, _)| gone(topic));
-        let records = offsets
-            .flat_map(|(topic, partitions)| partitions.keys().map(move |partition| self.forgotten(topic, *partition)));
-        let records = records.collect();
+        let mut records = Vec::new();
+        for (topic, partitions) in self.offsets.iter().filter(|(topic, _)| gone(topic)) {
+            records.extend(partitions.keys().map(|partition| self.forgotten(topic, *partition)));
+        }
         self.write(cx, records, Then::Nothing);
     }
 
