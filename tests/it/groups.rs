@@ -443,6 +443,82 @@ fn a_kill_leaves_members_and_offsets_where_they_were() {
     assert_eq!(kept(&mut wire, &groups[0]).len(), 3);
 }
 
+/// Bytes of the segments below a directory.
+fn segment_bytes(directory: &std::path::Path) -> u64 {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let sizes = entries.map(|entry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => segment_bytes(&entry.path()),
+        Ok(metadata) if entry.path().extension().is_some_and(|extension| extension == "log") => metadata.len(),
+        _ => 0,
+    });
+    sizes.sum()
+}
+
+#[test]
+fn offsets_are_read_back_from_segments_too() {
+    if external().is_some() {
+        return skipped("the broker is not ours to stop");
+    }
+    const PARTITIONS: i32 = 100;
+    let directory = data_dir();
+    let broker = Launch::new(directory.path()).start();
+    let mut wire = Wire::connect(&broker.address());
+    wire.create_topic("many", PARTITIONS, &[]);
+    wire.await_coordinator("reader");
+    // More than the broker keeps in memory: the oldest commits go to segments.
+    let words = "x".repeat(4_096);
+    let mut rounds = 0;
+    while segment_bytes(directory.path()) < 4 << 20 {
+        rounds += 1;
+        assert!(rounds < 1_000, "nothing goes to segments");
+        let offsets: Vec<(i32, i64)> = (0..PARTITIONS).map(|partition| (partition, rounds)).collect();
+        let mut request = commit("reader", -1, "", "many", &offsets);
+        for partition in &mut request.topics[0].partitions {
+            partition.committed_metadata = Some(text(&words));
+        }
+        assert_eq!(committed(&mut wire, &request), [0; PARTITIONS as usize]);
+    }
+    assert_eq!(committed(&mut wire, &commit("reader", -1, "", "many", &[(7, 1 << 40)])), [0]);
+    let broker = broker.kill().start();
+    let mut wire = Wire::connect(&broker.address());
+    wire.await_coordinator("reader");
+    let expected: Vec<_> = (0..PARTITIONS)
+        .map(|partition| ("many".to_owned(), partition, if partition == 7 { 1 << 40 } else { rounds }))
+        .collect();
+    assert_eq!(kept(&mut wire, "reader"), expected);
+}
+
+#[test]
+fn a_member_that_says_too_much_is_refused() {
+    let broker = shared();
+    let mut wire = Wire::connect(broker.address());
+    let group = fresh("talkative");
+    wire.await_coordinator(&group);
+    let says = |bytes: usize| {
+        let protocol =
+            JoinGroupRequestProtocol::default().with_name(text("range")).with_metadata(vec![7; bytes].into());
+        join(&group, "").with_protocols(vec![protocol]).with_group_instance_id(Some(text("instance")))
+    };
+    if external().is_none() {
+        assert_eq!(wire.call(9, &says(1 << 20)).error_code, code(ResponseError::InvalidRequest));
+        let many = (0..40_000).map(|number| JoinGroupRequestProtocol::default().with_name(text(&number.to_string())));
+        let many = join(&group, "").with_protocols(many.collect());
+        assert_eq!(wire.call(9, &many).error_code, code(ResponseError::InvalidRequest));
+    }
+    let joined = wire.call(9, &says(500_000));
+    assert_eq!((joined.error_code, joined.members[0].metadata.len()), (0, 500_000));
+    // An assignment that no record has room for is refused, and the group is none the worse.
+    let large = "x".repeat(9 << 20);
+    let member = joined.member_id.to_string();
+    let instance = Some(text("instance"));
+    let refused = sync(&group, 1, &member, &[(&member, &large)]).with_group_instance_id(instance.clone());
+    assert_eq!(wire.call(5, &refused).error_code, code(ResponseError::UnknownServerError));
+    let again = wire.call(9, &join(&group, &member).with_group_instance_id(instance.clone()));
+    assert_eq!((again.error_code, again.generation_id), (0, 2));
+    let fits = sync(&group, 2, &member, &[(&member, "fits")]).with_group_instance_id(instance);
+    assert_eq!(wire.call(5, &fits).assignment, "fits");
+}
+
 #[test]
 fn a_stopping_broker_does_not_wait_for_members() {
     if external().is_some() {
