@@ -235,7 +235,11 @@ impl Shard {
             && matches!(&*stage, Stage::Loading { next, end, .. } if next >= end)
             && let Stage::Loading { epoch, groups, end, .. } = std::mem::take(stage)
         {
-            tracing::info!(%log, epoch, groups = groups.len(), records = end, "the groups of a partition are here");
+            if groups.is_empty() {
+                tracing::debug!(%log, epoch, "a partition of the groups' topic is here");
+            } else {
+                tracing::info!(%log, epoch, groups = groups.len(), records = end, "the groups of a partition are here");
+            }
             *stage = Stage::Here { epoch, groups };
             self.forget_missing_topics(now, log);
         }

@@ -17,7 +17,7 @@ use kafka_protocol::messages::{
 
 use crate::common::process::{Launch, data_dir, external, shared};
 use crate::common::records::batch;
-use crate::common::wire::{Wire, code, text, topic_name};
+use crate::common::wire::{Wire, code, decode, text, topic_name};
 use crate::common::{fresh, skipped, wait_until};
 
 const SESSION_MS: i32 = 10_000;
@@ -441,6 +441,66 @@ fn a_kill_leaves_members_and_offsets_where_they_were() {
     wire.await_coordinator(&groups[0]);
     assert_eq!(described(&mut wire, &groups[0]).groups[0].group_state.as_str(), "Empty");
     assert_eq!(kept(&mut wire, &groups[0]).len(), 3);
+}
+
+#[test]
+fn a_committed_offset_does_not_go_back() {
+    if external().is_some() {
+        return skipped("the broker is not ours to stop");
+    }
+    let directory = data_dir();
+    let mut broker = Launch::new(directory.path()).start();
+    Wire::connect(&broker.address()).create_topic("steps", 1, &[]);
+    let (mut sent, mut seen) = (0, -1);
+    for round in 0..8u64 {
+        let mut wire = Wire::connect(&broker.address());
+        wire.await_coordinator("climber");
+        if sent > 0 {
+            let offset = kept(&mut wire, "climber")[0].2;
+            assert!((seen..=sent).contains(&offset), "{offset} after {seen} was acknowledged and {sent} sent");
+            seen = offset;
+        }
+        // Commits under way all the time, and a kill in the midst of them.
+        let address = broker.address();
+        let reader = std::thread::spawn(move || {
+            let mut wire = Wire::connect(&address);
+            let mut newest = seen;
+            // What one client was shown, the next must not find undone.
+            while let Ok(offset) = try_kept(&mut wire, "climber") {
+                assert!(offset >= newest, "{offset} after {newest} was seen");
+                newest = offset;
+            }
+            newest
+        });
+        let begun = Instant::now();
+        let mut open = 0;
+        while begun.elapsed() < Duration::from_millis(150 + 37 * (round * 5 % 8)) {
+            sent += 1;
+            wire.send(8, &commit("climber", -1, "", "steps", &[(0, sent)]));
+            open += 1;
+            if open == 8 {
+                let answer = wire.receive::<OffsetCommitRequest>(8).1;
+                assert_eq!(answer.topics[0].partitions[0].error_code, 0);
+                open -= 1;
+                seen = sent - open;
+            }
+        }
+        let launch = broker.kill();
+        seen = seen.max(reader.join().expect("the reader"));
+        broker = launch.start();
+    }
+    assert!(seen > 100, "only {seen} commits");
+}
+
+/// The offset of partition 0 of a group's only topic, or -1; an error where the broker is gone.
+fn try_kept(wire: &mut Wire, group: &str) -> std::io::Result<i64> {
+    let request = OffsetFetchRequest::default().with_group_id(text(group).into()).with_topics(None);
+    let frame = wire.encode(7, &request);
+    wire.try_send_bytes(&frame)?;
+    let answer = wire.try_frame_in()?.ok_or(std::io::ErrorKind::UnexpectedEof)?;
+    let response = decode::<OffsetFetchRequest>(answer, 7).1;
+    assert_eq!(response.error_code, 0);
+    Ok(response.topics.first().map_or(-1, |topic| topic.partitions[0].committed_offset))
 }
 
 /// Bytes of the segments below a directory.

@@ -2,7 +2,10 @@
 
 use super::*;
 
-fn fetched(rig: &mut Rig, topics: Option<&[(&str, &[i32])]>) -> Vec<(String, Vec<(i32, Option<i64>)>)> {
+/// Topics, partitions, offsets.
+type Kept = Vec<(String, Vec<(i32, Option<i64>)>)>;
+
+fn fetched(rig: &mut Rig, topics: Option<&[(&str, &[i32])]>) -> Kept {
     let topics = topics.map(|topics| {
         topics.iter().map(|(topic, partitions)| ((*topic).to_owned(), partitions.to_vec())).collect::<Vec<_>>()
     });
