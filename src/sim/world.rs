@@ -12,11 +12,12 @@ use bytes::Bytes;
 
 use super::broker::{Actor, Broker, Input};
 use super::checkers::Model;
-use super::clients::{Action, Client, Consumer, Context, Creator, Manner, Producer, Watcher};
+use super::clients::{Action, Client, Consumer, Context, Creator, Manner, Member, Producer, Watcher};
 use super::disk::VirtualDisk;
 use super::faults::{Fault, Plan};
 use super::rng::Rng;
 use super::trace::{Trace, digest};
+use crate::config::GroupConfig;
 use crate::limits::{DEADLINE_SLACK_MS, IDLE_TICK_MS, TICK_MS};
 use crate::log::disk::{DiskConfig, DiskEffect, DiskEvent, WalConfig};
 use crate::shard::{Effect, Event};
@@ -190,6 +191,8 @@ pub(super) struct World {
     waiting_frames: Vec<(Conn, Vec<u8>, i64)>,
     alive: Arc<AtomicUsize>,
     wall_skew_ms: i64,
+    /// Logs that the topic of all groups has, where there are groups.
+    group_logs: usize,
 }
 
 impl World {
@@ -223,10 +226,16 @@ impl World {
             waiting_frames: Vec::new(),
             alive: Arc::default(),
             wall_skew_ms: 0,
+            group_logs: 0,
             plan,
             rng,
         };
         world.invite_clients();
+        // In every fifth run there are groups too.
+        if seed.is_multiple_of(5) {
+            world.group_logs = GroupConfig::default().offsets_partitions as usize;
+            (0..2).for_each(|number| world.invite(Box::new(Member::new(number))));
+        }
         for (at, fault) in world.plan.faults.clone() {
             world.at(at, What::Fault(fault));
         }
@@ -841,7 +850,7 @@ impl World {
             Phase::Verifying { .. } if settled && up => {
                 self.model.check_complete();
                 let logs = self.disk.logs_with_segments();
-                let most = self.model.partitions_that_may_exist();
+                let most = self.model.partitions_that_may_exist() + self.group_logs;
                 assert!(logs <= most, "deleted topics still hold space: {logs} logs have files, {most} may exist");
                 self.phase = Phase::Done;
             }
