@@ -6,8 +6,8 @@ use super::Shard;
 use super::event::Effect;
 use crate::limits::{CANARY_MS, FLUSH_RETRY_MS, FLUSHES_IN_FLIGHT, LEASE_MS, WAL_PENDING_BYTES};
 use crate::log::{DiskError, DiskReply, DiskRequest, Frame, FrameKind, WalId};
-use crate::peer::PeerMessage;
 use crate::partition::{DiskRead, FlushOutcome, FlushStep, Partition};
+use crate::peer::PeerMessage;
 use crate::types::{LogId, Map, Mono, Now, Offset, Set};
 
 /// What the disk last said of a WAL.
