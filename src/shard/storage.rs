@@ -35,6 +35,8 @@ pub(super) struct Appends {
     in_flight: VecDeque<(u64, Mono, Outcome)>,
     /// When anything was handed to the disk last.
     last: Mono,
+    /// When the disk said last that anything is durable.
+    durable_at: Mono,
 }
 
 /// What an append makes durable.
@@ -204,8 +206,9 @@ impl Storage {
     /// Whether the disk takes no writes, as far as this shard's own tell.
     pub(super) fn hangs(&self, now: Now) -> bool {
         [(&self.data, &self.data_appends), (&self.meta, &self.meta_appends)].into_iter().any(|(health, appends)| {
-            let waits = appends.in_flight.front().map_or(0, |(_, since, _)| now.mono.micros_since(*since) / 1_000);
-            health.failed || health.oldest_ms.max(waits) > LEASE_MS
+            // A disk that is behind with its work and gets on with it does not hang.
+            let since = appends.in_flight.front().map(|(_, since, _)| (*since).max(appends.durable_at));
+            health.failed || since.is_some_and(|since| now.mono >= since.plus_millis(LEASE_MS))
         })
     }
 
@@ -361,6 +364,7 @@ impl Shard {
     }
 
     fn appended(&mut self, now: Now, wal: WalId, ticket: u64) {
+        self.storage.appends(wal).durable_at = now.mono;
         while self.storage.appends(wal).in_flight.front().is_some_and(|(known, ..)| *known <= ticket) {
             let (.., outcome) = self.storage.appends(wal).in_flight.pop_front().expect("there is a front");
             for (log, number) in outcome.readies {
