@@ -104,10 +104,10 @@ pub struct Group {
     /// The ready with a snapshot that is not durable, and the index that it reaches. Until it is, raft-rs cannot read
     /// what it takes for not applied, so the group must not stand for election.
     restoring: Option<(u64, u64)>,
-    /// The disk hangs: see [`Group::answer_early`].
+    /// The disk hangs: see [`Group::set_hangs`].
     hangs: bool,
-    /// The term of the leader that was told where the durable log ends.
-    told: u64,
+    /// The index before the entries that the leader sent last.
+    last_append: u64,
 }
 
 /// The Raft id of a broker: Raft has no use for 0, Kafka numbers brokers from 0.
@@ -173,7 +173,17 @@ impl Group {
         let storage = GroupStorage::new(voters, HardState { commit, ..written }, state, weigh);
         let raw = RawNode::new(&config, storage, logger)
             .unwrap_or_else(|error| panic!("the Raft group of log {log} cannot start: {error}"));
-        Group { raw, broker, written, unsynced: VecDeque::new(), held: VecDeque::new(), outbox: Vec::new(), restoring: None, hangs: false, told: 0 }
+        Group {
+            raw,
+            broker,
+            written,
+            unsynced: VecDeque::new(),
+            held: VecDeque::new(),
+            outbox: Vec::new(),
+            restoring: None,
+            hangs: false,
+            last_append: 0,
+        }
     }
 
     /// Whether this replica is the only one.
@@ -197,33 +207,40 @@ impl Group {
         let message = message.into_raft(from, self.broker, self.raw.store().voters());
         // What raft-rs refuses here is a message of a broker that is no replica: it is not for this log any more.
         let _ = self.raw.step(message);
-        if let Some((index, term)) = append.filter(|_| self.hangs && self.leader() == Some(from)) {
-            self.answer_early(from, index, term);
+        if let Some((index, log_term)) = append.filter(|_| self.leader() == Some(from)) {
+            self.last_append = index;
+            let agrees = self.term_at(index) == Some(log_term) && index <= self.durable();
+            if self.hangs && agrees && !self.unsynced.is_empty() {
+                self.answer_early(from, index, false);
+            }
         }
     }
 
-    /// Whether the disk hangs, so that a follower answers as far as it honestly can.
+    /// The last index that is durable here.
+    fn durable(&self) -> u64 {
+        self.raw.raft.raft_log.persisted
+    }
+
+    /// Whether the disk hangs; called at every tick. A leader sends a follower that does not answer no entries but the
+    /// first, and this one could answer only when its disk is back. So it answers by what is durable, as often as it
+    /// takes to hear of all that is committed meanwhile. It never says more than that.
     pub fn set_hangs(&mut self, hangs: bool) {
         self.hangs = hangs;
+        if let Some(leader) = self.leader().filter(|leader| hangs && *leader != self.broker)
+            && !self.unsynced.is_empty()
+        {
+            self.answer_early(leader, self.last_append, true);
+        }
     }
 
-    /// A leader sends a follower that never answers no entries but the first, and this one can answer those only when
-    /// its disk is back. So it tells the leader, who then goes on sending, how far its log agrees and is durable. Only
-    /// what is durable is ever said to be there.
-    fn answer_early(&mut self, leader: BrokerId, index: u64, log_term: u64) {
-        let durable = self.raw.raft.raft_log.persisted;
-        if self.unsynced.is_empty() || self.term_at(index) != Some(log_term) {
-            return;
-        }
-        let (reject, term) = (index > durable, self.term());
-        if reject && std::mem::replace(&mut self.told, term) == term {
-            return;
-        }
+    /// Tells the leader that this log agrees up to `index`, or that it must be sent what comes after the durable part.
+    fn answer_early(&mut self, leader: BrokerId, index: u64, reject: bool) {
+        let durable = self.durable();
         self.outbox.push((
             leader,
             Message {
                 kind: MessageKind::AppendResponse,
-                term,
+                term: self.term(),
                 log_term: if reject { self.term_at(durable).unwrap_or(0) } else { 0 },
                 index,
                 commit: self.committed(),

@@ -180,7 +180,7 @@ impl Shard {
         }
         for message in messages {
             if let (PeerMessage::Status(_), ShardId(0)) = (&message, self.id) {
-                // A broker with fewer shards has no connection to the others of this one.
+                // One shard of a broker speaks for all, to one.
                 for shard in 1..self.shards {
                     let message = Box::new(message.clone());
                     self.send(ShardId(shard), ShardMessage::Peer { from, message });
@@ -260,7 +260,8 @@ impl Shard {
             self.watch_lease(now);
         }
         self.peers.last_tick = now.mono;
-        if now.mono >= self.peers.next_status {
+        // One shard speaks for the broker.
+        if self.id == ShardId(0) && now.mono >= self.peers.next_status {
             self.peers.next_status = now.mono.plus_millis(STATUS_MS);
             let status = self.status(now);
             self.peers.send_all(&PeerMessage::Status(status));

@@ -56,9 +56,14 @@ pub fn admin_options() -> AdminOptions {
     AdminOptions::new().request_timeout(Some(Duration::from_secs(15))).operation_timeout(Some(Duration::from_secs(10)))
 }
 
-/// Creates a topic with settings.
+/// Creates a topic of one replica with settings.
 pub fn create_topic(brokers: &str, name: &str, partitions: i32, settings: &[(&str, &str)]) {
-    let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+    create_replicated(brokers, name, partitions, 1, settings);
+}
+
+/// Creates a topic with settings.
+pub fn create_replicated(brokers: &str, name: &str, partitions: i32, replicas: i32, settings: &[(&str, &str)]) {
+    let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(replicas));
     for (key, value) in settings {
         topic = topic.set(key, value);
     }

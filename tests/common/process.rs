@@ -33,17 +33,26 @@ pub struct Launch {
     data_dir: PathBuf,
     port: u16,
     shards: u16,
+    /// Further arguments.
+    arguments: Vec<String>,
 }
 
 impl Launch {
     /// A broker of two shards on a free port, with its data in `data_dir`.
     pub fn new(data_dir: &Path) -> Launch {
-        Launch { data_dir: data_dir.to_owned(), port: free_port(), shards: 2 }
+        Launch { data_dir: data_dir.to_owned(), port: free_port(), shards: 2, arguments: Vec::new() }
     }
 
     /// With another number of shards.
     pub fn shards(mut self, shards: u16) -> Launch {
         self.shards = shards;
+        self
+    }
+
+    /// As one of the brokers of a cluster: its number, and all brokers as `controller.quorum.voters` has them.
+    pub fn in_cluster(mut self, node: u16, voters: &str) -> Launch {
+        self.arguments =
+            ["--node-id", &node.to_string(), "--controller-quorum-voters", voters].map(str::to_owned).to_vec();
         self
     }
 
@@ -57,6 +66,7 @@ impl Launch {
             .args(["--listen", &format!("127.0.0.1:{}", self.port)])
             .args(["--shards", &self.shards.to_string()])
             .args(["--memory", "512MiB"])
+            .args(&self.arguments)
             // The broker's own variables must not reach it from whoever runs the tests.
             .env_clear()
             .envs(std::env::vars().filter(|(name, _)| !name.starts_with("RINGLOG_")));
@@ -74,7 +84,8 @@ pub fn binary() -> PathBuf {
     std::env::var_os("RINGLOG_TEST_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_ringlog").into(), PathBuf::from)
 }
 
-fn free_port() -> u16 {
+/// A port that nobody listens on.
+pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let ports = PORTS.len() as u16;
     let first = (std::process::id() % u32::from(ports)) as u16;
@@ -143,10 +154,15 @@ impl Broker {
 
     /// Sends SIGTERM.
     pub fn terminate(&self) {
+        self.signal(libc::SIGTERM);
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: i32) {
         // SAFETY: kill(2) takes two integers and touches no memory of ours; the child has not been waited for, so
         // its process id cannot have been given to another process.
-        let result = unsafe { libc::kill(self.pid() as libc::pid_t, libc::SIGTERM) };
-        assert_eq!(result, 0, "SIGTERM can be sent");
+        let result = unsafe { libc::kill(self.pid() as libc::pid_t, signal) };
+        assert_eq!(result, 0, "signal {signal} can be sent");
     }
 
     /// Waits for the end of the process. Panics when it takes longer than `limit`.
