@@ -23,7 +23,7 @@ pub use flush::{FlushOutcome, FlushStep, FlushWrite};
 pub use install::Wanted;
 pub use read::{DiskRead, Found, ReadDone, ReadError, Records};
 
-use crate::consensus::{Entry, Group, GroupState, HardState};
+use crate::consensus::{Entry, Group, GroupState, HardState, SnapshotPoint};
 use crate::log::recovery::RecoveredLog;
 use crate::log::{Frame, FrameKind, SegmentFile, SegmentRef};
 use crate::metadata::configs::TopicConfig;
@@ -164,6 +164,7 @@ impl Partition {
     ) -> Result<Partition, RecoveryError> {
         let mut state = GroupState::default();
         let mut checkpoint = None;
+        let mut offer = None;
         let mut found = Vec::new();
         if let Some(recovered) = recovered {
             if let Some(frame) = recovered.checkpoint {
@@ -172,6 +173,7 @@ impl Partition {
                 state.hard_state = decoded.hard_state;
                 state.compacted = (frame.index, frame.term);
                 checkpoint = Some(decoded);
+                offer = Some(SnapshotPoint { index: frame.index, term: frame.term, data: frame.payload });
             }
             if let Some(bytes) = recovered.hard_state {
                 state.hard_state = HardState::from_bytes(&bytes).ok_or(RecoveryError::HardState { log })?;
@@ -217,7 +219,11 @@ impl Partition {
             state.entries.push(Entry { index: entry.index, term: entry.term, data });
         }
         let checkpointed = state.compacted.0;
-        let group = Group::new(log, broker, voters, state, weigh, logger);
+        let mut group = Group::new(log, broker, voters, state, weigh, logger);
+        if let Some(point) = offer {
+            // A follower may lack what only the segments hold since before this start.
+            group.offer_snapshot(point);
+        }
         let mut partition = Partition {
             log,
             config,
