@@ -220,7 +220,7 @@ impl Shard {
         message: consensus::Message,
         beside: Vec<crate::log::Chunk>,
     ) {
-        let full = self.storage.full();
+        let (full, behind) = (self.storage.full(), self.storage.behind());
         let Some(owned) = self.owned.get_mut(&log) else {
             // The leader of a new topic may be faster than the word of its creation.
             if log >= self.state.next_log_id() && self.unborn.len() < UNBORN_MESSAGES {
@@ -228,8 +228,10 @@ impl Shard {
             }
             return;
         };
-        // Without room for them the entries are not taken; the leader finds out and sends them again.
-        if full && !message.entries.is_empty() {
+        // Without room for them the entries are not taken; the leader finds out and sends them again. Those that are
+        // committed may have what is left of the WAL: only they let the log be moved to segments, and the WAL be freed.
+        let committed = message.entries.last().is_none_or(|last| last.index <= message.commit);
+        if behind && !message.entries.is_empty() || full && !committed {
             return;
         }
         let routine = matches!(message.kind, MessageKind::Heartbeat | MessageKind::HeartbeatResponse);

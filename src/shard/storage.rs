@@ -157,7 +157,12 @@ impl Storage {
 
     /// Whether an append has to wait: for memory, or for room in the WAL.
     pub(super) fn full(&self) -> bool {
-        self.tail_full() || self.data.pending_bytes > WAL_PENDING_BYTES || self.data.full
+        self.behind() || self.data.full
+    }
+
+    /// Whether more is in memory, or on its way to the disk, than may be.
+    pub(super) fn behind(&self) -> bool {
+        self.tail_full() || self.data.pending_bytes > WAL_PENDING_BYTES
     }
 
     /// A partition has taken `bytes` more of records into its tail.
