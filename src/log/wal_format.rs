@@ -329,7 +329,7 @@ mod tests {
             let frames: Vec<_> = Frames::new(cut).collect();
             assert_eq!(frames, [Err(MalformedFrame)]);
         }
-        payload[28] = 5;
+        payload[28] = 6;
         assert_eq!(Frames::new(payload.into()).next(), Some(Err(MalformedFrame)));
     }
 }
