@@ -75,6 +75,8 @@ pub struct BrokerConfig {
     pub num_partitions: i32,
     /// `message.max.bytes`: largest batch where the topic's `max.message.bytes` does not say otherwise.
     pub message_max_bytes: i32,
+    /// What concerns consumer groups.
+    pub groups: GroupConfig,
     /// Bytes of records that may be held in memory by all shards together: those not yet in segments, and a cache of the newest.
     pub tail_bytes: u64,
     /// Bytes of read cache and read-ahead of all shards together.
@@ -138,6 +140,29 @@ impl BrokerConfig {
     /// Replicas of a partition whose creation names no number: three, or as many as there are brokers.
     pub fn default_replication_factor(&self) -> i16 {
         self.voters().len().min(3) as i16
+    }
+}
+
+/// The configuration of consumer groups.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct GroupConfig {
+    /// `offsets.topic.num.partitions`.
+    pub offsets_partitions: u32,
+    /// `group.initial.rebalance.delay.ms`.
+    pub initial_rebalance_delay_ms: u64,
+    /// `group.min.session.timeout.ms`.
+    pub min_session_timeout_ms: i64,
+    /// `group.max.session.timeout.ms`.
+    pub max_session_timeout_ms: i64,
+    /// `group.max.size`.
+    pub max_size: usize,
+    /// `offsets.retention.minutes`, in milliseconds.
+    pub offsets_retention_ms: i64,
+}
+
+impl std::default::Default for GroupConfig {
+    fn default() -> GroupConfig {
+        Settings::default().groups().expect("the defaults are a configuration")
     }
 }
 
@@ -367,6 +392,7 @@ impl Settings {
                 auto_create_topics: self.need("auto.create.topics.enable", Kind::bool)?,
                 num_partitions: self.need("num.partitions", Kind::integer)? as i32,
                 message_max_bytes: message_max_bytes as i32,
+                groups: self.groups()?,
                 tail_bytes,
                 read_cache_bytes,
             },
@@ -398,6 +424,25 @@ impl Settings {
             return refuse(format!("does not name this broker, whose `node.id` is {}", own.0));
         }
         Ok(voters)
+    }
+
+    fn groups(&self) -> Result<GroupConfig, ConfigError> {
+        let integer = |name| self.need(name, Kind::integer);
+        let groups = GroupConfig {
+            offsets_partitions: integer("offsets.topic.num.partitions")? as u32,
+            initial_rebalance_delay_ms: integer("group.initial.rebalance.delay.ms")? as u64,
+            min_session_timeout_ms: integer("group.min.session.timeout.ms")?,
+            max_session_timeout_ms: integer("group.max.session.timeout.ms")?,
+            max_size: integer("group.max.size")? as usize,
+            offsets_retention_ms: integer("offsets.retention.minutes")? * 60_000,
+        };
+        if groups.min_session_timeout_ms > groups.max_session_timeout_ms {
+            return Err(ConfigError::Together(format!(
+                "`group.min.session.timeout.ms` is {}, more than the {} of `group.max.session.timeout.ms`",
+                groups.min_session_timeout_ms, groups.max_session_timeout_ms,
+            )));
+        }
+        Ok(groups)
     }
 
     /// The value that was given for the key `name`, or its default, read by `read`; none where neither is there.

@@ -6,6 +6,7 @@ pub mod cli;
 pub mod codec;
 pub mod config;
 pub mod consensus;
+pub mod group;
 pub mod io;
 pub mod limits;
 pub mod log;

@@ -232,6 +232,59 @@ pub const SHOWN_MS: u64 = 200;
 
 const _: () = assert!(AWAY_MS > 2 * IDLE_TICK_MS && AWAY_MS + IDLE_TICK_MS < PEER_SILENT_MS);
 const _: () = assert!(STATUS_MS * 3 <= PEER_SILENT_MS && CANARY_MS < LEASE_MS);
+
+/// Most members of a group, those included that were given an id and have not joined yet.
+pub const MAX_GROUP_MEMBERS: usize = 5_000;
+
+/// Bytes of the protocols that one JoinGroup request may bring: what a member tells the others of itself.
+pub const MAX_JOIN_BYTES: usize = 1024 * 1024;
+
+/// Bytes of memory that the members of one group may take: their protocols and assignments.
+pub const MAX_GROUP_BYTES: usize = 16 * 1024 * 1024;
+
+/// Largest batch of a partition of the groups' topic: a group with its members is one record.
+pub const MAX_GROUP_BATCH_BYTES: usize = 8 * 1024 * 1024;
+
+/// Bytes of records that are gathered into one batch of the groups' topic, where there are more than one.
+pub const GROUP_BATCH_BYTES: usize = 256 * 1024;
+
+/// Most groups that one partition of the groups' topic may hold in memory.
+pub const MAX_GROUPS: usize = 20_000;
+
+/// Bytes of memory that all groups of one partition of the groups' topic may take, committed offsets included.
+pub const MAX_GROUPS_BYTES: usize = 64 * 1024 * 1024;
+
+/// Bytes of a group's records on their way to the disk, of one shard, above which further ones are refused.
+pub const GROUP_WRITES_IN_FLIGHT_BYTES: usize = 32 * 1024 * 1024;
+
+/// Largest text that a client may commit with an offset (Kafka's `offset.metadata.max.bytes`), in bytes.
+pub const MAX_OFFSET_METADATA_BYTES: usize = 4096;
+
+/// Time within which a commit must be durable (Kafka's `offsets.commit.timeout.ms`), in milliseconds.
+pub const GROUP_COMMIT_MS: i64 = 5_000;
+
+/// Time that a member which has just been added is waited for in its first join (Kafka's number), in milliseconds.
+pub const NEW_MEMBER_JOIN_MS: u64 = 300_000;
+
+/// Longest time that a group waits for its members to join again, whatever they ask for, in milliseconds.
+pub const MAX_REBALANCE_TIMEOUT_MS: u64 = 86_400_000;
+
+/// Time beyond its rebalance timeout that a JoinGroup request is kept: clients wait for five seconds more.
+pub const JOIN_SLACK_MS: i64 = 4_000;
+
+/// Bytes of the groups' topic that are read back in one turn when a partition of it is taken over.
+pub const GROUP_LOAD_BYTES: usize = 1024 * 1024;
+
+/// Most partitions of the groups' topic.
+pub const MAX_OFFSETS_PARTITIONS: usize = 1_000;
+
+/// Time between two searches for committed offsets that nobody needs any more, in milliseconds (Kafka's
+/// `offsets.retention.check.interval.ms`).
+pub const OFFSETS_CHECK_INTERVAL_MS: u64 = 600_000;
+
+const _: () = assert!(MAX_JOIN_BYTES < MAX_GROUP_BATCH_BYTES && MAX_GROUP_BATCH_BYTES <= MAX_BATCH_BYTES);
+const _: () = assert!(MAX_GROUP_BYTES < MAX_GROUPS_BYTES && MAX_GROUP_BATCH_BYTES < GROUP_WRITES_IN_FLIGHT_BYTES);
+const _: () = assert!(MAX_OFFSET_METADATA_BYTES < GROUP_BATCH_BYTES && GROUP_BATCH_BYTES < MAX_GROUP_BATCH_BYTES);
 const _: () = assert!(DISK_SILENT_MS > 2 * IDLE_TICK_MS && DISK_SILENT_MS < WAL_STALLED_MS);
 const _: () = assert!(TICK_MS * 2 <= DEADLINE_SLACK_MS);
 const _: () = assert!(MAX_BATCH_BYTES + 2 * BLOCK <= WAL_SEGMENT_BYTES as usize);

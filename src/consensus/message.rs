@@ -153,12 +153,8 @@ impl Message {
             MessageKind::PreVote => pb::MessageType::MsgRequestPreVote,
             MessageKind::PreVoteResponse => pb::MessageType::MsgRequestPreVoteResponse,
         });
-        let entry = |entry: Entry| pb::Entry {
-            index: entry.index,
-            term: entry.term,
-            data: entry.data,
-            ..pb::Entry::default()
-        };
+        let entry =
+            |entry: Entry| pb::Entry { index: entry.index, term: entry.term, data: entry.data, ..pb::Entry::default() };
         message.set_entries(self.entries.into_iter().map(entry).collect());
         if let Some(point) = self.snapshot {
             let mut snapshot = pb::Snapshot { data: point.data, ..pb::Snapshot::default() };

@@ -16,7 +16,7 @@ use crate::consensus::{HardState, Message, MessageKind, SnapshotPoint};
 use crate::limits::INSTALL_AGAIN_MS;
 use crate::log::{Chunk, Frame, FrameKind, SegmentFile};
 use crate::record::split_batches;
-use crate::types::{BrokerId, LogId, Now, Mono, Offset};
+use crate::types::{BrokerId, LogId, Mono, Now, Offset};
 
 /// Where the log will go on from, and what of it is still missing.
 #[derive(Debug)]
@@ -155,8 +155,7 @@ impl Partition {
         debug_assert_eq!(install.message.kind, MessageKind::Snapshot);
         self.tail.clear();
         self.epochs = install.checkpoint.epochs;
-        self.producers =
-            Producers::from_snapshot(install.checkpoint.producers, install.checkpoint.forgotten_producer);
+        self.producers = Producers::from_snapshot(install.checkpoint.producers, install.checkpoint.forgotten_producer);
         self.log_start = self.log_start.max(install.checkpoint.log_start);
         self.next_offset = install.checkpoint.next_offset;
         self.high_watermark = self.next_offset;

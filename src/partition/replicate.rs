@@ -24,13 +24,7 @@ impl Partition {
     ///
     /// # Errors
     /// [`DamagedEntry`]; the sender will try again.
-    pub fn step(
-        &mut self,
-        now: Now,
-        from: BrokerId,
-        message: Message,
-        beside: Vec<Chunk>,
-    ) -> Result<(), DamagedEntry> {
+    pub fn step(&mut self, now: Now, from: BrokerId, message: Message, beside: Vec<Chunk>) -> Result<(), DamagedEntry> {
         if message.kind == MessageKind::Snapshot {
             self.offered(from, message);
             return Ok(());
@@ -105,10 +99,7 @@ impl Partition {
             return Some(Chunk { head: SmallVec::new(), body: Default::default() });
         }
         let found = self.tail.at_index(entry.index).filter(|found| found.term == entry.term)?;
-        Some(Chunk {
-            head: SmallVec::from_slice(found.batch.header.as_bytes()),
-            body: found.batch.body.clone(),
-        })
+        Some(Chunk { head: SmallVec::from_slice(found.batch.header.as_bytes()), body: found.batch.body.clone() })
     }
 
     /// Whether there is another replica.

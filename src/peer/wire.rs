@@ -10,8 +10,8 @@ use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use self::layout::{
-    BESIDE, REJECT, RawAsk, RawEntry, RawFetchLog, RawHeader, RawLeader, RawLogPart, RawMessage, RawRaft, RawRest, RawSnapshot,
-    RawTold, SNAPSHOT, kind,
+    BESIDE, REJECT, RawAsk, RawEntry, RawFetchLog, RawHeader, RawLeader, RawLogPart, RawMessage, RawRaft, RawRest,
+    RawSnapshot, RawTold, SNAPSHOT, kind,
 };
 use super::{PeerMessage, VERSION};
 use crate::codec::{self, CodecError};

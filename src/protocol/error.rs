@@ -103,6 +103,36 @@ error_codes! {
     NotCoordinator = NotCoordinator;
     /// The coordinator is not up yet.
     CoordinatorNotAvailable = CoordinatorNotAvailable;
+    /// The coordinator is still reading back what it has to know.
+    CoordinatorLoadInProgress = CoordinatorLoadInProgress;
+    /// The text that is to be kept with an offset is too long.
+    OffsetMetadataTooLarge = OffsetMetadataTooLarge;
+    /// The group is at another generation.
+    IllegalGeneration = IllegalGeneration;
+    /// The members have no protocol in common, or the group is of another type.
+    InconsistentGroupProtocol = InconsistentGroupProtocol;
+    /// The group's id is not a legal one.
+    InvalidGroupId = InvalidGroupId;
+    /// The group has no such member.
+    UnknownMemberId = UnknownMemberId;
+    /// The session timeout is outside of the broker's bounds.
+    InvalidSessionTimeout = InvalidSessionTimeout;
+    /// The members must join again.
+    RebalanceInProgress = RebalanceInProgress;
+    /// There is no room for the offsets.
+    InvalidCommitOffsetSize = InvalidCommitOffsetSize;
+    /// The group has members.
+    NonEmptyGroup = NonEmptyGroup;
+    /// There is no such group.
+    GroupIdNotFound = GroupIdNotFound;
+    /// The member must come again, with the id that it is given.
+    MemberIdRequired = MemberIdRequired;
+    /// The group takes no further member.
+    GroupMaxSizeReached = GroupMaxSizeReached;
+    /// Another member has this instance's name.
+    FencedInstanceId = FencedInstanceId;
+    /// The group reads the topic.
+    GroupSubscribedToTopic = GroupSubscribedToTopic;
     /// The broker is not the controller.
     NotController = NotController;
     /// The client may not touch the topic.

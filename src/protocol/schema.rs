@@ -270,3 +270,140 @@ pub(super) static DESCRIBE_CLUSTER: Schema = Schema {
         field("include_fenced_brokers", BOOL).since(2),
     ],
 };
+
+pub(super) static OFFSET_COMMIT: Schema = Schema {
+    flexible: 8,
+    fields: &[
+        field("group_id", String),
+        field("generation_id_or_member_epoch", INT32),
+        field("member_id", String),
+        field("group_instance_id", String).since(7).nullable(),
+        field("retention_time_ms", INT64).since(2).until(4),
+        field(
+            "topics",
+            Array(&Struct(&[
+                field("name", String),
+                field(
+                    "partitions",
+                    Array(&Struct(&[
+                        field("partition_index", INT32),
+                        field("committed_offset", INT64),
+                        field("committed_leader_epoch", INT32).since(6),
+                        field("committed_metadata", String).nullable(),
+                    ])),
+                ),
+            ])),
+        ),
+    ],
+};
+
+pub(super) static OFFSET_FETCH: Schema = Schema {
+    flexible: 6,
+    fields: &[
+        field("group_id", String).until(7),
+        field("topics", Array(&Struct(&[field("name", String), field("partition_indexes", Array(&INT32))])))
+            .until(7)
+            .nullable_since(2),
+        field(
+            "groups",
+            Array(&Struct(&[
+                field("group_id", String),
+                field("member_id", String).since(9).nullable(),
+                field("member_epoch", INT32).since(9),
+                field("topics", Array(&Struct(&[field("name", String), field("partition_indexes", Array(&INT32))])))
+                    .nullable(),
+            ])),
+        )
+        .since(8),
+        field("require_stable", BOOL).since(7),
+    ],
+};
+
+pub(super) static FIND_COORDINATOR: Schema = Schema {
+    flexible: 3,
+    fields: &[
+        field("key", String).until(3),
+        field("key_type", INT8).since(1),
+        field("coordinator_keys", Array(&String)).since(4),
+    ],
+};
+
+pub(super) static JOIN_GROUP: Schema = Schema {
+    flexible: 6,
+    fields: &[
+        field("group_id", String),
+        field("session_timeout_ms", INT32),
+        field("rebalance_timeout_ms", INT32).since(1),
+        field("member_id", String),
+        field("group_instance_id", String).since(5).nullable(),
+        field("protocol_type", String),
+        field("protocols", Array(&Struct(&[field("name", String), field("metadata", Bytes)]))),
+        field("reason", String).since(8).nullable(),
+    ],
+};
+
+pub(super) static HEARTBEAT: Schema = Schema {
+    flexible: 4,
+    fields: &[
+        field("group_id", String),
+        field("generation_id", INT32),
+        field("member_id", String),
+        field("group_instance_id", String).since(3).nullable(),
+    ],
+};
+
+pub(super) static LEAVE_GROUP: Schema = Schema {
+    flexible: 4,
+    fields: &[
+        field("group_id", String),
+        field("member_id", String).until(2),
+        field(
+            "members",
+            Array(&Struct(&[
+                field("member_id", String),
+                field("group_instance_id", String).nullable(),
+                field("reason", String).since(5).nullable(),
+            ])),
+        )
+        .since(3),
+    ],
+};
+
+pub(super) static SYNC_GROUP: Schema = Schema {
+    flexible: 4,
+    fields: &[
+        field("group_id", String),
+        field("generation_id", INT32),
+        field("member_id", String),
+        field("group_instance_id", String).since(3).nullable(),
+        field("protocol_type", String).since(5).nullable(),
+        field("protocol_name", String).since(5).nullable(),
+        field("assignments", Array(&Struct(&[field("member_id", String), field("assignment", Bytes)]))),
+    ],
+};
+
+pub(super) static DESCRIBE_GROUPS: Schema = Schema {
+    flexible: 5,
+    fields: &[field("groups", Array(&String)), field("include_authorized_operations", BOOL).since(3)],
+};
+
+pub(super) static LIST_GROUPS: Schema = Schema {
+    flexible: 3,
+    fields: &[field("states_filter", Array(&String)).since(4), field("types_filter", Array(&String)).since(5)],
+};
+
+pub(super) static DELETE_GROUPS: Schema = Schema { flexible: 2, fields: &[field("groups_names", Array(&String))] };
+
+pub(super) static OFFSET_DELETE: Schema = Schema {
+    flexible: i16::MAX,
+    fields: &[
+        field("group_id", String),
+        field(
+            "topics",
+            Array(&Struct(&[
+                field("name", String),
+                field("partitions", Array(&Struct(&[field("partition_index", INT32)]))),
+            ])),
+        ),
+    ],
+};

@@ -15,6 +15,16 @@ macro_rules! for_each_api {
             // Version 11 adds a special timestamp of tiered storage.
             ListOffsets: ListOffsetsRequest, ListOffsetsResponse, 1..=10, LIST_OFFSETS;
             Metadata: MetadataRequest, MetadataResponse, 0..=13, METADATA;
+            // Version 10 names topics by their ids.
+            OffsetCommit: OffsetCommitRequest, OffsetCommitResponse, 2..=9, OFFSET_COMMIT;
+            OffsetFetch: OffsetFetchRequest, OffsetFetchResponse, 1..=9, OFFSET_FETCH;
+            FindCoordinator: FindCoordinatorRequest, FindCoordinatorResponse, 0..=6, FIND_COORDINATOR;
+            JoinGroup: JoinGroupRequest, JoinGroupResponse, 0..=9, JOIN_GROUP;
+            Heartbeat: HeartbeatRequest, HeartbeatResponse, 0..=4, HEARTBEAT;
+            LeaveGroup: LeaveGroupRequest, LeaveGroupResponse, 0..=5, LEAVE_GROUP;
+            SyncGroup: SyncGroupRequest, SyncGroupResponse, 0..=5, SYNC_GROUP;
+            DescribeGroups: DescribeGroupsRequest, DescribeGroupsResponse, 0..=6, DESCRIBE_GROUPS;
+            ListGroups: ListGroupsRequest, ListGroupsResponse, 0..=5, LIST_GROUPS;
             ApiVersions: ApiVersionsRequest, ApiVersionsResponse, 0..=4, API_VERSIONS;
             CreateTopics: CreateTopicsRequest, CreateTopicsResponse, 2..=7, CREATE_TOPICS;
             DeleteTopics: DeleteTopicsRequest, DeleteTopicsResponse, 1..=6, DELETE_TOPICS;
@@ -22,6 +32,8 @@ macro_rules! for_each_api {
             InitProducerId: InitProducerIdRequest, InitProducerIdResponse, 0..=5, INIT_PRODUCER_ID;
             OffsetForLeaderEpoch: OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, 2..=4, OFFSET_FOR_LEADER_EPOCH;
             DescribeConfigs: DescribeConfigsRequest, DescribeConfigsResponse, 1..=4, DESCRIBE_CONFIGS;
+            DeleteGroups: DeleteGroupsRequest, DeleteGroupsResponse, 0..=2, DELETE_GROUPS;
+            OffsetDelete: OffsetDeleteRequest, OffsetDeleteResponse, 0..=0, OFFSET_DELETE;
             DescribeCluster: DescribeClusterRequest, DescribeClusterResponse, 0..=2, DESCRIBE_CLUSTER;
         }
     };

@@ -97,7 +97,7 @@ impl Batch {
         if self.computed_crc() == self.header.crc.get() { Ok(()) } else { Err(BatchError::Crc) }
     }
 
-    fn computed_crc(&self) -> u32 {
+    pub(super) fn computed_crc(&self) -> u32 {
         let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi);
         digest.update(&self.header.as_bytes()[CRC_START..]);
         digest.update(&self.body);

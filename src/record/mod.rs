@@ -4,10 +4,12 @@
 //! LogAppendTime two more fields) lies in the header, so a batch is kept as a copied header and a shared body.
 
 mod batch;
+mod entries;
 mod header;
 mod records;
 
 pub use batch::{Batch, BatchError, Batches, split_batches};
+pub use entries::Entry;
 pub use header::{BatchHeader, Compression, HEADER_LEN, TimestampType, advance_sequence};
 pub use records::{RecordTimes, check_records};
 

@@ -87,13 +87,13 @@ fn skip_nullable(rest: &mut &[u8]) -> Option<()> {
     skip(rest, len.max(0))
 }
 
-fn skip(rest: &mut &[u8], len: i64) -> Option<()> {
+pub(super) fn skip(rest: &mut &[u8], len: i64) -> Option<()> {
     *rest = rest.get(usize::try_from(len).ok()?..)?;
     Some(())
 }
 
 /// A zigzag varint of at most ten bytes.
-fn varint(rest: &mut &[u8]) -> Option<i64> {
+pub(super) fn varint(rest: &mut &[u8]) -> Option<i64> {
     let mut value = 0u64;
     for (i, byte) in rest.iter().take(10).enumerate() {
         value |= u64::from(byte & 0x7f) << (7 * i);

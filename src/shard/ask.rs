@@ -28,10 +28,7 @@ pub(super) enum Asker {
     /// A request of this broker.
     Here(u64),
     /// Another broker, by the number that it gave the question.
-    Peer {
-        broker: BrokerId,
-        number: u64,
-    },
+    Peer { broker: BrokerId, number: u64 },
 }
 
 /// A question under way.

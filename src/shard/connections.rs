@@ -1,6 +1,7 @@
 //! A shard's connections: requests may be answered in any order, responses go out in the order of the requests.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -22,8 +23,8 @@ pub struct Slot {
 }
 
 /// One client.
-#[derive(Default)]
 struct Connection {
+    peer: IpAddr,
     /// The number of the first slot.
     first: u64,
     slots: VecDeque<Option<Response>>,
@@ -39,8 +40,9 @@ pub struct Connections {
 
 impl Connections {
     /// A client has come.
-    pub fn open(&mut self, conn: ConnId) {
-        let before = self.by_id.insert(conn, Connection::default());
+    pub fn open(&mut self, conn: ConnId, peer: IpAddr) {
+        let connection = Connection { peer, first: 0, slots: VecDeque::new(), sessions: Sessions::default() };
+        let before = self.by_id.insert(conn, connection);
         assert!(before.is_none(), "connection numbers are used once");
     }
 
@@ -74,6 +76,11 @@ impl Connections {
         }
     }
 
+    /// The client's address as Kafka shows it; empty where the client is gone.
+    pub fn host(&self, conn: ConnId) -> String {
+        self.by_id.get(&conn).map(|connection| format!("/{}", connection.peer)).unwrap_or_default()
+    }
+
     /// The client's fetch sessions; `None` where it is gone.
     pub fn sessions(&mut self, conn: ConnId) -> Option<&mut Sessions> {
         self.by_id.get_mut(&conn).map(|connection| &mut connection.sessions)
@@ -103,7 +110,8 @@ mod tests {
     fn responses_leave_in_the_order_of_the_requests() {
         let mut connections = Connections::default();
         let conn = ConnId(1);
-        connections.open(conn);
+        connections.open(conn, [127, 0, 0, 1].into());
+        assert_eq!(connections.host(conn), "/127.0.0.1");
         let slots: Vec<Slot> = (0..3).map(|_| connections.next_slot(conn).unwrap()).collect();
         let mut effects = Vec::new();
         let response = |text: &'static [u8]| SmallVec::from_elem(Bytes::from_static(text), 1);

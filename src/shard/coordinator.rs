@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use kafka_protocol::messages::{
-    CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse, InitProducerIdRequest, InitProducerIdResponse, ProducerId,
+    CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse, InitProducerIdRequest,
+    InitProducerIdResponse, ProducerId,
 };
 
 use super::Shard;
@@ -220,7 +221,8 @@ impl Shard {
             appends.ready(log, ready.number);
         }
         for (to, message) in coordinator.group.take_messages() {
-            let beside = message.entries.iter().map(|_| Chunk { head: Default::default(), body: Bytes::new() }).collect();
+            let beside =
+                message.entries.iter().map(|_| Chunk { head: Default::default(), body: Bytes::new() }).collect();
             self.peers.send(to, PeerMessage::Raft { log, message, beside });
         }
         // With nothing else to write, a state that is there already shows whether the disk takes writes.
@@ -454,7 +456,8 @@ impl Shard {
         let shown = |showing: &Showing| {
             showing.waiting.is_some()
                 && showing.shards == 0
-                && (now.mono >= showing.until || !showing.brokers.iter().any(|broker| self.peers.is_waited_for(*broker)))
+                && (now.mono >= showing.until
+                    || !showing.brokers.iter().any(|broker| self.peers.is_waited_for(*broker)))
         };
         let indexes: Vec<u64> =
             coordinator.applied.iter().filter(|(_, showing)| shown(showing)).map(|(index, _)| *index).collect();
@@ -510,7 +513,9 @@ impl Shard {
                 self.coordinator.as_mut().expect("it is there").allocating = false;
                 self.hand_out_producer_ids(now);
             }
-            Waiting::CreateTopics(asker, ..) | Waiting::DeleteTopics(asker, ..) => self.tell(now, asker, Err(NotLeader)),
+            Waiting::CreateTopics(asker, ..) | Waiting::DeleteTopics(asker, ..) => {
+                self.tell(now, asker, Err(NotLeader))
+            }
         }
     }
 

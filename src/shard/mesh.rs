@@ -7,6 +7,7 @@ use kafka_protocol::messages::{
     InitProducerIdResponse,
 };
 
+use crate::group;
 use crate::metadata::command::NewBroker;
 use crate::metadata::{Command, State};
 use crate::partition::Records;
@@ -156,6 +157,13 @@ pub enum OpKind {
         /// The leader epoch that the client believes in, or -1.
         epoch: LeaderEpoch,
     },
+    /// Ask a group whose records the log keeps.
+    Group {
+        /// What.
+        ask: Box<group::Ask>,
+        /// When the request must have been answered: after that it is not begun any more.
+        deadline: Deadline,
+    },
 }
 
 /// The answer to an op.
@@ -169,6 +177,8 @@ pub enum Answer {
     ListOffset(Result<OffsetAnswer, ErrorCode>),
     /// To [`OpKind::EpochEnd`]: the epoch and its end, -1 for both where it is not known.
     EpochEnd(Result<(LeaderEpoch, Offset), ErrorCode>),
+    /// To [`OpKind::Group`].
+    Group(Result<group::Reply, group::Error>),
 }
 
 /// A durable append.

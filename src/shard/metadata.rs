@@ -110,7 +110,13 @@ impl Shard {
         }
     }
 
-    fn open_partition(&mut self, now: Now, topic: &Topic, partition: &PartitionMetadata, recovered: Option<RecoveredLog>) {
+    fn open_partition(
+        &mut self,
+        now: Now,
+        topic: &Topic,
+        partition: &PartitionMetadata,
+        recovered: Option<RecoveredLog>,
+    ) {
         let log = partition.log;
         let own = self.config.broker_id;
         if !partition.replicas.contains(&own) {
@@ -136,6 +142,7 @@ impl Shard {
         if !opened.is_replicated() || (new && partition.replicas.first() == Some(&own)) {
             opened.campaign();
         }
+        self.host_groups(topic, log);
         self.storage.adopt(log, &opened);
         if !opened.is_replicated() {
             self.rising.insert(log);
@@ -178,6 +185,7 @@ impl Shard {
                     for partition in &topic.partitions {
                         self.forget_partition(now, partition.log);
                     }
+                    self.forget_topic_offsets(now, &topic);
                 }
                 Change::BrokerRegistered { id } => self.know_peer(id),
                 Change::RegisterRejected { .. }

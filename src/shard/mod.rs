@@ -8,6 +8,7 @@ mod ask;
 mod connections;
 mod coordinator;
 pub mod event;
+mod groups;
 pub mod handlers;
 #[cfg(test)]
 mod inspect;
@@ -36,10 +37,11 @@ use crate::metadata::State;
 use crate::metadata::state::Topic;
 use crate::protocol::ErrorCode;
 use crate::types::{BrokerId, LogId, Map, Now, Set, ShardId};
-use connections::Connections;
 use ask::Asks;
+use connections::Connections;
 use coordinator::Coordinator;
 pub use coordinator::MetadataRecoveryError;
+use groups::Coordinated;
 use mesh::{Leader, Op, ShardMessage};
 use metadata::Visibility;
 use ops::Owned;
@@ -80,6 +82,8 @@ pub struct Shard {
     /// Leaders that came up in this turn.
     announcements: Vec<Leader>,
     storage: Storage,
+    /// The groups that this shard coordinates.
+    groups: Coordinated,
     /// Appends that wait until flushes have freed memory.
     backlog: VecDeque<Op>,
     /// Logs that may have frames to write, each once, in the order in which they were touched.
@@ -143,6 +147,7 @@ impl Shard {
             rising: Set::default(),
             announcements: Vec::new(),
             storage,
+            groups: Coordinated::default(),
             backlog: VecDeque::new(),
             touched: Set::default(),
             touched_order: Vec::new(),
@@ -164,7 +169,7 @@ impl Shard {
     /// Takes one event. Effects of several events may be carried out together, after [`Shard::finish_turn`].
     pub fn step(&mut self, now: Now, event: Event, effects: &mut Vec<Effect>) {
         match event {
-            Event::Connected { conn, .. } => self.connections.open(conn),
+            Event::Connected { conn, peer } => self.connections.open(conn, peer),
             Event::Closed { conn } => self.connections.close(conn),
             Event::Request { conn, frame } => self.request(now, conn, frame),
             Event::Mesh { from, message } => self.message(now, from, message),
@@ -175,6 +180,7 @@ impl Shard {
             Event::Tick => self.tick(now),
             Event::Stop => {
                 self.stopping = true;
+                self.stop_groups(now);
                 self.run_backlog(now);
             }
         }
@@ -195,6 +201,7 @@ impl Shard {
             || !self.asks.is_empty()
             || !self.awake.is_empty()
             || self.storage.busy()
+            || self.groups.busy()
             || self.coordinator.as_ref().is_some_and(Coordinator::busy)
             || !self.ready()
     }
@@ -218,6 +225,7 @@ impl Shard {
     fn tick(&mut self, now: Now) {
         self.expire_requests(now);
         self.expire_backlog(now);
+        self.tick_groups(now);
         self.retry_flushes(now);
         self.tick_peers(now);
         self.tick_coordinator(now);

@@ -86,6 +86,9 @@ impl Shard {
     }
 
     pub(super) fn run_op(&mut self, now: Now, op: Op) {
+        if matches!(op.kind, OpKind::Group { .. }) {
+            return self.run_group_op(now, op);
+        }
         // Behind an append that waits for memory, the others wait too: a partition's order is its client's.
         let full = self.storage.full() || !self.backlog.is_empty();
         if full && matches!(op.kind, OpKind::Append { .. }) && self.refusal().is_none() {
@@ -121,6 +124,7 @@ impl Shard {
                 outcome
             }
             OpKind::Copy { offset, end, .. } => copy(&owned.partition, *offset, *end),
+            OpKind::Group { .. } => unreachable!("asks of groups are taken by run_op"),
             OpKind::ListOffset { timestamp, epoch } => list_offset(&owned.partition, *timestamp, *epoch),
             OpKind::EpochEnd { wanted, epoch } => Outcome::Answer(Answer::EpochEnd(
                 check_epoch(&owned.partition, *epoch)
@@ -157,7 +161,7 @@ impl Shard {
     }
 
     /// Why no append is taken just now. Nothing of a refused batch is in any log.
-    fn refusal(&self) -> Option<ErrorCode> {
+    pub(super) fn refusal(&self) -> Option<ErrorCode> {
         let health = &self.storage.data;
         let stalled = health.oldest_ms > WAL_STALLED_MS;
         let no_room = self.storage.no_space && self.storage.tail_full();
@@ -216,7 +220,7 @@ impl Shard {
         message: consensus::Message,
         beside: Vec<crate::log::Chunk>,
     ) {
-        let full = self.storage.full();
+        let (full, behind) = (self.storage.full(), self.storage.behind());
         let Some(owned) = self.owned.get_mut(&log) else {
             // The leader of a new topic may be faster than the word of its creation.
             if log >= self.state.next_log_id() && self.unborn.len() < UNBORN_MESSAGES {
@@ -224,8 +228,10 @@ impl Shard {
             }
             return;
         };
-        // Without room for them the entries are not taken; the leader finds out and sends them again.
-        if full && !message.entries.is_empty() {
+        // Without room for them the entries are not taken; the leader finds out and sends them again. Those that are
+        // committed may have what is left of the WAL: only they let the log be moved to segments, and the WAL be freed.
+        let committed = message.entries.last().is_none_or(|last| last.index <= message.commit);
+        if behind && !message.entries.is_empty() || full && !committed {
             return;
         }
         let routine = matches!(message.kind, MessageKind::Heartbeat | MessageKind::HeartbeatResponse);
@@ -249,11 +255,13 @@ impl Shard {
         let Some(owned) = self.owned.get_mut(&log) else { return };
         let epoch = owned.partition.epoch();
         let deposed = owned.announced.is_some_and(|announced| announced != epoch || !owned.partition.leads());
-        if moved {
-            self.settle_appends(now, log);
-        }
+        // First of all: what moves the high watermark of a leader that was may be another's record.
         if deposed {
             self.step_down(now, log);
+        }
+        if moved {
+            self.settle_appends(now, log);
+            self.settle_groups(now, log);
         }
         let Some(owned) = self.owned.get_mut(&log) else { return };
         if owned.announced != Some(epoch) && owned.partition.is_up() {
@@ -280,6 +288,7 @@ impl Shard {
         for op in reads {
             self.answer_failed(now, &op, ErrorCode::NotLeaderOrFollower);
         }
+        self.leave_groups(now, log);
     }
 
     fn settle_appends(&mut self, now: Now, log: LogId) {
@@ -301,6 +310,7 @@ impl Shard {
 
     /// The broker's partition is gone: everything that waits on it is answered.
     pub(super) fn disown(&mut self, now: Now, log: LogId) {
+        self.end_groups(now, log);
         let Some(owned) = self.owned.remove(&log) else { return };
         self.storage.forget(log, &owned.partition);
         for waiting in owned.appends {
@@ -313,7 +323,7 @@ impl Shard {
     }
 
     /// Asks the disk for something that ops wait for, unless it was asked already.
-    fn read_disk(&mut self, log: LogId, read: DiskRead) {
+    pub(super) fn read_disk(&mut self, log: LogId, read: DiskRead) {
         let Some(owned) = self.owned.get_mut(&log) else { return };
         if owned.disk_reads.contains(&read) {
             return;
@@ -351,6 +361,7 @@ impl Shard {
                 Some(ErrorCode::KafkaStorageError)
             }
         };
+        self.groups_read(now, log, failure);
         let Some(owned) = self.owned.get_mut(&log) else { return };
         for op in std::mem::take(&mut owned.on_disk) {
             match failure {
@@ -369,6 +380,7 @@ fn failed(kind: &OpKind, error: ErrorCode) -> Option<Answer> {
         OpKind::Read { .. } => Answer::Read(ReadAnswer::failed(error)),
         OpKind::ListOffset { .. } => Answer::ListOffset(Err(error)),
         OpKind::EpochEnd { .. } => Answer::EpochEnd(Err(error)),
+        OpKind::Group { .. } => Answer::Group(Err(crate::group::Error::NotCoordinator)),
         OpKind::Copy { .. } => return None,
     })
 }

@@ -7,7 +7,10 @@ use bytes::Bytes;
 use super::Shard;
 use super::event::Effect;
 use super::mesh::{Leader, Op, OpKind, RequestId, ShardMessage};
-use crate::limits::{AWAY_MS, BALANCE_MS, LEADERS_PER_MESSAGE, LEASE_BACK_MS, LEASE_MS, PEER_SILENT_MS, RAFT_TICK_MS, REST_TICKS, STATUS_MS};
+use crate::limits::{
+    AWAY_MS, BALANCE_MS, LEADERS_PER_MESSAGE, LEASE_BACK_MS, LEASE_MS, PEER_SILENT_MS, RAFT_TICK_MS, REST_TICKS,
+    STATUS_MS,
+};
 use crate::peer::{self, FrameHeader, PeerMessage, Status};
 use crate::types::{BrokerId, LogId, Map, Mono, Now, ShardId};
 
@@ -269,7 +272,7 @@ impl Shard {
         self.watch_peers(now);
         if now.mono >= self.peers.next_raft_tick {
             self.peers.next_raft_tick = now.mono.plus_millis(RAFT_TICK_MS);
-            self.tick_groups(now);
+            self.tick_replicas(now);
             if let Some(coordinator) = &mut self.coordinator {
                 coordinator.tick(self.peers.hangs(now));
             }
@@ -281,7 +284,7 @@ impl Shard {
     }
 
     /// Raft's time has passed for the groups that are awake.
-    fn tick_groups(&mut self, now: Now) {
+    fn tick_replicas(&mut self, now: Now) {
         let mut resting = Vec::new();
         for log in self.awake.iter().copied().collect::<Vec<_>>() {
             let Some(owned) = self.owned.get_mut(&log) else {

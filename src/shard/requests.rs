@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
+use kafka_protocol::protocol::StrBytes;
 
 use super::Shard;
 use super::connections::{Response, Slot};
 use super::event::Effect;
+use super::groups::Gather;
 use super::handlers::{
     api_versions, describe_cluster, describe_configs, fetch, list_offsets, metadata, offset_for_leader_epoch, produce,
 };
@@ -46,6 +48,13 @@ pub(super) enum Kind {
     },
     /// Topics that a Metadata request creates.
     AutoCreate(Box<kafka_protocol::messages::MetadataRequest>),
+    /// The topic of all groups, which the first search for a group's coordinator creates.
+    FindCoordinator(Box<kafka_protocol::messages::FindCoordinatorRequest>),
+    /// Answers of groups, so many of them.
+    Groups {
+        open: usize,
+        gathering: Box<dyn Gather>,
+    },
 }
 
 /// All requests under way on a shard.
@@ -111,13 +120,24 @@ impl Shard {
             }
         };
         let Some(slot) = self.connections.next_slot(conn) else { return };
-        let Request { version, correlation_id, body, .. } = request;
+        let Request { version, correlation_id, client_id, body } = request;
         let origin = Origin { slot, correlation_id, version };
-        self.dispatch(now, origin, body);
+        self.dispatch(now, origin, client_id, body);
     }
 
-    fn dispatch(&mut self, now: Now, origin: Origin, body: RequestBody) {
+    fn dispatch(&mut self, now: Now, origin: Origin, client_id: Option<StrBytes>, body: RequestBody) {
         match body {
+            RequestBody::FindCoordinator(request) => self.find_coordinator(now, origin, request),
+            RequestBody::JoinGroup(request) => self.join_group(now, origin, client_id, request),
+            RequestBody::SyncGroup(request) => self.sync_group(now, origin, request),
+            RequestBody::Heartbeat(request) => self.heartbeat(now, origin, request),
+            RequestBody::LeaveGroup(request) => self.leave_group(now, origin, request),
+            RequestBody::OffsetCommit(request) => self.offset_commit(now, origin, request),
+            RequestBody::OffsetFetch(request) => self.offset_fetch(now, origin, request),
+            RequestBody::OffsetDelete(request) => self.offset_delete(now, origin, request),
+            RequestBody::ListGroups(request) => self.list_groups(now, origin, request),
+            RequestBody::DescribeGroups(request) => self.describe_groups(now, origin, request),
+            RequestBody::DeleteGroups(request) => self.delete_groups(now, origin, request),
             RequestBody::Produce(request) => self.produce(now, origin, request),
             RequestBody::Fetch(request) => self.fetch(now, origin, request),
             RequestBody::ListOffsets(request) => self.list_offsets(now, origin, request),
@@ -222,6 +242,11 @@ impl Shard {
                 gathering.answered(part, read);
                 return self.fetch_progress(now, request.number);
             }
+            (Kind::Groups { open, gathering }, Answer::Group(result)) => {
+                gathering.take(part, result);
+                *open -= 1;
+                *open == 0
+            }
             _ => unreachable!("the answer is of the op's kind"),
         };
         if complete {
@@ -240,6 +265,8 @@ impl Shard {
             Kind::Coordinator { late } => self.respond(origin, &late),
             // The topics that are there by now are shown; a client asks again for the others.
             Kind::AutoCreate(request) => self.respond_metadata(origin, &request),
+            Kind::FindCoordinator(request) => self.respond_coordinators(origin, &request),
+            Kind::Groups { gathering, .. } => self.respond(origin, &gathering.finish()),
         }
     }
 
@@ -247,7 +274,7 @@ impl Shard {
     pub(super) fn told(&mut self, now: Now, request: RequestId, reply: Reply) {
         match self.requests.get_mut(request.number).map(|pending| &pending.kind) {
             None => {}
-            Some(Kind::AutoCreate(_)) => self.finish(now, request.number),
+            Some(Kind::AutoCreate(_) | Kind::FindCoordinator(_)) => self.finish(now, request.number),
             Some(_) => {
                 let Some(Pending { origin, .. }) = self.requests.remove(request.number) else { return };
                 let body = match reply {

@@ -6,8 +6,8 @@ use super::Shard;
 use super::event::Effect;
 use crate::limits::{CANARY_MS, FLUSH_RETRY_MS, FLUSHES_IN_FLIGHT, LEASE_MS, WAL_PENDING_BYTES};
 use crate::log::{DiskError, DiskReply, DiskRequest, Frame, FrameKind, WalId};
-use crate::peer::PeerMessage;
 use crate::partition::{DiskRead, FlushOutcome, FlushStep, Partition};
+use crate::peer::PeerMessage;
 use crate::types::{LogId, Map, Mono, Now, Offset, Set};
 
 /// What the disk last said of a WAL.
@@ -35,6 +35,8 @@ pub(super) struct Appends {
     in_flight: VecDeque<(u64, Mono, Outcome)>,
     /// When anything was handed to the disk last.
     last: Mono,
+    /// When the disk said last that anything is durable.
+    durable_at: Mono,
 }
 
 /// What an append makes durable.
@@ -155,7 +157,12 @@ impl Storage {
 
     /// Whether an append has to wait: for memory, or for room in the WAL.
     pub(super) fn full(&self) -> bool {
-        self.tail_full() || self.data.pending_bytes > WAL_PENDING_BYTES || self.data.full
+        self.behind() || self.data.full
+    }
+
+    /// Whether more is in memory, or on its way to the disk, than may be.
+    pub(super) fn behind(&self) -> bool {
+        self.tail_full() || self.data.pending_bytes > WAL_PENDING_BYTES
     }
 
     /// A partition has taken `bytes` more of records into its tail.
@@ -204,8 +211,9 @@ impl Storage {
     /// Whether the disk takes no writes, as far as this shard's own tell.
     pub(super) fn hangs(&self, now: Now) -> bool {
         [(&self.data, &self.data_appends), (&self.meta, &self.meta_appends)].into_iter().any(|(health, appends)| {
-            let waits = appends.in_flight.front().map_or(0, |(_, since, _)| now.mono.micros_since(*since) / 1_000);
-            health.failed || health.oldest_ms.max(waits) > LEASE_MS
+            // A disk that is behind with its work and gets on with it does not hang.
+            let since = appends.in_flight.front().map(|(_, since, _)| (*since).max(appends.durable_at));
+            health.failed || since.is_some_and(|since| now.mono >= since.plus_millis(LEASE_MS))
         })
     }
 
@@ -361,6 +369,7 @@ impl Shard {
     }
 
     fn appended(&mut self, now: Now, wal: WalId, ticket: u64) {
+        self.storage.appends(wal).durable_at = now.mono;
         while self.storage.appends(wal).in_flight.front().is_some_and(|(known, ..)| *known <= ticket) {
             let (.., outcome) = self.storage.appends(wal).in_flight.pop_front().expect("there is a front");
             for (log, number) in outcome.readies {

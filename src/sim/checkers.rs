@@ -251,7 +251,8 @@ impl Model {
     pub(super) fn metadata_answered(&mut self, broker: usize, shown: &[Shown], sent: Stamp) {
         let current_life = self.lives[broker];
         let mut groups: BTreeMap<u64, bool> = BTreeMap::new();
-        for topic in shown {
+        // The topic of all groups is the broker's own.
+        for topic in shown.iter().filter(|topic| topic.name != crate::group::OFFSETS_TOPIC) {
             let known = self.topics.get(&topic.name);
             let known = known.unwrap_or_else(|| panic!("S5: {} is shown and was never asked for", topic.name));
             let name = &topic.name;

@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::broker::{Actor, Broker, Input};
 use super::checkers::Model;
-use super::clients::{Client, Consumer, Creator, Manner, Producer, Watcher};
+use super::clients::{Client, Consumer, Creator, Manner, Member, Producer, Watcher};
 use super::faults::{Fault, Plan};
 use super::network::{LinkKey, Network};
 use super::node::Node;
@@ -20,6 +20,7 @@ use super::observer::Observer;
 use super::rng::Rng;
 use super::server_side::{Conn, Seat, ServerEnd};
 use super::trace::Trace;
+use crate::config::GroupConfig;
 use crate::log::disk::{DiskConfig, WalConfig};
 use crate::peer::FrameHeader;
 use crate::types::{Mono, Now};
@@ -153,6 +154,8 @@ pub(super) struct World {
     pub(super) conns: BTreeMap<Conn, ServerEnd>,
     pub(super) next_conn: u64,
     pub(super) seats: Vec<Seat>,
+    /// Logs that the topic of all groups has, where there are groups.
+    group_logs: usize,
 }
 
 impl World {
@@ -160,17 +163,18 @@ impl World {
     pub(super) fn new(seed: u64, print: bool) -> World {
         let mut rng = Rng::new(seed);
         let plan = Plan::draw(&mut rng);
-        World::begin(rng, plan, 1, print)
+        // In every fifth run there are groups too.
+        World::begin(rng, plan, 1, seed.is_multiple_of(5), print)
     }
 
     /// A run of a cluster of three that is about to begin. Its seeds have nothing to do with those of a single broker.
     pub(super) fn cluster(seed: u64, print: bool) -> World {
         let mut rng = Rng::new(seed ^ 0xC1C1_C1C1_0000_0000);
         let plan = Plan::draw_cluster(&mut rng, 3);
-        World::begin(rng, plan, 3, print)
+        World::begin(rng, plan, 3, false, print)
     }
 
-    fn begin(mut rng: Rng, plan: Plan, brokers: usize, print: bool) -> World {
+    fn begin(mut rng: Rng, plan: Plan, brokers: usize, groups: bool, print: bool) -> World {
         let wal = |segment_bytes, max_segments| WalConfig { segment_bytes, max_segments };
         let disk_config = DiskConfig {
             meta: wal(*rng.pick(&[64 << 10, 256 << 10]), 4),
@@ -197,11 +201,16 @@ impl World {
             conns: BTreeMap::new(),
             next_conn: 0,
             seats: Vec::new(),
+            group_logs: 0,
             plan,
             rng,
         };
         world.model.disturbed = !world.plan.is_quick() && brokers > 1;
         world.invite_clients();
+        if groups {
+            world.group_logs = GroupConfig::default().offsets_partitions as usize;
+            (0..2).for_each(|number| world.invite(Box::new(Member::new(number))));
+        }
         for (at, node, fault) in world.plan.faults.clone() {
             world.at(at, What::Fault { node, fault });
         }
@@ -406,7 +415,7 @@ impl World {
 
     /// Deleted topics must not hold space.
     fn check_space(&self) {
-        let most = self.model.partitions_that_may_exist();
+        let most = self.model.partitions_that_may_exist() + self.group_logs;
         for node in &self.nodes {
             let logs = node.disk.logs_with_segments();
             assert!(logs <= most, "deleted topics still hold space: {logs} logs have files, {most} may exist");

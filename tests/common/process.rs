@@ -67,6 +67,8 @@ impl Launch {
             .args(["--shards", &self.shards.to_string()])
             .args(["--memory", "512MiB"])
             .args(&self.arguments)
+            // Tests start their consumers together and wait for all of them: a first rebalance need not.
+            .args(["--group-initial-rebalance-delay-ms", "0"])
             // The broker's own variables must not reach it from whoever runs the tests.
             .env_clear()
             .envs(std::env::vars().filter(|(name, _)| !name.starts_with("RINGLOG_")));

@@ -14,9 +14,9 @@ use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::produce_response::PartitionProduceResponse;
 use kafka_protocol::messages::{
-    ApiKey, BrokerId, CreateTopicsRequest, FetchRequest, FetchResponse, InitProducerIdRequest, ListOffsetsRequest,
-    MetadataRequest, MetadataResponse, ProduceRequest, ProduceResponse, RequestHeader, RequestKind, ResponseHeader,
-    ResponseKind, TopicName,
+    ApiKey, BrokerId, CreateTopicsRequest, FetchRequest, FetchResponse, FindCoordinatorRequest, InitProducerIdRequest,
+    ListOffsetsRequest, MetadataRequest, MetadataResponse, OffsetFetchRequest, ProduceRequest, ProduceResponse,
+    RequestHeader, RequestKind, ResponseHeader, ResponseKind, TopicName,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
 use uuid::Uuid;
@@ -166,6 +166,23 @@ impl Wire {
     }
 
     // ---- the requests that most tests need ----
+
+    /// Waits until the groups of this name's coordinator can be used; the first to ask has their topic created.
+    pub fn await_coordinator(&mut self, group: &str) {
+        let end = Instant::now() + Duration::from_secs(20);
+        loop {
+            let asked = FindCoordinatorRequest::default().with_coordinator_keys(vec![text(group)]);
+            let found = self.call(4, &asked).coordinators[0].error_code;
+            let asked = OffsetFetchRequest::default().with_group_id(text(group).into()).with_topics(None);
+            let loaded = self.call(7, &asked).error_code;
+            if (found, loaded) == (0, 0) {
+                return;
+            }
+            let last = Instant::now() >= end;
+            assert!(!last, "no coordinator of {group} within 20 s: errors {found} and {loaded}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
 
     /// Metadata of one topic, which is not created by asking.
     pub fn metadata(&mut self, topic: &str) -> MetadataResponse {

@@ -25,7 +25,8 @@ impl Cluster {
             return None;
         }
         let peers: Vec<u16> = (0..NODES).map(|_| free_port()).collect();
-        let voters: Vec<String> = (1..=NODES).zip(&peers).map(|(node, port)| format!("{node}@127.0.0.1:{port}")).collect();
+        let voters: Vec<String> =
+            (1..=NODES).zip(&peers).map(|(node, port)| format!("{node}@127.0.0.1:{port}")).collect();
         let directories: Vec<_> = (0..NODES).map(|_| data_dir()).collect();
         let launches: Vec<Launch> = (1..=NODES)
             .zip(&directories)
@@ -50,10 +51,11 @@ impl Cluster {
     /// Waits until a broker shows all three.
     fn await_all(&self, node: usize) {
         let client = admin(&self.broker(node).address());
-        wait_until(Duration::from_secs(20), "all brokers are there", || {
+        let all = wait_until(Duration::from_secs(20), || {
             let metadata = client.inner().fetch_metadata(None, Duration::from_secs(5));
             metadata.is_ok_and(|metadata| metadata.brokers().len() == NODES as usize)
         });
+        assert!(all, "broker {node} does not see the others");
     }
 }
 

@@ -65,3 +65,21 @@ fn offsets_by_time() {
     let found = String::from_utf8(kcat(&["-Q", "-t", &format!("{topic}:0:1")], None)).expect("UTF-8");
     assert!(found.contains("offset 0"), "{found}");
 }
+
+#[test]
+#[ignore = "needs kcat: scripts/test.sh"]
+fn a_group_goes_on_where_it_was() {
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
+    let lines = fs::read_to_string(&file).expect("the file").lines().filter(|line| !line.is_empty()).count();
+    let (topic, group) = (fresh("kcat-group"), fresh("kcat-members"));
+    kcat(&["-P", "-t", &topic, "-p", "0"], Some(&file));
+    let settings = ["-X", "auto.offset.reset=earliest", "-X", "topic.auto.offset.reset=earliest", "-e", "-q"];
+    let read = |group: &str| {
+        let arguments: Vec<&str> = ["-G", group].into_iter().chain(settings).chain([topic.as_str()]).collect();
+        kcat(&arguments, None)
+    };
+    let first = read(&group);
+    assert_eq!(first.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count(), lines);
+    assert!(read(&group).is_empty(), "the group has read everything");
+    assert_eq!(read(&fresh("kcat-others")), first, "another group has not");
+}

@@ -100,8 +100,7 @@ fn many_partitions() {
     round_trip(200, 20_000, 30, &[("enable.idempotence", "true")]);
 }
 
-/// Compression is the client's: the broker keeps the batch as it came. LZ4 is the Java client's to test: librdkafka
-/// uses it only with brokers that have consumer groups.
+/// Compression is the client's: the broker keeps the batch as it came.
 fn compressed(codec: &str, number: u8) {
     let broker = shared();
     let topic = fresh(codec);
@@ -126,6 +125,11 @@ fn gzip() {
 #[test]
 fn snappy() {
     compressed("snappy", 2);
+}
+
+#[test]
+fn lz4() {
+    compressed("lz4", 3);
 }
 
 #[test]

@@ -17,6 +17,8 @@ mod crash;
 mod environment;
 mod fetch;
 mod freeze;
+mod group_clients;
+mod groups;
 mod java;
 mod kcat;
 mod librdkafka;

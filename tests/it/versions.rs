@@ -8,13 +8,22 @@ use kafka_protocol::messages::create_topics_request::CreatableTopic;
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
+use kafka_protocol::messages::leave_group_request::MemberIdentity;
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+use kafka_protocol::messages::offset_delete_request::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic};
+use kafka_protocol::messages::offset_fetch_request::{
+    OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
+};
 use kafka_protocol::messages::offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
 use kafka_protocol::messages::{
-    ApiKey, ApiVersionsRequest, BrokerId, CreateTopicsRequest, DeleteTopicsRequest, DescribeClusterRequest,
-    DescribeConfigsRequest, FetchRequest, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest,
-    OffsetForLeaderEpochRequest, RequestKind, ResponseKind,
+    ApiKey, ApiVersionsRequest, BrokerId, CreateTopicsRequest, DeleteGroupsRequest, DeleteTopicsRequest,
+    DescribeClusterRequest, DescribeConfigsRequest, DescribeGroupsRequest, FetchRequest, FindCoordinatorRequest,
+    GroupId, HeartbeatRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest, ListGroupsRequest,
+    ListOffsetsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest,
+    OffsetForLeaderEpochRequest, RequestKind, ResponseKind, SyncGroupRequest,
 };
 use kafka_protocol::protocol::Decodable;
 use uuid::Uuid;
@@ -116,6 +125,77 @@ fn request(api: ApiKey, version: i16, topic: &Topic, spare: &str) -> Option<Requ
             RequestKind::DescribeConfigs(DescribeConfigsRequest::default().with_resources(vec![resource]))
         }
         ApiKey::DescribeCluster => RequestKind::DescribeCluster(DescribeClusterRequest::default()),
+        _ => return group_request(api, version, topic, spare),
+    })
+}
+
+/// The same for the APIs of groups. The topic's name is that of a group too, without members.
+fn group_request(api: ApiKey, version: i16, topic: &Topic, spare: &str) -> Option<RequestKind> {
+    let group = GroupId(text(&topic.name));
+    Some(match api {
+        ApiKey::FindCoordinator => RequestKind::FindCoordinator(match version {
+            0..=3 => FindCoordinatorRequest::default().with_key(group.0),
+            _ => FindCoordinatorRequest::default().with_coordinator_keys(vec![group.0, text(spare)]),
+        }),
+        ApiKey::OffsetCommit => {
+            let partition = OffsetCommitRequestPartition::default()
+                .with_committed_offset(7)
+                .with_committed_metadata(Some(text("sample")));
+            let kept = OffsetCommitRequestTopic::default().with_name(topic_name(&topic.name));
+            let commit = OffsetCommitRequest::default().with_group_id(group).with_generation_id_or_member_epoch(-1);
+            RequestKind::OffsetCommit(commit.with_topics(vec![kept.with_partitions(vec![partition])]))
+        }
+        ApiKey::OffsetFetch => {
+            let name = topic_name(&topic.name);
+            RequestKind::OffsetFetch(match version {
+                0..=7 => {
+                    let asked = OffsetFetchRequestTopic::default().with_name(name).with_partition_indexes(vec![0]);
+                    OffsetFetchRequest::default().with_group_id(group).with_topics(Some(vec![asked]))
+                }
+                _ => {
+                    let asked = OffsetFetchRequestTopics::default().with_name(name).with_partition_indexes(vec![0]);
+                    let one = OffsetFetchRequestGroup::default().with_group_id(group).with_topics(Some(vec![asked]));
+                    let other = OffsetFetchRequestGroup::default().with_group_id(text(spare).into()).with_topics(None);
+                    OffsetFetchRequest::default().with_groups(vec![one, other]).with_require_stable(true)
+                }
+            })
+        }
+        ApiKey::JoinGroup => {
+            let protocol = JoinGroupRequestProtocol::default().with_name(text("range"));
+            RequestKind::JoinGroup(
+                JoinGroupRequest::default()
+                    .with_group_id(text(spare).into())
+                    .with_session_timeout_ms(10_000)
+                    .with_rebalance_timeout_ms(10_000)
+                    .with_protocol_type(text("consumer"))
+                    .with_protocols(vec![protocol]),
+            )
+        }
+        ApiKey::SyncGroup => RequestKind::SyncGroup(
+            SyncGroupRequest::default().with_group_id(group).with_generation_id(1).with_member_id(text("nobody")),
+        ),
+        ApiKey::Heartbeat => RequestKind::Heartbeat(
+            HeartbeatRequest::default().with_group_id(group).with_generation_id(1).with_member_id(text("nobody")),
+        ),
+        ApiKey::LeaveGroup => RequestKind::LeaveGroup(match version {
+            0..=2 => LeaveGroupRequest::default().with_group_id(group).with_member_id(text("nobody")),
+            _ => LeaveGroupRequest::default()
+                .with_group_id(group)
+                .with_members(vec![MemberIdentity::default().with_member_id(text("nobody"))]),
+        }),
+        ApiKey::DescribeGroups => {
+            RequestKind::DescribeGroups(DescribeGroupsRequest::default().with_groups(vec![group, text(spare).into()]))
+        }
+        ApiKey::ListGroups => RequestKind::ListGroups(ListGroupsRequest::default()),
+        ApiKey::DeleteGroups => {
+            RequestKind::DeleteGroups(DeleteGroupsRequest::default().with_groups_names(vec![text(spare).into()]))
+        }
+        ApiKey::OffsetDelete => {
+            let partition = OffsetDeleteRequestPartition::default();
+            let forgotten = OffsetDeleteRequestTopic::default().with_name(topic_name(&topic.name));
+            let topics = vec![forgotten.with_partitions(vec![partition])];
+            RequestKind::OffsetDelete(OffsetDeleteRequest::default().with_group_id(group).with_topics(topics))
+        }
         _ => return None,
     })
 }
@@ -190,6 +270,62 @@ fn check(response: ResponseKind, version: i16, topic: &Topic, spare: &str) {
             assert_eq!(response.brokers.len(), 1);
             assert!(!response.cluster_id.is_empty());
         }
+        other => check_group(other, version, topic, spare),
+    }
+}
+
+/// The same for the APIs of groups.
+fn check_group(response: ResponseKind, version: i16, topic: &Topic, spare: &str) {
+    match response {
+        ResponseKind::FindCoordinator(response) if version < 4 => {
+            assert_eq!(response.error_code, 0);
+            assert!(response.node_id.0 >= 0 && response.port > 0);
+        }
+        ResponseKind::FindCoordinator(response) => {
+            let keys: Vec<&str> = response.coordinators.iter().map(|found| found.key.as_str()).collect();
+            assert_eq!(keys, [topic.name.as_str(), spare]);
+            assert!(response.coordinators.iter().all(|found| found.error_code == 0 && found.port > 0));
+        }
+        ResponseKind::OffsetCommit(response) => assert_eq!(response.topics[0].partitions[0].error_code, 0),
+        ResponseKind::OffsetFetch(response) if version < 8 => {
+            let answer = &response.topics[0].partitions[0];
+            assert_eq!((response.error_code, answer.error_code, answer.committed_offset), (0, 0, 7));
+            assert_eq!(answer.metadata.as_deref(), Some("sample"));
+        }
+        ResponseKind::OffsetFetch(response) => {
+            let answer = &response.groups[0].topics[0].partitions[0];
+            assert_eq!((response.groups[0].error_code, answer.error_code, answer.committed_offset), (0, 0, 7));
+            assert_eq!((response.groups[1].error_code, response.groups[1].topics.len()), (0, 0));
+        }
+        ResponseKind::JoinGroup(response) if version < 4 => {
+            assert_eq!((response.error_code, response.generation_id, response.members.len()), (0, 1, 1));
+            assert_eq!(response.leader, response.member_id);
+        }
+        ResponseKind::JoinGroup(response) => {
+            assert_eq!(response.error_code, code(ResponseError::MemberIdRequired));
+            assert!(!response.member_id.is_empty());
+        }
+        ResponseKind::SyncGroup(response) => assert_eq!(response.error_code, code(ResponseError::UnknownMemberId)),
+        ResponseKind::Heartbeat(response) => assert_eq!(response.error_code, code(ResponseError::UnknownMemberId)),
+        ResponseKind::LeaveGroup(response) => {
+            let error = if version < 3 { response.error_code } else { response.members[0].error_code };
+            assert_eq!(error, code(ResponseError::UnknownMemberId));
+        }
+        ResponseKind::DescribeGroups(response) => {
+            assert_eq!((response.groups[0].error_code, response.groups[0].group_state.as_str()), (0, "Empty"));
+            let missing = if version < 6 { 0 } else { code(ResponseError::GroupIdNotFound) };
+            assert_eq!((response.groups[1].error_code, response.groups[1].group_state.as_str()), (missing, "Dead"));
+        }
+        ResponseKind::ListGroups(response) => {
+            assert_eq!(response.error_code, 0);
+            assert!(response.groups.iter().any(|group| group.group_id.as_str() == topic.name));
+        }
+        ResponseKind::DeleteGroups(response) => {
+            assert_eq!(response.results[0].error_code, code(ResponseError::GroupIdNotFound));
+        }
+        ResponseKind::OffsetDelete(response) => {
+            assert_eq!((response.error_code, response.topics[0].partitions[0].error_code), (0, 0));
+        }
         other => panic!("no check for {other:?}"),
     }
 }
@@ -201,6 +337,7 @@ fn every_advertised_api_works_at_every_advertised_version() {
     let name = fresh("versions");
     let topic = Topic { id: wire.create_topic(&name, 1, &[]), name };
     wire.produce(&topic.name, 0, batch(&["first"]));
+    wire.await_coordinator(&topic.name);
     // Topics are deleted by the names under which a lower API number has created them: CreateTopics is 19,
     // DeleteTopics is 20, and each deletes what it made.
     for (key, (min, max)) in advertised(&mut wire) {
@@ -236,6 +373,17 @@ fn the_baseline_of_apis_is_advertised() {
         (ApiKey::Fetch, 17),
         (ApiKey::ListOffsets, 9),
         (ApiKey::Metadata, 13),
+        (ApiKey::OffsetCommit, 9),
+        (ApiKey::OffsetFetch, 9),
+        (ApiKey::FindCoordinator, 6),
+        (ApiKey::JoinGroup, 9),
+        (ApiKey::Heartbeat, 4),
+        (ApiKey::LeaveGroup, 5),
+        (ApiKey::SyncGroup, 5),
+        (ApiKey::DescribeGroups, 5),
+        (ApiKey::ListGroups, 5),
+        (ApiKey::DeleteGroups, 2),
+        (ApiKey::OffsetDelete, 0),
         (ApiKey::ApiVersions, 4),
         (ApiKey::CreateTopics, 7),
         (ApiKey::DeleteTopics, 6),

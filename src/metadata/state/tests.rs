@@ -24,7 +24,14 @@ fn delete(ids: &[u128]) -> Command {
 }
 
 fn broker(id: i32, port: u16) -> NewBroker {
-    NewBroker { id: BrokerId(id), host: "localhost".to_owned(), port, rack: None, incarnation: 7, directory_id: [id as u8; 16] }
+    NewBroker {
+        id: BrokerId(id),
+        host: "localhost".to_owned(),
+        port,
+        rack: None,
+        incarnation: 7,
+        directory_id: [id as u8; 16],
+    }
 }
 
 fn logs(state: &State, name: &str) -> Vec<u64> {

@@ -55,7 +55,9 @@ impl Cluster {
             node.written = Some(ready.number);
         }
         let mut moved = false;
-        if !node.stalled && let Some(number) = node.written.take() {
+        if !node.stalled
+            && let Some(number) = node.written.take()
+        {
             node.partition.persisted(number);
             moved = true;
         }

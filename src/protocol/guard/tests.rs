@@ -179,6 +179,17 @@ fn encode(body: &RequestBody, version: i16) -> Vec<u8> {
         RequestBody::OffsetForLeaderEpoch(body) => body.encode(&mut out, version),
         RequestBody::DescribeConfigs(body) => body.encode(&mut out, version),
         RequestBody::DescribeCluster(body) => body.encode(&mut out, version),
+        RequestBody::OffsetCommit(body) => body.encode(&mut out, version),
+        RequestBody::OffsetFetch(body) => body.encode(&mut out, version),
+        RequestBody::FindCoordinator(body) => body.encode(&mut out, version),
+        RequestBody::JoinGroup(body) => body.encode(&mut out, version),
+        RequestBody::Heartbeat(body) => body.encode(&mut out, version),
+        RequestBody::LeaveGroup(body) => body.encode(&mut out, version),
+        RequestBody::SyncGroup(body) => body.encode(&mut out, version),
+        RequestBody::DescribeGroups(body) => body.encode(&mut out, version),
+        RequestBody::ListGroups(body) => body.encode(&mut out, version),
+        RequestBody::DeleteGroups(body) => body.encode(&mut out, version),
+        RequestBody::OffsetDelete(body) => body.encode(&mut out, version),
     }
     .unwrap();
     out.to_vec()

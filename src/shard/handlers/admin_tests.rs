@@ -6,7 +6,7 @@ use kafka_protocol::messages::TopicName;
 use kafka_protocol::protocol::{Encodable, StrBytes};
 use uuid::Uuid;
 
-use crate::config::BrokerConfig;
+use crate::config::{BrokerConfig, GroupConfig};
 use crate::metadata::command::{NewBroker, NewPartition, NewTopic};
 use crate::metadata::{Command, State};
 use crate::types::BrokerId;
@@ -24,6 +24,7 @@ pub(super) fn config() -> BrokerConfig {
         auto_create_topics: true,
         num_partitions: 2,
         message_max_bytes: 1_048_588,
+        groups: GroupConfig::default(),
         tail_bytes: 0,
         read_cache_bytes: 0,
     }

@@ -62,7 +62,8 @@ mod tests {
         assert_eq!(range(&response, 0), Some((0, 13)), "librdkafka wants Produce from version 0");
         assert_eq!(range(&response, 1), Some((4, 17)));
         assert_eq!(range(&response, 18), Some((0, 4)));
-        assert_eq!(range(&response, 10), None);
+        assert_eq!(range(&response, 9), Some((1, 9)));
+        assert_eq!(range(&response, 28), None, "no transactions");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
 use crate::config::BrokerConfig;
+use crate::group::OFFSETS_TOPIC;
 use crate::limits::{MAX_PARTITIONS, MAX_PARTITIONS_PER_REQUEST};
 use crate::metadata::command::{NewPartition, NewTopic};
 use crate::metadata::configs;
@@ -158,6 +159,7 @@ fn distinct(request: &CreateTopicsRequest) -> Vec<(&CreatableTopic, usize)> {
 /// How many partitions a topic asks for; 0 where its number is not a legal one.
 fn requested_partitions(topic: &CreatableTopic, config: &BrokerConfig) -> u64 {
     match (topic.assignments.len(), topic.num_partitions) {
+        (0, -1) if &*topic.name.0 == OFFSETS_TOPIC => u64::from(config.groups.offsets_partitions),
         (0, -1) => config.num_partitions.max(0) as u64,
         (0, partitions) => partitions.max(0) as u64,
         (assigned, _) => assigned as u64,

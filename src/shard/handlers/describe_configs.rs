@@ -10,6 +10,7 @@ use kafka_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 use kafka_protocol::protocol::StrBytes;
 
 use crate::config::BrokerConfig;
+use crate::config::keys::{Default, Key};
 use crate::limits::{MAX_DESCRIBED_RESOURCES, MAX_REQUEST_BYTES};
 use crate::metadata::configs::{self, ConfigKey, ConfigSource, ConfigType};
 use crate::metadata::{State, Topic, names};
@@ -211,6 +212,19 @@ fn broker_keys(config: &BrokerConfig) -> Vec<BrokerKey> {
         Some(config.num_partitions.to_string()),
         "Partitions of a topic whose creation names no number.",
     );
+    let groups = &config.groups;
+    for (name, value) in [
+        ("group.initial.rebalance.delay.ms", groups.initial_rebalance_delay_ms.to_string()),
+        ("group.max.session.timeout.ms", groups.max_session_timeout_ms.to_string()),
+        ("group.max.size", groups.max_size.to_string()),
+        ("group.min.session.timeout.ms", groups.min_session_timeout_ms.to_string()),
+        ("offsets.retention.minutes", (groups.offsets_retention_ms / 60_000).to_string()),
+        ("offsets.topic.num.partitions", groups.offsets_partitions.to_string()),
+    ] {
+        let key = Key::named(name).expect("a key of the broker");
+        let Default::Is(default) = key.default else { unreachable!("{name} has a default") };
+        configured(key.name, ConfigType::Int, Some(default), Some(value), key.help);
+    }
     let mut built_in = |name, config_type, value: String, doc| {
         keys.push(BrokerKey { name, config_type, default: Some(value.clone().into()), value: Some(value), doc });
     };

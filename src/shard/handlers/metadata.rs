@@ -162,7 +162,12 @@ fn describe(topic: &Topic, leaders: Leaders<'_>, alive: Alive<'_>) -> MetadataRe
         .with_topic_id(topic.id)
         .with_is_internal(names::is_internal(&topic.name))
         .with_partitions(
-            topic.partitions.iter().zip(0..).map(|(partition, index)| placed(partition, index, leaders, alive)).collect(),
+            topic
+                .partitions
+                .iter()
+                .zip(0..)
+                .map(|(partition, index)| placed(partition, index, leaders, alive))
+                .collect(),
         )
 }
 

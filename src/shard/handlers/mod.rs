@@ -2,14 +2,25 @@
 
 pub mod api_versions;
 pub mod create_topics;
+pub mod delete_groups;
 pub mod delete_topics;
 pub mod describe_cluster;
 pub mod describe_configs;
+pub mod describe_groups;
 pub mod fetch;
+pub mod find_coordinator;
+pub mod heartbeat;
+pub mod join_group;
+pub mod leave_group;
+pub mod list_groups;
 pub mod list_offsets;
 pub mod metadata;
+pub mod offset_commit;
+pub mod offset_delete;
+pub mod offset_fetch;
 pub mod offset_for_leader_epoch;
 pub mod produce;
+pub mod sync_group;
 
 /// The operations that a client may do to a topic, as Kafka's bits: without ACLs, all there are (Read, Write, Create,
 /// Delete, Alter, Describe, DescribeConfigs, AlterConfigs).
@@ -19,8 +30,17 @@ const TOPIC_OPERATIONS: i32 = 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 
 /// Describe, ClusterAction, DescribeConfigs, AlterConfigs, IdempotentWrite).
 const CLUSTER_OPERATIONS: i32 = 1 << 5 | 1 << 7 | 1 << 8 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 12;
 
+/// The operations that a client may do to a group, as Kafka's bits: without ACLs, all there are (Read, Delete, Describe,
+/// DescribeConfigs, AlterConfigs).
+const GROUP_OPERATIONS: i32 = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11;
+
 /// The operations where the client did not ask for them.
 const OPERATIONS_NOT_ASKED: i32 = i32::MIN;
+
+/// A text of a request that outlives the request: a slice would keep the memory of its whole frame.
+fn owned(text: &str) -> String {
+    text.to_owned()
+}
 
 #[cfg(test)]
 mod admin_tests;

@@ -5,6 +5,7 @@ use kafka_protocol::messages::produce_response::{PartitionProduceResponse, Topic
 use kafka_protocol::messages::{ProduceRequest, ProduceResponse};
 use kafka_protocol::protocol::StrBytes;
 
+use crate::metadata::names;
 use crate::protocol::ErrorCode;
 use crate::record::{Batch, BatchError, Compression};
 use crate::shard::Shard;
@@ -149,11 +150,16 @@ impl Shard {
         topic: &TopicProduceData,
         data: &PartitionProduceData,
     ) -> Result<(LogId, Batch), Refusal> {
-        let log = if version >= TOPIC_ID_VERSION {
-            self.log_by_id(topic.topic_id, data.index)?
+        let (log, name) = if version >= TOPIC_ID_VERSION {
+            let log = self.log_by_id(topic.topic_id, data.index)?;
+            (log, self.state.topic_by_id(topic.topic_id).map_or("", |topic| &*topic.name))
         } else {
-            self.log_by_name(&topic.name, data.index)?
+            (self.log_by_name(&topic.name, data.index)?, &*topic.name.0)
         };
+        if names::is_internal(name) {
+            // The broker believes what it reads there.
+            return Err(ErrorCode::InvalidTopicException.into());
+        }
         let records = data.records.as_ref().filter(|records| !records.is_empty());
         let Some(records) = records else {
             let message = Some("a partition was sent without a batch".to_owned());

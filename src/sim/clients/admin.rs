@@ -290,7 +290,8 @@ impl Client for Watcher {
                         let mut partitions: Vec<(i32, Option<(usize, i32)>)> = (topic.partitions.iter())
                             .map(|partition| {
                                 let led = partition.error_code == code::NONE && partition.leader_id.0 >= 0;
-                                let leader = || (broker_index(partition.leader_id.0, cx.brokers), partition.leader_epoch);
+                                let leader =
+                                    || (broker_index(partition.leader_id.0, cx.brokers), partition.leader_epoch);
                                 (partition.partition_index, led.then(leader))
                             })
                             .collect();

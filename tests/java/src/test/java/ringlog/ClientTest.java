@@ -19,6 +19,7 @@ import java.util.concurrent.Future;
 import org.apache.kafka.clients.admin.Admin;
 import org.apache.kafka.clients.admin.Config;
 import org.apache.kafka.clients.admin.ConfigEntry;
+import org.apache.kafka.clients.admin.ConsumerGroupDescription;
 import org.apache.kafka.clients.admin.CreateTopicsOptions;
 import org.apache.kafka.clients.admin.CreateTopicsResult;
 import org.apache.kafka.clients.admin.ListOffsetsResult.ListOffsetsResultInfo;
@@ -27,13 +28,17 @@ import org.apache.kafka.clients.admin.OffsetSpec;
 import org.apache.kafka.clients.admin.TopicDescription;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
+import org.apache.kafka.clients.consumer.OffsetAndMetadata;
 import org.apache.kafka.clients.consumer.OffsetAndTimestamp;
 import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.clients.producer.RecordMetadata;
+import org.apache.kafka.common.GroupState;
 import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.Uuid;
 import org.apache.kafka.common.config.ConfigResource;
+import org.apache.kafka.common.errors.GroupIdNotFoundException;
+import org.apache.kafka.common.errors.GroupNotEmptyException;
 import org.apache.kafka.common.errors.InvalidConfigurationException;
 import org.apache.kafka.common.errors.InvalidPartitionsException;
 import org.apache.kafka.common.errors.InvalidReplicationFactorException;
@@ -327,6 +332,52 @@ class ClientTest {
     Collection<String> names = admin.listTopics().names().get();
     requests.forEach(request -> assertTrue(names.contains(request.name())));
     admin.deleteTopics(requests.stream().map(NewTopic::name).toList()).all().get();
+  }
+
+  @Test
+  void groupsShareCommitAndAreDescribed() throws Exception {
+    String topic = create("group", 2, Map.of());
+    String group = fresh("readers");
+    try (KafkaProducer<String, String> producer = producer(Map.of())) {
+      for (int i = 0; i < 100; i++) {
+        producer.send(new ProducerRecord<>(topic, i % 2, "k", "v" + i));
+      }
+    }
+    Map<String, Object> settings =
+        Map.of(
+            "bootstrap.servers", BROKERS,
+            "group.id", group,
+            "auto.offset.reset", "earliest",
+            "enable.auto.commit", "false");
+    try (KafkaConsumer<String, String> consumer =
+        new KafkaConsumer<>(settings, new StringDeserializer(), new StringDeserializer())) {
+      consumer.subscribe(List.of(topic));
+      read(consumer, 100);
+      consumer.commitSync();
+      assertEquals(GroupState.STABLE, described(group).groupState());
+      assertEquals(2, described(group).members().iterator().next().assignment().topicPartitions().size());
+      cause(GroupNotEmptyException.class, admin.deleteConsumerGroups(List.of(group)).all());
+    }
+    assertEquals(GroupState.EMPTY, described(group).groupState());
+    Map<TopicPartition, OffsetAndMetadata> kept =
+        admin.listConsumerGroupOffsets(group).partitionsToOffsetAndMetadata().get();
+    assertEquals(50, kept.get(new TopicPartition(topic, 0)).offset());
+    assertEquals(50, kept.get(new TopicPartition(topic, 1)).offset());
+    assertTrue(admin.listGroups().all().get().stream().anyMatch(listed -> listed.groupId().equals(group)));
+    try (KafkaConsumer<String, String> consumer =
+        new KafkaConsumer<>(settings, new StringDeserializer(), new StringDeserializer())) {
+      consumer.subscribe(List.of(topic));
+      try (KafkaProducer<String, String> producer = producer(Map.of())) {
+        producer.send(new ProducerRecord<>(topic, 0, "k", "last")).get();
+      }
+      assertEquals("last", read(consumer, 1).get(0).value());
+    }
+    admin.deleteConsumerGroups(List.of(group)).all().get();
+    cause(GroupIdNotFoundException.class, admin.deleteConsumerGroups(List.of(group)).all());
+  }
+
+  private static ConsumerGroupDescription described(String group) throws Exception {
+    return admin.describeConsumerGroups(List.of(group)).all().get().get(group);
   }
 
   @Test

@@ -1,0 +1,279 @@
+//! Consumer groups: who is a member, who reads what, how far each partition was read.
+//!
+//! The groups of one partition of the groups' topic are a [`Groups`]: a machine without clock, I/O or randomness. It
+//! is asked ([`Groups::ask`]), told that time has passed ([`Groups::tick`]) and what became of its writes
+//! ([`Groups::written`], [`Groups::failed`]), and hands out [`Output`]s: answers, and records to be made durable.
+//!
+//! What a client can see of committed offsets is durable: a commit changes the state when its record has become so,
+//! and is answered then (invariant S9). Of the members only a whole generation is recorded, with its assignments,
+//! and each member is given its assignment when that record is durable. [`Groups::replay`] rebuilds both.
+
+mod admin;
+mod ask;
+mod expiry;
+mod join;
+mod leave;
+mod members;
+mod offsets;
+mod placement;
+mod rebalance;
+mod records;
+mod state;
+mod subscription;
+mod sync;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+pub use ask::{
+    Ask, Commit, CommittedTopic, Described, DescribedMember, Error, Identity, Join, Joined, JoinedMember, Leaver,
+    Listed, Output, Reply, Sync, Synced, Then, Waiter, Write,
+};
+pub use placement::{OFFSETS_TOPIC, partition_of};
+pub use records::{Committed, FormatError, Generation, GenerationMember, Record};
+pub use state::State;
+
+use crate::limits::{MAX_GROUPS, MAX_GROUPS_BYTES};
+use crate::types::{Mono, Now};
+use state::Group;
+
+/// What the machine is told from outside, the same for all groups.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// `group.initial.rebalance.delay.ms`.
+    pub initial_rebalance_delay_ms: u64,
+    /// `group.max.size`, at most [`crate::limits::MAX_GROUP_MEMBERS`].
+    pub max_size: usize,
+    /// `offsets.retention.minutes`, in milliseconds.
+    pub offsets_retention_ms: i64,
+}
+
+/// What a group works with while it is asked or told something.
+struct Cx<'a> {
+    now: Now,
+    settings: &'a Settings,
+    out: &'a mut Vec<Output>,
+}
+
+impl Cx<'_> {
+    fn answer(&mut self, waiter: Waiter, result: Result<Reply, Error>) {
+        self.out.push(Output::Answer(waiter, result));
+    }
+}
+
+/// The groups of one partition of the groups' topic.
+pub struct Groups {
+    settings: Settings,
+    by_id: BTreeMap<Arc<str>, Group>,
+    /// When a group must be looked at, at the latest; each group is here at most once.
+    alarms: BTreeSet<(Mono, Arc<str>)>,
+    /// Memory of all groups, in bytes.
+    bytes: usize,
+    next_check: Option<Mono>,
+    out: Vec<Output>,
+}
+
+impl Groups {
+    /// No groups yet.
+    pub fn new(settings: Settings) -> Groups {
+        Groups {
+            settings,
+            by_id: BTreeMap::new(),
+            alarms: BTreeSet::new(),
+            bytes: 0,
+            next_check: None,
+            out: Vec::new(),
+        }
+    }
+
+    /// What is to be done since the last call, in order.
+    pub fn take_outputs(&mut self) -> Vec<Output> {
+        std::mem::take(&mut self.out)
+    }
+
+    /// Takes a request. The answer comes as an [`Output`], now or later.
+    pub fn ask(&mut self, now: Now, waiter: Waiter, ask: Ask) {
+        let missing = |this: &mut Groups, error| this.out.push(Output::Answer(waiter, Err(error)));
+        match ask {
+            Ask::Join(join) => {
+                if join.member_id.is_empty() && self.is_full() {
+                    return missing(self, Error::MaxSizeReached);
+                }
+                // A member that has an id belongs to a group that is there.
+                if !join.member_id.is_empty() && !self.by_id.contains_key(&*join.group) {
+                    return missing(self, Error::UnknownMember);
+                }
+                let id = self.group(&join.group);
+                self.with(now, &id, |group, cx| group.join(cx, waiter, join));
+            }
+            Ask::Sync(sync) => match self.find(&sync.identity.group) {
+                Some(id) => self.with(now, &id, |group, cx| group.sync(cx, waiter, sync)),
+                None => missing(self, Error::UnknownMember),
+            },
+            Ask::Heartbeat(identity) => {
+                // Heartbeats are many and make nothing due earlier: the alarm can stay as it is.
+                let Some(group) = self.by_id.get_mut(&*identity.group) else {
+                    return missing(self, Error::UnknownMember);
+                };
+                let result = group.heartbeat(now, &identity);
+                self.out.push(Output::Answer(waiter, result.map(|()| Reply::Done)));
+            }
+            Ask::Leave { group, members } => match self.find(&group) {
+                Some(id) => self.with(now, &id, |group, cx| group.leave(cx, waiter, &members)),
+                None => {
+                    let unknown = members.iter().map(|_| Err(Error::UnknownMember)).collect();
+                    self.out.push(Output::Answer(waiter, Ok(Reply::Left(unknown))));
+                }
+            },
+            Ask::Commit(commit) => self.commit(now, waiter, commit),
+            Ask::Fetch { group, topics } => {
+                let found = self.by_id.get(&*group);
+                let reply = offsets::fetch(found, topics);
+                self.out.push(Output::Answer(waiter, Ok(Reply::Fetched(reply))));
+            }
+            Ask::DeleteOffsets { group, topics } => match self.find(&group) {
+                Some(id) => self.with(now, &id, |group, cx| group.delete_offsets(cx, waiter, topics)),
+                None => missing(self, Error::GroupIdNotFound),
+            },
+            Ask::Delete { group } => match self.find(&group) {
+                Some(id) => self.with(now, &id, |group, cx| group.delete(cx, waiter)),
+                None => missing(self, Error::GroupIdNotFound),
+            },
+            Ask::Describe { group } => {
+                let described = self.by_id.get(&*group).map(|group| Box::new(group.describe()));
+                self.out.push(Output::Answer(waiter, Ok(Reply::Described(described))));
+            }
+            Ask::List { states } => {
+                let listed = self.by_id.values().filter(|group| admin::is_listed(group, &states));
+                let listed = listed.map(Group::list).collect();
+                self.out.push(Output::Answer(waiter, Ok(Reply::Listed(listed))));
+            }
+        }
+    }
+
+    fn commit(&mut self, now: Now, waiter: Waiter, commit: Commit) {
+        // What is kept already may be kept anew.
+        if self.is_full() && !self.by_id.get(&*commit.identity.group).is_some_and(|group| group.keeps(&commit)) {
+            return self.out.push(Output::Answer(waiter, Err(Error::InvalidCommitSize)));
+        }
+        let id = match self.find(&commit.identity.group) {
+            Some(id) => id,
+            // Who manages its partitions by itself uses a group only to keep offsets; it is there with the first.
+            None if commit.identity.generation < 0 => self.group(&commit.identity.group),
+            None => {
+                let error = if commit.knows_missing { Error::GroupIdNotFound } else { Error::IllegalGeneration };
+                return self.out.push(Output::Answer(waiter, Err(error)));
+            }
+        };
+        self.with(now, &id, |group, cx| group.commit(cx, waiter, commit));
+    }
+
+    /// Time has passed: whoever was silent for too long leaves, and what was waited for long enough goes on.
+    pub fn tick(&mut self, now: Now) {
+        while let Some((at, id)) = self.alarms.first()
+            && *at <= now.mono
+        {
+            let id = id.clone();
+            self.with(now, &id, |group, cx| group.expire(cx));
+        }
+        let due = *self.next_check.get_or_insert(now.mono.plus_millis(crate::limits::OFFSETS_CHECK_INTERVAL_MS));
+        if due <= now.mono {
+            self.next_check = None;
+            let ids: Vec<Arc<str>> = self.by_id.keys().cloned().collect();
+            for id in ids {
+                self.with(now, &id, |group, cx| group.expire_offsets(cx));
+            }
+        }
+    }
+
+    /// Some of the records of a write are durable; `then` comes with the last of them.
+    pub fn written(&mut self, now: Now, group: &Arc<str>, records: Vec<Record>, then: Option<Then>) {
+        let id = self.group(group);
+        self.with(now, &id, |group, cx| group.written(cx, records, then));
+    }
+
+    /// A write was not, or not wholly, taken; nothing of the rest will ever be in the log.
+    pub fn failed(&mut self, now: Now, group: &Arc<str>, then: Then, error: Error) {
+        let id = self.group(group);
+        self.with(now, &id, |group, cx| group.failed(cx, then, error));
+    }
+
+    /// Applies a record that the log holds. Members that it brings back are given their session timeout from now on.
+    pub fn replay(&mut self, now: Now, record: Record) {
+        let id = self.group(record.group());
+        self.with(now, &id, |group, cx| group.replay(cx.now, record));
+    }
+
+    /// Topics are gone, those for which `gone` says so: their offsets mean nothing any more, and must not be taken for
+    /// those of topics that are created under their names.
+    pub fn forget_topics(&mut self, now: Now, gone: impl Fn(&str) -> bool) {
+        let concerned = self.by_id.values().filter(|group| group.offsets.keys().any(|topic| gone(topic)));
+        let ids: Vec<Arc<str>> = concerned.map(|group| group.id.clone()).collect();
+        for id in ids {
+            self.with(now, &id, |group, cx| group.forget_topics(cx, &gone));
+        }
+    }
+
+    /// Answers everyone who waits: the groups are not here any more.
+    pub fn release(&mut self, error: Error) {
+        for group in self.by_id.values_mut() {
+            let waiters = group.members.values_mut().flat_map(|member| [member.joining.take(), member.syncing.take()]);
+            self.out.extend(waiters.flatten().map(|waiter| Output::Answer(waiter, Err(error))));
+            group.joining = 0;
+        }
+    }
+
+    /// How many groups there are.
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
+    fn is_full(&self) -> bool {
+        self.by_id.len() >= MAX_GROUPS || self.bytes >= MAX_GROUPS_BYTES
+    }
+
+    fn find(&self, id: &str) -> Option<Arc<str>> {
+        self.by_id.get_key_value(id).map(|(id, _)| id.clone())
+    }
+
+    /// The id of a group that is there from now on, should it not have been.
+    fn group(&mut self, id: &str) -> Arc<str> {
+        self.find(id).unwrap_or_else(|| {
+            let id: Arc<str> = id.into();
+            self.by_id.insert(id.clone(), Group::new(id.clone()));
+            id
+        })
+    }
+
+    /// Lets a group do something, and notes what follows for its memory and its next alarm. A group that nothing is
+    /// known of any more goes.
+    fn with(&mut self, now: Now, id: &Arc<str>, act: impl FnOnce(&mut Group, &mut Cx<'_>)) {
+        let Some(group) = self.by_id.get_mut(id) else { return };
+        let mut cx = Cx { now, settings: &self.settings, out: &mut self.out };
+        act(group, &mut cx);
+        let bytes = group.bytes();
+        self.bytes = self.bytes + bytes - std::mem::replace(&mut group.counted, bytes);
+        let disposable = group.is_disposable();
+        let wanted = if disposable { None } else { group.next_alarm() };
+        if group.alarm != wanted {
+            if let Some(before) = group.alarm.take() {
+                self.alarms.remove(&(before, id.clone()));
+            }
+            group.alarm = wanted;
+            if let Some(at) = wanted {
+                self.alarms.insert((at, id.clone()));
+            }
+        }
+        if disposable {
+            self.bytes -= group.counted;
+            self.by_id.remove(id);
+        }
+    }
+}
