@@ -137,6 +137,13 @@ impl World {
         self.deliver(to, Actor::Shard(shard), Input::Event(event));
     }
 
+    /// What was sent into a cut was not acknowledged for long: the sender gives up, where the cut still lasts.
+    pub(super) fn peer_unacked(&mut self, key: LinkKey, session: u64) {
+        if self.network.is_cut(key.0, key.2) {
+            self.peer_broken(key, session);
+        }
+    }
+
     /// The sender notices that a connection is lost.
     pub(super) fn peer_broken(&mut self, key: LinkKey, session: u64) {
         let (from, shard, to) = key;
@@ -190,8 +197,10 @@ impl World {
                 *known = until.max(*known);
                 self.at(until, What::CutOver { from, to });
                 for (key, session) in self.keys(|a, b| (a, b) == (from, to)) {
-                    let after = if manner.resets { 1 } else { PEER_UNACKED_MS * 1_000 };
-                    self.at(self.now + after, What::PeerBroken { key, session });
+                    match manner.resets {
+                        true => self.at(self.now + 1, What::PeerBroken { key, session }),
+                        false => self.at(self.now + PEER_UNACKED_MS * 1_000, What::PeerUnacked { key, session }),
+                    }
                 }
             }
         }
@@ -215,8 +224,14 @@ impl World {
         }
     }
 
-    /// All cuts are over.
+    /// All cuts are over, and who sends to a process that is gone learns of it.
     pub(super) fn heal_network(&mut self) {
+        for (key, session) in self.keys(|_, _| true) {
+            let link = &self.network.links[&key];
+            if self.nodes[key.2].life != link.receiver_life {
+                self.at(self.now + 1, What::PeerBroken { key, session });
+            }
+        }
         let cuts: Vec<(usize, usize)> = self.network.cuts.keys().copied().collect();
         for (from, to) in cuts {
             self.network.cuts.insert((from, to), self.now);

@@ -68,6 +68,8 @@ pub(super) enum What {
     PeerFrame { key: LinkKey, session: u64, life: u64, header: FrameHeader, frame: Bytes },
     /// A broker notices that a connection to another is lost.
     PeerBroken { key: LinkKey, session: u64 },
+    /// A connection was cut so long ago that its sender gives up.
+    PeerUnacked { key: LinkKey, session: u64 },
     /// A cut of the network is over.
     CutOver { from: usize, to: usize },
     /// Looks whether the run goes on.
@@ -177,6 +179,12 @@ impl World {
         let disk_config = DiskConfig {
             meta: wal(*rng.pick(&[64 << 10, 256 << 10]), 4),
             data: wal(*rng.pick(&[128 << 10, 512 << 10]), *rng.pick(&[4, 8])),
+        };
+        let disk_config = match brokers {
+            1 => disk_config,
+            // A WAL that is full of entries which are not committed makes a follower refuse what would commit them:
+            // small ones are left to the runs of one broker.
+            _ => DiskConfig { meta: wal(256 << 10, 4), data: wal(*rng.pick(&[512 << 10, 1 << 20]), 8) },
         };
         let mut world = World {
             now: 0,
@@ -311,6 +319,7 @@ impl World {
                 self.peer_frame_arrived(key, session, life, header, frame);
             }
             What::PeerBroken { key, session } => self.peer_broken(key, session),
+            What::PeerUnacked { key, session } => self.peer_unacked(key, session),
             What::CutOver { from, to } => self.cut_over(from, to),
             What::Look => self.look(),
         }
