@@ -19,7 +19,7 @@ use super::handlers::{create_topics, delete_topics};
 use super::mesh::{Question, Reply, RequestId, ShardMessage};
 use super::rng::Rng;
 use crate::consensus::{Entry, Group, GroupState, HardState, Message, NotLeader, SnapshotPoint};
-use crate::limits::{PRODUCER_ID_BLOCK, REGISTER_AGAIN_MS, SHOWN_MS};
+use crate::limits::{PRODUCER_ID_BLOCK, REGISTER_AGAIN_MS, REQUEST_TIMEOUT_MS, SHOWN_MS};
 use crate::log::recovery::RecoveredLog;
 use crate::log::{Chunk, Frame, FrameKind};
 use crate::metadata::command::NewBroker;
@@ -38,7 +38,7 @@ pub(super) struct Coordinator {
     proposed: BTreeMap<u64, (u64, Waiting)>,
     /// Commands that are applied here and not shown everywhere yet.
     applied: BTreeMap<u64, Showing>,
-    /// Creations that were made by an earlier try of the same request, and wait for their leaders.
+    /// Answers to creations that wait for the leaders of topics which were made before.
     made_before: Vec<MadeBefore>,
     /// Producer ids that may be handed out.
     producer_ids: std::ops::Range<i64>,
@@ -149,7 +149,10 @@ impl Coordinator {
 
     /// Whether someone waits for a command.
     pub(super) fn busy(&self) -> bool {
-        !self.proposed.is_empty() || !self.applied.is_empty() || !self.wanting_ids.is_empty()
+        !self.proposed.is_empty()
+            || !self.applied.is_empty()
+            || !self.made_before.is_empty()
+            || !self.wanting_ids.is_empty()
     }
 
     /// Whether this broker's coordinator is the one that works.
@@ -467,7 +470,8 @@ impl Shard {
                 None | Some(Waiting::Register) => {}
                 Some(Waiting::ProducerIds) => self.hand_out_producer_ids(now),
                 Some(Waiting::CreateTopics(asker, _, response)) => {
-                    self.tell(now, asker, Ok(Reply::CreateTopics(response)));
+                    let deadline = Deadline::after_millis(now, REQUEST_TIMEOUT_MS);
+                    self.answer_when_led(now, asker, deadline, Vec::new(), response);
                 }
                 Some(Waiting::DeleteTopics(asker, _, response)) => {
                     self.tell(now, asker, Ok(Reply::DeleteTopics(response)));
@@ -489,6 +493,25 @@ impl Shard {
                 self.coordinator.as_mut().expect("it is there").made_before.push(made);
             }
         }
+    }
+
+    /// Answers a creation once all these logs have leaders, and those of the topics that it says are there already:
+    /// whoever is told of a topic may use it.
+    fn answer_when_led(
+        &mut self,
+        now: Now,
+        asker: Asker,
+        deadline: Deadline,
+        mut logs: Vec<LogId>,
+        response: Box<CreateTopicsResponse>,
+    ) {
+        let exists = ErrorCode::TopicAlreadyExists.code();
+        let there = response.topics.iter().filter(|result| result.error_code == exists);
+        let there = there.filter_map(|result| self.state.topic(&result.name));
+        logs.extend(there.flat_map(|topic| topic.partitions.iter().map(|partition| partition.log)));
+        let coordinator = self.coordinator.as_mut().expect("the shard with the metadata's log");
+        coordinator.made_before.push(MadeBefore { asker, deadline, logs, response });
+        self.settle_made_before(now);
     }
 
     /// Nobody knows what becomes of the commands of an earlier term: whoever asked for them asks again.
@@ -535,9 +558,7 @@ impl Shard {
                         version,
                         &new_id,
                     );
-                    let coordinator = self.coordinator.as_mut().expect("the shard with the metadata's log");
-                    coordinator.made_before.push(MadeBefore { asker, deadline, logs, response });
-                    return self.settle_made_before(now);
+                    return self.answer_when_led(now, asker, deadline, logs, response);
                 };
                 let own = self.config.broker_id;
                 prefer(&mut command, |broker| self.peers.unfitness(now, own, broker));
