@@ -120,7 +120,8 @@ impl World {
             shard.each_group(&mut |log, group| {
                 let offsets = shard.offsets(log);
                 let (leader, term) = (group.leader(), group.term());
-                let standing = Standing { leader, term, last_index: group.last_index(), committed: group.committed(), offsets };
+                let standing =
+                    Standing { leader, term, last_index: group.last_index(), committed: group.committed(), offsets };
                 standings.entry(log).or_default().push((place, standing));
             });
         }
