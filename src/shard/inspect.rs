@@ -27,6 +27,11 @@ impl Shard {
         self.owned.get(&log).map(|owned| (owned.partition.high_watermark(), owned.partition.next_offset()))
     }
 
+    /// A log of the metadata whose leader this shard does not know.
+    pub(crate) fn unknown_leader(&self) -> Option<LogId> {
+        self.replica_counts().map(|(log, _)| log).find(|log| !self.leaders.contains_key(log))
+    }
+
     /// How many replicas each log of the metadata has.
     pub(crate) fn replica_counts(&self) -> impl Iterator<Item = (LogId, usize)> + '_ {
         let partitions = self.state.topics().flat_map(|topic| topic.partitions.iter());

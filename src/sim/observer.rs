@@ -84,6 +84,9 @@ impl World {
             let Some(broker) = node.broker.as_ref().filter(|broker| broker.ready()) else {
                 return Some(format!("broker {place} is not ready"));
             };
+            if let Some(log) = broker.all_shards().iter().find_map(Shard::unknown_leader) {
+                return Some(format!("broker {place} knows no leader of log {log}"));
+            }
             self.look_at_broker(place, broker, &mut standings, &mut metadata, &mut expected);
         }
         if metadata.len() > 1 {
@@ -91,7 +94,8 @@ impl World {
         }
         for (log, replicas) in expected {
             let found = standings.get(&log).map_or(&[][..], Vec::as_slice);
-            if found.len() != replicas || found.iter().any(|(_, standing)| *standing != found[0].1) {
+            let same = found.iter().all(|(_, standing)| *standing == found[0].1);
+            if found.len() != replicas || !same || found[0].1.leader.is_none() {
                 return Some(format!("log {log} of {replicas} replicas: {found:?}"));
             }
         }

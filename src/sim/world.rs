@@ -335,6 +335,7 @@ impl World {
         }
         self.heal_network();
         let power_cut = self.nodes.len() > 1 && self.rng.one_in(3);
+        self.model.disturbed |= power_cut;
         for node in 0..self.nodes.len() {
             let known = &mut self.nodes[node];
             if known.impaired || known.disk.error_armed.is_some() || power_cut {
