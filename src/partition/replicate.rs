@@ -51,6 +51,11 @@ impl Partition {
         Ok(())
     }
 
+    /// How many of the message's entries are in this log already, from the first on.
+    pub fn known_entries(&self, message: &Message) -> usize {
+        message.entries.iter().take_while(|entry| self.group.term_at(entry.index) == Some(entry.term)).count()
+    }
+
     /// Drops the batches of entries that Raft has replaced.
     fn cut_tail(&mut self) {
         let mut cut = false;

@@ -217,8 +217,8 @@ impl Shard {
         now: Now,
         from: BrokerId,
         log: LogId,
-        message: consensus::Message,
-        beside: Vec<crate::log::Chunk>,
+        mut message: consensus::Message,
+        mut beside: Vec<crate::log::Chunk>,
     ) {
         let (full, behind) = (self.storage.full(), self.storage.behind());
         let Some(owned) = self.owned.get_mut(&log) else {
@@ -228,11 +228,14 @@ impl Shard {
             }
             return;
         };
-        // Without room for them the entries are not taken; the leader finds out and sends them again. Those that are
-        // committed may have what is left of the WAL: only they let the log be moved to segments, and the WAL be freed.
+        // Without room for them new entries are not taken; the leader finds out and sends them again. Those that are here
+        // already are: only by answering for them does this replica hear what is committed, and may be moved to segments.
+        // New ones that are committed may have what is left of the WAL, for the same reason.
         let committed = message.entries.last().is_none_or(|last| last.index <= message.commit);
-        if behind && !message.entries.is_empty() || full && !committed {
-            return;
+        if behind || full && !committed {
+            let known = owned.partition.known_entries(&message);
+            message.entries.truncate(known);
+            beside.truncate(known);
         }
         let routine = matches!(message.kind, MessageKind::Heartbeat | MessageKind::HeartbeatResponse);
         let before = (owned.partition.tail_cost(), owned.partition.unflushed_cost());
