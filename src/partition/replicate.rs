@@ -92,8 +92,12 @@ impl Partition {
             let beside: Option<Vec<Chunk>> = message.entries.iter().map(|entry| self.beside(entry)).collect();
             match beside {
                 Some(beside) => split(to, message, beside, &mut out),
-                // The tail has dropped it since: the follower needs a snapshot.
-                None => self.group.unreachable(to),
+                // The tail has dropped it since: the follower needs a snapshot. It gets one when Raft has forgotten the
+                // entry too, which may have had to wait until raft-rs had looked at it.
+                None => {
+                    self.compact();
+                    self.group.unreachable(to);
+                }
             }
         }
         out
