@@ -51,9 +51,10 @@ impl Partition {
         Ok(())
     }
 
-    /// How many of the message's entries are in this log already, from the first on.
-    pub fn known_entries(&self, message: &Message) -> usize {
-        message.entries.iter().take_while(|entry| self.group.term_at(entry.index) == Some(entry.term)).count()
+    /// How many of the message's entries cost nothing, from the first on: they are in this log already, or open a term.
+    pub fn free_entries(&self, message: &Message) -> usize {
+        let known = |entry: &&Entry| self.group.term_at(entry.index) == Some(entry.term);
+        message.entries.iter().take_while(|entry| known(entry) || entry.data.is_empty()).count()
     }
 
     /// Drops the batches of entries that Raft has replaced.

@@ -233,7 +233,7 @@ impl Shard {
         // New ones that are committed may have what is left of the WAL, for the same reason.
         let committed = message.entries.last().is_none_or(|last| last.index <= message.commit);
         if behind || full && !committed {
-            let known = owned.partition.known_entries(&message);
+            let known = owned.partition.free_entries(&message);
             message.entries.truncate(known);
             beside.truncate(known);
         }
@@ -390,7 +390,8 @@ fn failed(kind: &OpKind, error: ErrorCode) -> Option<Answer> {
 
 /// Records for a follower that lacks the entries before them.
 fn copy(partition: &Partition, offset: Offset, end: Offset) -> Outcome {
-    if !partition.is_up() {
+    // Its term may need this very follower to begin.
+    if !partition.leads() {
         return Outcome::Nothing;
     }
     match partition.read(offset, INSTALL_BYTES) {
