@@ -133,13 +133,18 @@ impl Shard {
         known.heard.get_or_insert(now.mono);
         let status = self.status(now);
         self.peers.send(peer, PeerMessage::Status(status));
+        for led in self.led() {
+            self.peers.send(peer, led);
+        }
+        self.watch_peers(now);
+    }
+
+    /// The logs that are led here, as messages.
+    fn led(&self) -> Vec<PeerMessage> {
         let led = self.owned.iter().filter_map(|(log, owned)| owned.announced.map(|epoch| (*log, epoch)));
         let mut led: Vec<_> = led.collect();
         led.sort_unstable();
-        for part in led.chunks(LEADERS_PER_MESSAGE) {
-            self.peers.send(peer, PeerMessage::Leaders(part.to_vec()));
-        }
-        self.watch_peers(now);
+        led.chunks(LEADERS_PER_MESSAGE).map(|part| PeerMessage::Leaders(part.to_vec())).collect()
     }
 
     /// The connection to a broker is lost, with what was on its way.
@@ -280,6 +285,10 @@ impl Shard {
         if now.mono >= self.peers.next_balance {
             self.peers.next_balance = now.mono.plus_millis(BALANCE_MS);
             self.lead_where_preferred();
+            // Whoever was between two connections when a leader came up hears of it now.
+            for led in self.led() {
+                self.peers.send_all(&led);
+            }
         }
     }
 
