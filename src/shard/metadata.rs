@@ -68,8 +68,14 @@ impl Shard {
                 }
             }
         }
-        // Deleted topics whose last frames were lost with the power; in a fixed order, for replays.
-        let mut orphans: Vec<LogId> = recovered.into_keys().collect();
+        // Logs get their numbers in the order of the metadata's log, so one that it has not come to yet belongs to a topic
+        // whose creation this broker has still to hear of once more. The others are of deleted topics whose last frames
+        // were lost with the power; in a fixed order, for replays.
+        let reached = self.state.next_log_id();
+        let (orphans, later) = recovered.into_iter().partition(|(log, _): &(LogId, RecoveredLog)| *log < reached);
+        self.recovered = later;
+        let orphans: Map<LogId, RecoveredLog> = orphans;
+        let mut orphans: Vec<LogId> = orphans.into_keys().collect();
         orphans.sort_unstable();
         for log in orphans {
             tracing::info!(%log, "removing a log of a deleted topic");
@@ -96,7 +102,8 @@ impl Shard {
         for topic in new {
             for partition in &topic.partitions {
                 if partition.log.shard(self.shards) == self.id {
-                    self.open_partition(now, &topic, partition, None);
+                    let recovered = self.recovered.remove(&partition.log);
+                    self.open_partition(now, &topic, partition, recovered);
                 }
             }
         }
@@ -177,7 +184,8 @@ impl Shard {
                             awaited = true;
                         }
                         if partition.log.shard(self.shards) == self.id {
-                            self.open_partition(now, &topic, partition, None);
+                            let recovered = self.recovered.remove(&partition.log);
+                            self.open_partition(now, &topic, partition, recovered);
                         }
                     }
                 }
