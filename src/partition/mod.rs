@@ -147,6 +147,8 @@ pub struct Partition {
     checkpointed: u64,
     /// Records that are fetched because the leader's log begins behind the end of this one.
     install: Option<Box<Install>>,
+    /// A follower needs entries whose batches are only in segments.
+    point_wanted: bool,
 }
 
 impl Partition {
@@ -239,6 +241,7 @@ impl Partition {
             flush: Flush::default(),
             checkpointed,
             install: None,
+            point_wanted: false,
         };
         partition.advance_high_watermark();
         Ok(partition)

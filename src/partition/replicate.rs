@@ -93,15 +93,21 @@ impl Partition {
             let beside: Option<Vec<Chunk>> = message.entries.iter().map(|entry| self.beside(entry)).collect();
             match beside {
                 Some(beside) => split(to, message, beside, &mut out),
-                // The tail has dropped it since: the follower needs a snapshot. It gets one when Raft has forgotten the
-                // entry too, which may have had to wait until raft-rs had looked at it.
+                // Segments have its batch, the tail has not: the follower needs a snapshot. It gets one when there is a
+                // checkpoint that reaches as far, and Raft has forgotten the entry too.
                 None => {
                     self.compact();
+                    self.point_wanted = true;
                     self.group.unreachable(to);
                 }
             }
         }
         out
+    }
+
+    /// Whether a checkpoint is wanted since the last call, for a follower that is far behind.
+    pub fn takes_point_wanted(&mut self) -> bool {
+        std::mem::take(&mut self.point_wanted)
     }
 
     fn beside(&self, entry: &Entry) -> Option<Chunk> {

@@ -273,6 +273,7 @@ impl Shard {
     /// Gathers the frames of all logs that were touched and hands them to the disk, and the messages of their groups
     /// to the other brokers.
     pub(super) fn write_wals(&mut self, now: Now) {
+        let mut behind = Vec::new();
         for log in std::mem::take(&mut self.touched_order) {
             self.touched.remove(&log);
             let Some(owned) = self.owned.get_mut(&log) else { continue };
@@ -285,8 +286,15 @@ impl Shard {
                     self.peers.send(to, PeerMessage::Raft { log, message, beside });
                 }
                 let after = (owned.partition.tail_cost(), owned.partition.unflushed_cost());
+                if owned.partition.takes_point_wanted() {
+                    behind.push(log);
+                }
                 self.storage.tail_changed(log, before, after);
             }
+        }
+        // Followers that need what is only in segments can go on from a checkpoint that reaches as far.
+        for log in behind {
+            self.flush_log(log, true);
         }
         self.take_metadata_frames(now);
         for wal in [WalId::Meta, WalId::Data] {
