@@ -136,6 +136,8 @@ impl Shard {
         for led in self.led() {
             self.peers.send(peer, led);
         }
+        // What was meant for it while there was no connection was lost as well.
+        self.send_again(peer);
         self.watch_peers(now);
     }
 
@@ -153,7 +155,11 @@ impl Shard {
         known.connected = false;
         known.outbox.clear();
         self.watch_peers(now);
-        // Raft sends again what may have been lost.
+        self.send_again(peer);
+    }
+
+    /// Has Raft send again what a broker may not have got.
+    fn send_again(&mut self, peer: BrokerId) {
         self.for_each_replica(|shard, log| {
             let owned = shard.owned.get_mut(&log).expect("it is there");
             owned.partition.broker_unreachable(peer);
