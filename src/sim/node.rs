@@ -421,6 +421,11 @@ impl World {
             return;
         }
         let done = node.disk.complete(self.now, token, &mut self.rng);
+        if done.result == Err(libc::EIO) {
+            // It may have been armed in an earlier life; the file is fenced in this one.
+            node.impaired = true;
+            self.model.impaired = true;
+        }
         let result = done.result.as_ref().map(bytes::Bytes::len);
         self.trace.line(self.now, || format!("broker {place} device -> {token} {result:?}"));
         self.deliver(place, Actor::Disk, Input::Disk(DiskEvent::Done { token, done }));
