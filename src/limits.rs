@@ -205,6 +205,12 @@ pub const REST_TICKS: u32 = 20;
 /// The usual most of the batches in one message to a follower; a single larger batch gets a message of its own.
 pub const APPEND_BYTES: usize = 1024 * 1024;
 
+/// Most such messages on their way to one follower of one log.
+pub const APPENDS_IN_FLIGHT: usize = 64;
+
+/// The same for the metadata's log: a follower whose disk hangs for a minute is to hear of all that is created meanwhile.
+pub const METADATA_APPENDS_IN_FLIGHT: usize = 4_096;
+
 /// A replica of a new partition stands for election this much after the one before it in the list, if nobody leads by
 /// then, in milliseconds.
 pub const STAND_NEXT_MS: u64 = 100;

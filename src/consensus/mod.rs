@@ -7,6 +7,7 @@
 mod message;
 mod storage;
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use raft::{GetEntriesContext, RawNode, StateRole};
 
 pub use message::{Message, MessageKind, SnapshotPoint};
 
+use crate::limits::{APPEND_BYTES, APPENDS_IN_FLIGHT, METADATA_APPENDS_IN_FLIGHT};
 use crate::types::{BrokerId, LogId};
 use storage::GroupStorage;
 
@@ -124,11 +126,6 @@ fn broker_of(raft_id: u64) -> BrokerId {
 const ELECTION_TICKS: usize = 10;
 const ELECTION_STEP_TICKS: usize = 4;
 const HEARTBEAT_TICKS: usize = 2;
-/// Most bytes of entries in one message, with what lies beside them, and most such messages on their way.
-const MESSAGE_BYTES: u64 = 1024 * 1024;
-const MESSAGES_IN_FLIGHT: usize = 64;
-/// The same for the metadata: a follower whose disk hangs for a minute is to hear of all that is created meanwhile.
-const METADATA_MESSAGES_IN_FLIGHT: usize = 4_096;
 
 impl Group {
     /// The group of `log` with the given voters, starting from what the disk holds. `weigh` gives the bytes that an
@@ -158,11 +155,11 @@ impl Group {
             // One tick wide, so that raft-rs's own thread_rng has nothing to choose and a seed replays.
             min_election_tick: election,
             max_election_tick: election + 1,
-            applied: commit.max(state.compacted.0),
-            max_size_per_msg: MESSAGE_BYTES,
+            applied: commit,
+            max_size_per_msg: APPEND_BYTES as u64,
             max_inflight_msgs: match log {
-                LogId::METADATA => METADATA_MESSAGES_IN_FLIGHT,
-                _ => MESSAGES_IN_FLIGHT,
+                LogId::METADATA => METADATA_APPENDS_IN_FLIGHT,
+                _ => APPENDS_IN_FLIGHT,
             },
             check_quorum: true,
             pre_vote: true,
@@ -260,13 +257,9 @@ impl Group {
         std::mem::take(&mut self.outbox)
     }
 
-    /// The connection to a broker was lost: what was sent to it may not have come.
+    /// What was sent to a broker may not have come, a snapshot neither.
     pub fn unreachable(&mut self, broker: BrokerId) {
         self.raw.report_unreachable(raft_id(broker));
-    }
-
-    /// A snapshot that was sent will not be taken: try again.
-    pub fn snapshot_failed(&mut self, broker: BrokerId) {
         self.raw.report_snapshot(raft_id(broker), raft::SnapshotStatus::Failure);
     }
 
@@ -276,16 +269,28 @@ impl Group {
         (leader != raft::INVALID_ID).then(|| broker_of(leader))
     }
 
-    /// The leader's broker is known to be gone: a vote for another may be given, and asked for, at once.
-    pub fn forget_leader(&mut self) {
-        if !self.is_leader() {
+    /// A broker is known to be gone. Whether it led: a vote for another may be given, and asked for, at once.
+    pub fn lost(&mut self, broker: BrokerId) -> bool {
+        self.unreachable(broker);
+        let led = broker != self.broker && self.leader() == Some(broker);
+        if led {
             self.raw.raft.leader_id = raft::INVALID_ID;
         }
+        led
     }
 
-    /// Hands the leadership over, as soon as `to` has all entries. Until then nothing is appended.
-    pub fn transfer(&mut self, to: BrokerId) {
-        self.raw.transfer_leader(raft_id(to));
+    /// Hands the leadership to the replica that has most of the log among those that `may_lead`, as soon as it has all
+    /// of it; until then nothing is appended. False where there is none, or nothing to hand over.
+    pub fn hand_over(&mut self, may_lead: impl Fn(BrokerId) -> bool) -> bool {
+        if !self.is_leader() || self.is_transferring() {
+            return false;
+        }
+        let candidates = self.voters().filter(|broker| *broker != self.broker && may_lead(*broker));
+        let best = candidates.max_by_key(|broker| (self.matched(*broker), Reverse(broker.0)));
+        if let Some(to) = best {
+            self.raw.transfer_leader(raft_id(to));
+        }
+        best.is_some()
     }
 
     /// Whether it is being handed over.

@@ -12,7 +12,7 @@ use super::producers::Producers;
 use super::segments::Segment;
 use super::tail::TailEntry;
 use super::{Checkpoint, Partition};
-use crate::consensus::{HardState, Message, MessageKind, SnapshotPoint};
+use crate::consensus::{Message, MessageKind, SnapshotPoint};
 use crate::limits::INSTALL_AGAIN_MS;
 use crate::log::{Chunk, Frame, FrameKind, SegmentFile};
 use crate::record::split_batches;
@@ -149,7 +149,7 @@ impl Partition {
     }
 
     /// Raft has taken the point: so does everything else. The frame makes it durable and all older ones void.
-    pub(super) fn installed(&mut self, point: &SnapshotPoint, _hard_state: Option<HardState>) -> Frame {
+    pub(super) fn installed(&mut self, point: &SnapshotPoint) -> Frame {
         let install = self.install.take().expect("Raft is given a point only after the records");
         assert_eq!((install.point.index, install.point.term), (point.index, point.term));
         debug_assert_eq!(install.message.kind, MessageKind::Snapshot);

@@ -288,6 +288,11 @@ impl Partition {
         self.tail.unflushed_cost()
     }
 
+    /// Memory of the tail, and of the part of it that no segment holds, in bytes.
+    pub fn tail_costs(&self) -> (u64, u64) {
+        (self.tail_cost(), self.unflushed_cost())
+    }
+
     /// Appends a checked batch: assigns its offsets and proposes it. It is in the WAL only after
     /// [`Partition::take_frames`], durable only when [`Partition::high_watermark`] has passed it.
     ///
@@ -349,7 +354,7 @@ impl Partition {
         while let Some(ready) = self.group.take_ready() {
             last = Some(PartitionReady { number: ready.number });
             if let Some(point) = ready.snapshot {
-                frames.push(self.installed(&point, ready.hard_state));
+                frames.push(self.installed(&point));
             } else if let Some(state) = ready.hard_state {
                 frames.push(self.frame(FrameKind::HardState, state.term, 0, &state.to_bytes(), Bytes::new()));
             }

@@ -153,17 +153,11 @@ impl Partition {
     /// The connection to a broker is lost: what was sent to it may not have come.
     pub fn broker_unreachable(&mut self, broker: BrokerId) {
         self.group.unreachable(broker);
-        self.group.snapshot_failed(broker);
     }
 
     /// A broker is gone. Whether it led: another may at once.
     pub fn broker_lost(&mut self, broker: BrokerId) -> bool {
-        self.broker_unreachable(broker);
-        let led = self.group.leader() == Some(broker);
-        if led {
-            self.group.forget_leader();
-        }
-        led
+        self.group.lost(broker)
     }
 
     /// The brokers that have a replica, the preferred leader first.
@@ -194,21 +188,9 @@ impl Partition {
             && self.install.is_none()
     }
 
-    /// Hands the leadership to the replica that has most of the log among those that `may_lead`; false where there is
-    /// none, or nothing to hand over.
-    pub fn hand_over(&mut self, may_lead: impl Fn(BrokerId) -> bool, own: BrokerId) -> bool {
-        if !self.group.is_leader() || self.group.is_transferring() {
-            return false;
-        }
-        let candidates = self.group.voters().filter(|broker| *broker != own && may_lead(*broker));
-        let best = candidates.max_by_key(|broker| (self.group.matched(*broker), std::cmp::Reverse(broker.0)));
-        match best {
-            Some(to) => {
-                self.group.transfer(to);
-                true
-            }
-            None => false,
-        }
+    /// Hands the leadership to another replica that `may_lead`: see [`crate::consensus::Group::hand_over`].
+    pub fn hand_over(&mut self, may_lead: impl Fn(BrokerId) -> bool) -> bool {
+        self.group.hand_over(may_lead)
     }
 }
 

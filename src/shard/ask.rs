@@ -18,7 +18,8 @@ use crate::consensus::NotLeader;
 use crate::peer::PeerMessage;
 use crate::types::{BrokerId, Deadline, Now, ShardId};
 
-/// Versions in which requests that bring none of their own go between brokers.
+/// Versions in which replies go between brokers, and requests that bring none of their own.
+const CREATE_TOPICS_VERSION: i16 = 7;
 const DELETE_TOPICS_VERSION: i16 = 6;
 const INIT_PRODUCER_ID_VERSION: i16 = 4;
 
@@ -235,9 +236,6 @@ fn encode_reply(reply: Option<&Reply>) -> Bytes {
     encoded.expect("the newest version holds every field");
     out.freeze()
 }
-
-/// The version in which the answer to CreateTopics goes between brokers.
-const CREATE_TOPICS_VERSION: i16 = 7;
 
 fn decode_reply(mut bytes: Bytes) -> Option<Result<Reply, NotLeader>> {
     Some(Ok(match bytes.try_get_u8().ok()? {

@@ -3,7 +3,6 @@
 //! A request becomes one command, one entry of the log. Its answer goes out when a majority holds the entry, every
 //! shard has applied it, and every partition that it made has a leader that every shard knows.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -99,23 +98,18 @@ impl Coordinator {
         incarnation: u64,
         logger: &slog::Logger,
     ) -> Result<(Coordinator, State), MetadataRecoveryError> {
-        let unreadable = |error: &dyn std::fmt::Display| MetadataRecoveryError(error.to_string());
         let mut state = State::default();
         let mut group = GroupState::default();
         let mut offer = None;
         if let Some(recovered) = recovered {
             if let Some(frame) = recovered.checkpoint {
-                let checkpoint: MetadataCheckpoint =
-                    crate::codec::decode(&frame.payload).map_err(|error| unreadable(&error))?;
-                let snapshot = codec::decode_snapshot(&checkpoint.snapshot).map_err(|error| unreadable(&error))?;
-                state = State::from_snapshot(snapshot).map_err(|error| unreadable(&error))?;
-                group.hard_state = checkpoint.hard_state;
+                (group.hard_state, state) = read_checkpoint(&frame.payload).map_err(MetadataRecoveryError)?;
                 group.compacted = (frame.index, frame.term);
                 offer = Some(SnapshotPoint { index: frame.index, term: frame.term, data: frame.payload });
             }
             if let Some(bytes) = recovered.hard_state {
-                group.hard_state =
-                    HardState::from_bytes(&bytes).ok_or_else(|| unreadable(&"a hard state of the wrong length"))?;
+                group.hard_state = HardState::from_bytes(&bytes)
+                    .ok_or_else(|| MetadataRecoveryError("a hard state of the wrong length".to_owned()))?;
             }
             let entries = recovered.entries.into_iter();
             group.entries =
@@ -180,7 +174,6 @@ impl Coordinator {
     /// The connection to a broker is lost.
     pub(super) fn peer_unreachable(&mut self, peer: BrokerId) {
         self.group.unreachable(peer);
-        self.group.snapshot_failed(peer);
     }
 }
 
@@ -209,8 +202,10 @@ impl Shard {
         while let Some(ready) = coordinator.group.take_ready() {
             let appends = &mut self.storage.meta_appends;
             if let Some(point) = ready.snapshot {
-                let state = coordinator.group.hard_state();
-                appends.frames().push(checkpoint_frame(FrameKind::Snapshot, &point, state));
+                // Another broker has made it. This one's own hard state belongs into the same frame: between two, a power
+                // cut could leave the other's vote for this one's.
+                let point = with_hard_state(point, coordinator.group.hard_state());
+                appends.frames().push(checkpoint_frame(FrameKind::Snapshot, &point));
                 coordinator.group.offer_snapshot(point);
             }
             if let Some(state) = ready.hard_state {
@@ -254,8 +249,8 @@ impl Shard {
 
     /// The metadata's log begins anew with a snapshot of another broker's.
     fn metadata_replaced(&mut self, now: Now, point: &SnapshotPoint) {
-        let state = match read_snapshot(&point.data) {
-            Ok(state) => state,
+        let state = match read_checkpoint(&point.data) {
+            Ok((_, state)) => state,
             Err(error) => return self.fatal(format!("the metadata's snapshot cannot be read: {error}")),
         };
         let coordinator = self.coordinator.as_mut().expect("the shard with the metadata's log");
@@ -326,12 +321,9 @@ impl Shard {
     pub(super) fn metadata_peer_lost(&mut self, now: Now, peer: BrokerId) {
         let leads = self.peers.leads(now);
         let Some(coordinator) = &mut self.coordinator else { return };
-        coordinator.peer_unreachable(peer);
-        if coordinator.group.leader() == Some(peer) {
-            coordinator.group.forget_leader();
-            if leads && self.peers.is_first(coordinator.group.voters(), self.config.broker_id) {
-                coordinator.group.campaign();
-            }
+        let led = coordinator.group.lost(peer);
+        if led && leads && self.peers.is_first(coordinator.group.voters(), self.config.broker_id) {
+            coordinator.group.campaign();
         }
         for showing in coordinator.applied.values_mut() {
             showing.brokers.remove(&peer);
@@ -343,15 +335,8 @@ impl Shard {
     pub(super) fn hand_metadata_over(&mut self, now: Now) {
         let own = self.config.broker_id;
         let Some(coordinator) = &mut self.coordinator else { return };
-        let group = &mut coordinator.group;
-        if !group.is_leader() || group.is_transferring() {
-            return;
-        }
         let unfitness = |broker| self.peers.unfitness(now, own, broker);
-        let candidates = group.voters().filter(|broker| unfitness(*broker) < unfitness(own));
-        if let Some(to) = candidates.max_by_key(|broker| (group.matched(*broker), Reverse(broker.0))) {
-            group.transfer(to);
-        }
+        coordinator.group.hand_over(|broker| unfitness(broker) < unfitness(own));
     }
 
     /// Proposes a command for which `waiting` waits.
@@ -648,8 +633,7 @@ impl Shard {
         let data = crate::codec::encode(&MetadataCheckpoint { hard_state: coordinator.group.hard_state(), snapshot });
         let point = SnapshotPoint { index, term, data: data.into() };
         coordinator.group.compact(index);
-        let frame = checkpoint_frame(FrameKind::Checkpoint, &point, coordinator.group.hard_state());
-        self.storage.meta_appends.frames().push(frame);
+        self.storage.meta_appends.frames().push(checkpoint_frame(FrameKind::Checkpoint, &point));
         coordinator.group.offer_snapshot(point);
     }
 }
@@ -679,20 +663,22 @@ fn hard_state_frame(state: HardState) -> Frame {
     Frame { log: LogId::METADATA, kind, term: state.term, index: 0, head, body: Bytes::new() }
 }
 
-/// The frame of a checkpoint, with the hard state of this broker and not that of whoever made it.
-fn checkpoint_frame(kind: FrameKind, point: &SnapshotPoint, hard_state: HardState) -> Frame {
-    let mut body = point.data.clone();
-    if let Ok(checkpoint) = crate::codec::decode::<MetadataCheckpoint>(&point.data)
-        && checkpoint.hard_state != hard_state
-    {
-        body = crate::codec::encode(&MetadataCheckpoint { hard_state, ..checkpoint }).into();
-    }
-    Frame { log: LogId::METADATA, kind, term: point.term, index: point.index, head: Default::default(), body }
+/// A checkpoint with another hard state in it.
+fn with_hard_state(point: SnapshotPoint, hard_state: HardState) -> SnapshotPoint {
+    let checkpoint = crate::codec::decode::<MetadataCheckpoint>(&point.data).expect("it was read when it came");
+    let data = crate::codec::encode(&MetadataCheckpoint { hard_state, ..checkpoint }).into();
+    SnapshotPoint { data, ..point }
 }
 
-/// The state in the payload of a checkpoint.
-fn read_snapshot(data: &[u8]) -> Result<State, String> {
+fn checkpoint_frame(kind: FrameKind, point: &SnapshotPoint) -> Frame {
+    let (term, index, body) = (point.term, point.index, point.data.clone());
+    Frame { log: LogId::METADATA, kind, term, index, head: Default::default(), body }
+}
+
+/// The hard state and the metadata in the payload of a checkpoint.
+fn read_checkpoint(data: &[u8]) -> Result<(HardState, State), String> {
     let checkpoint: MetadataCheckpoint = crate::codec::decode(data).map_err(|error| error.to_string())?;
     let snapshot = codec::decode_snapshot(&checkpoint.snapshot).map_err(|error| error.to_string())?;
-    State::from_snapshot(snapshot).map_err(|error| error.to_string())
+    let state = State::from_snapshot(snapshot).map_err(|error| error.to_string())?;
+    Ok((checkpoint.hard_state, state))
 }

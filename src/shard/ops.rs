@@ -238,12 +238,12 @@ impl Shard {
             beside.truncate(known);
         }
         let routine = matches!(message.kind, MessageKind::Heartbeat | MessageKind::HeartbeatResponse);
-        let before = (owned.partition.tail_cost(), owned.partition.unflushed_cost());
+        let before = owned.partition.tail_costs();
         let reached = owned.partition.high_watermark();
         if let Err(error) = owned.partition.step(now, from, message, beside) {
             tracing::error!(%log, from = from.0, %error, "a replica sent a damaged entry");
         }
-        let after = (owned.partition.tail_cost(), owned.partition.unflushed_cost());
+        let after = owned.partition.tail_costs();
         let moved = owned.partition.high_watermark() > reached;
         self.storage.tail_changed(log, before, after);
         if !routine || !self.awake.contains(&log) {

@@ -372,7 +372,7 @@ impl Shard {
             let owned = shard.owned.get_mut(&log).expect("it is there");
             let preferred = owned.partition.replicas().next().filter(|preferred| *preferred != own);
             let Some(preferred) = preferred.filter(|preferred| peers.may_lead(*preferred)) else { return };
-            if owned.partition.is_settled() && owned.partition.hand_over(|broker| broker == preferred, own) {
+            if owned.partition.is_settled() && owned.partition.hand_over(|broker| broker == preferred) {
                 shard.wake(log);
                 shard.touch(log);
             }
@@ -443,7 +443,7 @@ impl Shard {
             let peers = &shard.peers;
             let fitter = |broker| peers.unfitness(now, own, broker) < peers.unfitness(now, own, own);
             let owned = shard.owned.get_mut(&log).expect("it is there");
-            if owned.partition.hand_over(fitter, own) {
+            if owned.partition.hand_over(fitter) {
                 shard.wake(log);
                 shard.touch(log);
                 shard.raft_moved(now, log, false);

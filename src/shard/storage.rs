@@ -277,7 +277,7 @@ impl Shard {
         for log in std::mem::take(&mut self.touched_order) {
             self.touched.remove(&log);
             let Some(owned) = self.owned.get_mut(&log) else { continue };
-            let before = (owned.partition.tail_cost(), owned.partition.unflushed_cost());
+            let before = owned.partition.tail_costs();
             if let Some(ready) = owned.partition.take_frames(self.storage.data_appends.frames()) {
                 self.storage.data_appends.ready(log, ready.number);
             }
@@ -285,7 +285,7 @@ impl Shard {
                 for (to, message, beside) in owned.partition.take_messages() {
                     self.peers.send(to, PeerMessage::Raft { log, message, beside });
                 }
-                let after = (owned.partition.tail_cost(), owned.partition.unflushed_cost());
+                let after = owned.partition.tail_costs();
                 if owned.partition.takes_point_wanted() {
                     behind.push(log);
                 }

@@ -134,13 +134,7 @@ impl Plan {
     }
 
     fn cluster_fault(rng: &mut Rng, weights: &[u64], broker: usize, brokers: usize) -> Option<Fault> {
-        let all = weights.iter().sum::<u64>();
-        let mut draw = rng.below(all.max(1));
-        let kind = weights.iter().position(|weight| {
-            let hit = draw < *weight;
-            draw = draw.wrapping_sub(if hit { 0 } else { *weight });
-            hit
-        })?;
+        let kind = kind_of(rng, weights)?;
         let down_for = *rng.pick(&[1_000, 100_000, 1_000_000, 4_000_000]);
         let micros = *rng.pick(&[20_000, 200_000, 700_000, 2_500_000, 6_000_000]);
         Some(match kind {
@@ -165,13 +159,7 @@ impl Plan {
     }
 
     fn fault(rng: &mut Rng, weights: &[u64]) -> Option<Fault> {
-        let all = weights.iter().sum::<u64>();
-        let mut draw = rng.below(all.max(1));
-        let kind = weights.iter().position(|weight| {
-            let hit = draw < *weight;
-            draw = draw.wrapping_sub(if hit { 0 } else { *weight });
-            hit
-        })?;
+        let kind = kind_of(rng, weights)?;
         let target = *rng.pick(&[Target::Wal, Target::Segment]);
         let down_for = *rng.pick(&[1_000, 100_000, 1_000_000]);
         Some(match kind {
@@ -213,4 +201,15 @@ impl Plan {
         assert!(held <= most, "L5: the shards hold {held} bytes, {most} are allowed");
         assert!(frames <= self.frame_bytes as u64, "L5: {frames} bytes of frames are alive");
     }
+}
+
+/// The place of one of the weights, drawn by them; none where all are zero.
+fn kind_of(rng: &mut Rng, weights: &[u64]) -> Option<usize> {
+    let all = weights.iter().sum::<u64>();
+    let mut draw = rng.below(all.max(1));
+    weights.iter().position(|weight| {
+        let hit = draw < *weight;
+        draw = draw.wrapping_sub(if hit { 0 } else { *weight });
+        hit
+    })
 }

@@ -217,7 +217,7 @@ impl World {
         }
     }
 
-    pub(super) fn to_client(&mut self, client: usize, node: usize, link: u64, frame: Option<Bytes>) {
+    pub(super) fn reach_client(&mut self, client: usize, node: usize, link: u64, frame: Option<Bytes>) {
         if self.seats[client].ends[node].link != link {
             return;
         }

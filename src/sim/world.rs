@@ -310,7 +310,7 @@ impl World {
             | What::Overdue { .. }
             | What::Stopping { .. } => {}
             What::Connect { client, node } => self.connect(client, node),
-            What::ToClient { client, node, link, frame } => self.to_client(client, node, link, frame),
+            What::ToClient { client, node, link, frame } => self.reach_client(client, node, link, frame),
             What::Wake { client } => self.client_woken(client),
             What::Fault { node, fault } => self.fault(node, fault),
             What::Start { node } => self.start(node),

@@ -217,7 +217,7 @@ fn a_leader_hands_over_although_its_disk_hangs() {
     cluster.append(0, &[b"a"]);
     cluster.run();
     cluster.nodes[0].stalled = true;
-    assert!(cluster.nodes[0].partition.hand_over(|_| true, BROKERS[0]));
+    assert!(cluster.nodes[0].partition.hand_over(|_| true));
     cluster.run();
     assert!(!cluster.nodes[0].partition.leads());
     let led = cluster.leader();
@@ -280,7 +280,7 @@ fn a_replica_that_was_away_long_fetches_the_records_and_keeps_the_producers() {
     cluster.run();
     cluster.pass(5);
     cluster.assert_equal();
-    assert!(cluster.nodes[0].partition.hand_over(|broker| broker == BROKERS[2], BROKERS[0]));
+    assert!(cluster.nodes[0].partition.hand_over(|broker| broker == BROKERS[2]));
     cluster.run();
     assert!(cluster.nodes[2].partition.is_up());
     assert_eq!(cluster.nodes[2].partition.append(now(1), known).unwrap().base_offset, 1, "a duplicate is known");

@@ -2,8 +2,8 @@
 
 use kafka_protocol::messages::{HeartbeatRequest, HeartbeatResponse};
 
-use super::owned;
-use crate::group::{Ask, Error, Identity, Reply};
+use super::identity;
+use crate::group::{Ask, Error, Reply};
 use crate::limits::REQUEST_TIMEOUT_MS;
 use crate::protocol::{ErrorCode, ResponseBody};
 use crate::shard::Shard;
@@ -32,12 +32,8 @@ impl Shard {
         if request.group_id.is_empty() {
             return self.respond(origin, &failed(ErrorCode::InvalidGroupId).into());
         }
-        let identity = Identity {
-            group: owned(&request.group_id),
-            generation: request.generation_id,
-            member_id: owned(&request.member_id),
-            instance: request.group_instance_id.as_deref().map(owned),
-        };
+        let instance = request.group_instance_id.as_deref();
+        let identity = identity(&request.group_id, request.generation_id, &request.member_id, instance);
         let log = self.group_log(&identity.group);
         let late = Box::new(Gathering(failed(ErrorCode::CoordinatorNotAvailable)));
         let deadline = Deadline::after_millis(now, REQUEST_TIMEOUT_MS);

@@ -42,5 +42,13 @@ fn owned(text: &str) -> String {
     text.to_owned()
 }
 
+/// A member as the requests of members name it.
+fn identity(group: &str, generation: i32, member_id: &str, instance: Option<&str>) -> Identity {
+    let instance = instance.map(owned);
+    Identity { group: owned(group), generation, member_id: owned(member_id), instance }
+}
+
 #[cfg(test)]
 mod admin_tests;
+
+use crate::group::Identity;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use kafka_protocol::messages::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
 use kafka_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse};
 
-use super::owned;
-use crate::group::{Ask, Commit, Committed, Error, Identity, Reply};
+use super::{identity, owned};
+use crate::group::{Ask, Commit, Committed, Error, Reply};
 use crate::limits::{GROUP_COMMIT_MS, MAX_OFFSET_METADATA_BYTES};
 use crate::protocol::{ErrorCode, ResponseBody};
 use crate::shard::Shard;
@@ -77,12 +77,8 @@ impl Shard {
         if offsets.is_empty() {
             return self.respond(origin, &response.into());
         }
-        let identity = Identity {
-            group: owned(&request.group_id),
-            generation: request.generation_id_or_member_epoch,
-            member_id: owned(&request.member_id),
-            instance: request.group_instance_id.as_deref().map(owned),
-        };
+        let instance = request.group_instance_id.as_deref();
+        let identity = identity(&request.group_id, request.generation_id_or_member_epoch, &request.member_id, instance);
         let log = self.group_log(&identity.group);
         let commit = Commit { identity, knows_missing: origin.version >= MISSING_GROUP_VERSION, offsets };
         let deadline = Deadline::after_millis(now, GROUP_COMMIT_MS);

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use kafka_protocol::messages::{SyncGroupRequest, SyncGroupResponse};
 use kafka_protocol::protocol::StrBytes;
 
-use super::owned;
-use crate::group::{Ask, Error, Identity, Reply, Sync};
+use super::{identity, owned};
+use crate::group::{Ask, Error, Reply, Sync};
 use crate::limits::REQUEST_TIMEOUT_MS;
 use crate::protocol::{ErrorCode, ResponseBody};
 use crate::shard::Shard;
@@ -43,12 +43,8 @@ impl Shard {
         if request.group_id.is_empty() {
             return self.respond(origin, &failed(ErrorCode::InvalidGroupId).into());
         }
-        let identity = Identity {
-            group: owned(&request.group_id),
-            generation: request.generation_id,
-            member_id: owned(&request.member_id),
-            instance: request.group_instance_id.as_deref().map(owned),
-        };
+        let instance = request.group_instance_id.as_deref();
+        let identity = identity(&request.group_id, request.generation_id, &request.member_id, instance);
         let log = self.group_log(&identity.group);
         let assignments = request.assignments.iter();
         let sync = Sync {
