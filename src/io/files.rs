@@ -113,8 +113,11 @@ pub(super) fn sync_folder_of(path: &Path) -> io::Result<()> {
     File::open(parent(path)?)?.sync_all()
 }
 
+/// Each step is flushed by itself: one flush of the whole file at the end would hold up every other write to the device
+/// until the last of its zeros is on it.
 fn write_zeros(path: &Path, len: u64) -> io::Result<()> {
-    let file = OpenOptions::new().write(true).create(true).truncate(true).custom_flags(libc::O_DIRECT).open(path)?;
+    let flags = libc::O_DIRECT | libc::O_DSYNC;
+    let file = OpenOptions::new().write(true).create(true).truncate(true).custom_flags(flags).open(path)?;
     fallocate(&file, 0, len)?;
     let zeros = AlignedBuf::new(STEP);
     let mut position = 0;

@@ -23,6 +23,9 @@ const CONFIRM_AFTER_MS: u64 = 50;
 const RELEASE_AGAIN_MS: u64 = 200;
 /// Time between attempts to create a segment that failed.
 const CREATE_AGAIN_MS: u64 = 1_000;
+/// Full buffers that may wait for their write. Frames beyond that wait as they are: each further buffer would be memory
+/// that was not touched before, whose first touch costs more than the copy.
+const GATHERED_AHEAD: usize = 1;
 /// Ages below this are the usual course of a write, and reported as none.
 const NOTABLE_AGE_MS: u64 = 20;
 
@@ -62,6 +65,14 @@ struct InFlight {
     acks: Acks,
 }
 
+/// A frame that was accepted and not copied yet.
+struct Waiting {
+    frame: Frame,
+    since: Mono,
+    /// Whom to tell of it, with which ticket: the last frame of an append.
+    ack: Option<(ShardId, u64)>,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 struct Health {
     oldest_ms: u64,
@@ -86,8 +97,10 @@ pub(super) struct Wal<Buf> {
     /// name as the oldest is always on the device.
     durable_generation: u64,
 
+    /// Frames for which there was no buffer yet, in order.
+    waiting: VecDeque<Waiting>,
     gathering: Option<Gather<Buf>>,
-    /// Full buffers that wait for a write in flight to end.
+    /// Full buffers that wait for a write in flight to end, [`GATHERED_AHEAD`] at most.
     ready: VecDeque<Gather<Buf>>,
     /// Writes submitted, by sequence; the last is `next_sequence - 1`.
     in_flight: VecDeque<InFlight>,
@@ -151,6 +164,7 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
             last_framed: seed.last_framed,
             last_durable_at: Mono::default(),
             durable_generation: seed.segments.last().map_or(0, |last| last.generation),
+            waiting: VecDeque::new(),
             gathering: None,
             ready: VecDeque::new(),
             in_flight: VecDeque::new(),
@@ -174,7 +188,7 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
         }
     }
 
-    /// Copies the frames into the coming write. They are answered when that is durable.
+    /// Accepts the frames for the coming writes. They are answered when all of them are durable.
     pub(super) fn append<B: Buffers<Buf = Buf>, F>(
         &mut self,
         now: Now,
@@ -189,34 +203,39 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
             cx.reply(from, DiskReply::WalFailed { wal: self.id, error });
             return;
         }
-        for frame in &frames {
-            let gather = self.gather_for(frame, now, cx);
-            gather.push(frame);
+        for frame in frames {
             self.pending_bytes += (FRAME_BYTES + frame.payload_len()) as u64;
+            self.waiting.push_back(Waiting { frame, since: now.mono, ack: None });
         }
-        if let Some(gather) = &mut self.gathering {
-            note_ack(&mut gather.acks, from, ticket);
+        if let Some(last) = self.waiting.back_mut() {
+            last.ack = Some((from, ticket));
         }
     }
 
-    fn gather_for<B: Buffers<Buf = Buf>, F>(
-        &mut self,
-        frame: &Frame,
-        now: Now,
-        cx: &mut Context<'_, B, F>,
-    ) -> &mut Gather<Buf> {
-        if let Some(full) = self.gathering.take_if(|gather| !gather.fits(frame)) {
-            self.ready.push_back(full);
-        }
+    /// Copies frames into the coming writes, as far as buffers may be ahead of them.
+    fn gather<B: Buffers<Buf = Buf>, F>(&mut self, cx: &mut Context<'_, B, F>) {
         let most = self.config.segment_bytes - CLOSING_BYTES;
-        let notes = &mut self.spare_notes;
-        self.gathering.get_or_insert_with(|| {
-            let needed = align_up((HEADER_BYTES + FRAME_BYTES + frame.payload_len()) as u64);
-            assert!(needed <= most, "a frame of {} bytes does not fit a WAL segment", frame.payload_len());
-            let len = needed.max(most.min(WAL_WRITE_BYTES as u64));
-            let buf = cx.buffers.take(len as usize);
-            Gather::new(buf, notes.pop().unwrap_or_default(), now.mono)
-        })
+        while let Some(next) = self.waiting.front() {
+            if let Some(full) = self.gathering.take_if(|gather| !gather.fits(&next.frame)) {
+                self.ready.push_back(full);
+            }
+            if self.gathering.is_none() && self.ready.len() >= GATHERED_AHEAD {
+                return;
+            }
+            let Some(Waiting { frame, since, ack }) = self.waiting.pop_front() else { return };
+            let notes = &mut self.spare_notes;
+            let gather = self.gathering.get_or_insert_with(|| {
+                let needed = align_up((HEADER_BYTES + FRAME_BYTES + frame.payload_len()) as u64);
+                assert!(needed <= most, "a frame of {} bytes does not fit a WAL segment", frame.payload_len());
+                let len = needed.max(most.min(WAL_WRITE_BYTES as u64));
+                let buf = cx.buffers.take(len as usize);
+                Gather::new(buf, notes.pop().unwrap_or_default(), since)
+            });
+            gather.push(&frame);
+            if let Some((from, ticket)) = ack {
+                note_ack(&mut gather.acks, from, ticket);
+            }
+        }
     }
 
     /// Starts what may be started: writes, a spare segment, requests for space.
@@ -228,7 +247,9 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
             return;
         }
         self.release_oldest();
-        while let Some(len) = self.next_write_len() {
+        loop {
+            self.gather(cx);
+            let Some(len) = self.next_write_len() else { break };
             if !self.make_room(len) {
                 self.record_released(now, cx);
                 break;
@@ -272,7 +293,7 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
     }
 
     fn has_work(&self) -> bool {
-        !self.in_flight.is_empty() || !self.ready.is_empty() || self.gathering.is_some()
+        !self.in_flight.is_empty() || !self.ready.is_empty() || self.gathering.is_some() || !self.waiting.is_empty()
     }
 
     fn wants_confirm(&self) -> bool {
@@ -552,8 +573,10 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
     }
 
     fn health(&self, now: Now) -> Health {
-        let waiting = self.ready.front().or(self.gathering.as_ref());
-        let since = (self.in_flight.front().map(|write| write.since)).or(waiting.map(|gather| gather.since));
+        let gathered = self.ready.front().or(self.gathering.as_ref());
+        let since = (self.in_flight.front().map(|write| write.since))
+            .or(gathered.map(|gather| gather.since))
+            .or(self.waiting.front().map(|waiting| waiting.since));
         let age = since.map_or(0, |since| now.mono.micros_since(since) / 1_000);
         Health {
             oldest_ms: if age >= NOTABLE_AGE_MS { age } else { 0 },
@@ -584,6 +607,7 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
             shards.extend(acks.iter().map(|(shard, _)| *shard));
             cx.buffers.give(buf);
         }
+        shards.extend(self.waiting.drain(..).filter_map(|waiting| waiting.ack).map(|(shard, _)| shard));
         self.pending_bytes = 0;
         let slot = self.ring.iter().find(|s| s.generation == generation);
         let file = slot.map_or_else(String::new, |segment| self.name(segment.slot));
