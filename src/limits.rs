@@ -190,6 +190,9 @@ pub const PEER_SILENT_MS: u64 = 500;
 /// Age of the oldest write that is not durable above which a broker leads nothing, in milliseconds.
 pub const LEASE_MS: u64 = 150;
 
+/// Age of the oldest write that is not durable above which a broker is given no leaderships, in milliseconds.
+pub const DISK_SLOW_MS: u64 = LEASE_MS / 2;
+
 /// Time for which a disk must have been well before its broker leads again, in milliseconds.
 pub const LEASE_BACK_MS: u64 = 15_000;
 

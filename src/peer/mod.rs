@@ -83,13 +83,25 @@ pub enum PeerMessage {
     },
 }
 
+/// How a disk takes writes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, serde::Serialize, serde::Deserialize)]
+pub enum DiskState {
+    /// In time.
+    #[default]
+    Well,
+    /// None was durable for half of the lease: it may be about to hang, and is given no leaderships.
+    Slow,
+    /// None was durable for the whole lease.
+    Hangs,
+}
+
 /// How a broker is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Status {
     /// Whether its disk took writes for so long now that it may lead.
     pub leads: bool,
-    /// Whether its disk takes no writes just now.
-    pub hangs: bool,
+    /// How its disk takes writes just now.
+    pub disk: DiskState,
     /// The last command of the metadata that it has applied.
     pub applied: u64,
     /// The hash of the metadata's state after that command.

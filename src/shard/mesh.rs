@@ -11,7 +11,7 @@ use crate::group;
 use crate::metadata::command::NewBroker;
 use crate::metadata::{Command, State};
 use crate::partition::Records;
-use crate::peer::PeerMessage;
+use crate::peer::{DiskState, PeerMessage};
 use crate::protocol::ErrorCode;
 use crate::record::Batch;
 use crate::types::{BrokerId, Deadline, LeaderEpoch, LogId, Offset, ShardId};
@@ -76,8 +76,8 @@ pub enum ShardMessage {
         /// The message.
         message: Box<PeerMessage>,
     },
-    /// The sender has seen that the disk takes no writes.
-    DiskHangs,
+    /// The sender has seen that the disk is slow, or takes no writes.
+    DiskIs(DiskState),
 }
 
 /// Who leads a log.

@@ -255,7 +255,7 @@ impl Shard {
             ShardMessage::Applied { index } => self.shard_applied(now, index),
             ShardMessage::Leaders(leaders) => self.leaders_up(now, leaders),
             ShardMessage::Peer { from, message } => self.peer_message(now, from, *message),
-            ShardMessage::DiskHangs => self.disk_hangs(now),
+            ShardMessage::DiskIs(state) => self.disk_is(now, state),
         }
     }
 

@@ -8,10 +8,10 @@ use super::Shard;
 use super::event::Effect;
 use super::mesh::{Leader, Op, OpKind, RequestId, ShardMessage};
 use crate::limits::{
-    AWAY_MS, BALANCE_MS, LEADERS_PER_MESSAGE, LEASE_BACK_MS, LEASE_MS, PEER_SILENT_MS, RAFT_TICK_MS, REST_TICKS,
-    STATUS_MS,
+    AWAY_MS, BALANCE_MS, DISK_SLOW_MS, LEADERS_PER_MESSAGE, LEASE_BACK_MS, LEASE_MS, PEER_SILENT_MS, RAFT_TICK_MS,
+    REST_TICKS, STATUS_MS,
 };
-use crate::peer::{self, FrameHeader, PeerMessage, Status};
+use crate::peer::{self, DiskState, FrameHeader, PeerMessage, Status};
 use crate::types::{BrokerId, LogId, Map, Mono, Now, ShardId};
 
 /// Another broker.
@@ -41,8 +41,10 @@ pub(super) struct Peers {
     next_balance: Mono,
     /// Until when this broker leads nothing, because its disk hung.
     no_lead_until: Option<Mono>,
-    /// Until when the disk counts as hanging; it is put off while it does.
+    /// Until when the disk counts as hanging, or as slow; it is put off while it does.
     hangs_until: Mono,
+    /// See `hangs_until`.
+    slow_until: Mono,
 }
 
 impl Peers {
@@ -68,7 +70,7 @@ impl Peers {
 
     /// Whether this other broker is there and its disk does not hang: it shows soon what is committed.
     pub(super) fn is_waited_for(&self, peer: BrokerId) -> bool {
-        self.by_id.get(&peer).is_some_and(|peer| peer.alive && !peer.status.hangs)
+        self.by_id.get(&peer).is_some_and(|peer| peer.alive && peer.status.disk != DiskState::Hangs)
     }
 
     /// Whether this other broker is there and its disk is well.
@@ -78,15 +80,16 @@ impl Peers {
 
     /// How little a broker is fit to lead: the lower the better. The others count as this one sees them.
     pub(super) fn unfitness(&self, now: Now, own: BrokerId, broker: BrokerId) -> u8 {
-        let (leads, hangs, alive) = match self.by_id.get(&broker) {
-            Some(peer) => (peer.status.leads, peer.status.hangs, peer.alive),
-            None => (self.leads(now), self.hangs(now), broker == own),
+        let (leads, disk, alive) = match self.by_id.get(&broker) {
+            Some(peer) => (peer.status.leads, peer.status.disk, peer.alive),
+            None => (self.leads(now), self.disk(now), broker == own),
         };
-        match (alive, hangs, leads) {
+        match (alive, disk, leads) {
             (false, ..) => 3,
-            (true, true, _) => 2,
-            (true, false, false) => 1,
-            (true, false, true) => 0,
+            // A slow one may be about to hang, and for the same reason: brokers that share a device.
+            (true, DiskState::Slow | DiskState::Hangs, _) => 2,
+            (true, DiskState::Well, false) => 1,
+            (true, DiskState::Well, true) => 0,
         }
     }
 
@@ -109,9 +112,13 @@ impl Peers {
         }
     }
 
-    /// Whether this broker's disk takes no writes just now.
-    fn hangs(&self, now: Now) -> bool {
-        now.mono < self.hangs_until
+    /// How this broker's disk takes writes just now.
+    fn disk(&self, now: Now) -> DiskState {
+        match now.mono {
+            now if now < self.hangs_until => DiskState::Hangs,
+            now if now < self.slow_until => DiskState::Slow,
+            _ => DiskState::Well,
+        }
     }
 
     /// Whether this shard itself did not run for a while: what others did meanwhile waits to be looked at.
@@ -256,8 +263,8 @@ impl Shard {
     }
 
     fn status(&self, now: Now) -> Status {
-        let (leads, hangs) = (self.peers.leads(now), self.peers.hangs(now));
-        Status { leads, hangs, applied: self.state.applied(), hash: self.state.hash() }
+        let (leads, disk) = (self.peers.leads(now), self.peers.disk(now));
+        Status { leads, disk, applied: self.state.applied(), hash: self.state.hash() }
     }
 
     /// Does what is due by time.
@@ -285,7 +292,7 @@ impl Shard {
             self.peers.next_raft_tick = now.mono.plus_millis(RAFT_TICK_MS);
             self.tick_replicas(now);
             if let Some(coordinator) = &mut self.coordinator {
-                coordinator.tick(self.peers.hangs(now));
+                coordinator.tick(self.peers.disk(now) == DiskState::Hangs);
             }
         }
         if now.mono >= self.peers.next_balance {
@@ -421,20 +428,21 @@ impl Shard {
     }
 
     /// A disk that takes no writes must not lead: what it leads goes to others, and it takes nothing back until it
-    /// was well for a while.
+    /// was well for a while. Where no other is better off, it stays: a device that all share is no reason to move.
     fn watch_lease(&mut self, now: Now) {
-        if self.storage.hangs(now) {
-            if self.peers.leads(now) {
+        let state = self.storage.disk_state(now);
+        if state > DiskState::Well {
+            if state == DiskState::Hangs && self.peers.leads(now) {
                 tracing::warn!("the disk takes no writes: this broker hands its leaderships over");
             }
-            self.disk_hangs(now);
+            self.disk_is(now, state);
             for shard in (0..self.shards).map(ShardId) {
                 if shard != self.id {
-                    self.send(shard, ShardMessage::DiskHangs);
+                    self.send(shard, ShardMessage::DiskIs(state));
                 }
             }
         }
-        if self.peers.leads(now) {
+        if self.peers.disk(now) != DiskState::Hangs {
             return;
         }
         // Each tick: a hand-over that fails is tried again, also to another.
@@ -452,12 +460,16 @@ impl Shard {
         self.hand_metadata_over(now);
     }
 
-    /// This or another shard has seen that the disk takes no writes.
-    pub(super) fn disk_hangs(&mut self, now: Now) {
-        let well = !self.peers.hangs(now);
-        self.peers.no_lead_until = Some(now.mono.plus_millis(LEASE_BACK_MS));
-        self.peers.hangs_until = now.mono.plus_millis(LEASE_MS);
-        if well {
+    /// This or another shard has seen that the disk is slow, or takes no writes. The others are told at once: those whose
+    /// own disk hangs must not take this one for a way out.
+    pub(super) fn disk_is(&mut self, now: Now, state: DiskState) {
+        let before = self.peers.disk(now);
+        self.peers.slow_until = now.mono.plus_millis(DISK_SLOW_MS);
+        if state == DiskState::Hangs {
+            self.peers.no_lead_until = Some(now.mono.plus_millis(LEASE_BACK_MS));
+            self.peers.hangs_until = now.mono.plus_millis(LEASE_MS);
+        }
+        if self.peers.disk(now) != before {
             let status = self.status(now);
             self.peers.send_all(&PeerMessage::Status(status));
         }

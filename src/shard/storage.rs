@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 
 use super::Shard;
 use super::event::Effect;
-use crate::limits::{CANARY_MS, FLUSH_RETRY_MS, FLUSHES_IN_FLIGHT, LEASE_MS, WAL_PENDING_BYTES};
+use crate::limits::{CANARY_MS, DISK_SLOW_MS, FLUSH_RETRY_MS, FLUSHES_IN_FLIGHT, LEASE_MS, WAL_PENDING_BYTES};
 use crate::log::{DiskError, DiskReply, DiskRequest, Frame, FrameKind, WalId};
 use crate::partition::{DiskRead, FlushOutcome, FlushStep, Partition};
-use crate::peer::PeerMessage;
+use crate::peer::{DiskState, PeerMessage};
 use crate::types::{LogId, Map, Mono, Now, Offset, Set};
 
 /// What the disk last said of a WAL.
@@ -208,13 +208,19 @@ impl Storage {
         self.chunks.push_back((log, first, cost));
     }
 
-    /// Whether the disk takes no writes, as far as this shard's own tell.
-    pub(super) fn hangs(&self, now: Now) -> bool {
-        [(&self.data, &self.data_appends), (&self.meta, &self.meta_appends)].into_iter().any(|(health, appends)| {
+    /// How the disk takes writes, as far as this shard's own tell.
+    pub(super) fn disk_state(&self, now: Now) -> DiskState {
+        let state = |health: &WalHealth, appends: &Appends| {
             // A disk that is behind with its work and gets on with it does not hang.
             let since = appends.in_flight.front().map(|(_, since, _)| (*since).max(appends.durable_at));
-            health.failed || since.is_some_and(|since| now.mono >= since.plus_millis(LEASE_MS))
-        })
+            match since.map_or(0, |since| now.mono.micros_since(since) / 1_000) {
+                _ if health.failed => DiskState::Hangs,
+                LEASE_MS.. => DiskState::Hangs,
+                DISK_SLOW_MS.. => DiskState::Slow,
+                _ => DiskState::Well,
+            }
+        };
+        state(&self.data, &self.data_appends).max(state(&self.meta, &self.meta_appends))
     }
 
     /// Whether the metadata's WAL was not written to for a while, so that a write would tell how the disk is.

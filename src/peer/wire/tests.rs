@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::peer::Status;
+use crate::peer::{DiskState, Status};
 
 fn chunk(head: &[u8], body: &[u8]) -> Chunk {
     Chunk { head: SmallVec::from_slice(head), body: Bytes::copy_from_slice(body) }
@@ -41,6 +41,10 @@ fn frames(chunks: &[Bytes]) -> Vec<(FrameHeader, Bytes)> {
 fn there_and_back(messages: &[PeerMessage]) -> Vec<PeerMessage> {
     let frames = frames(&encode(messages));
     frames.into_iter().flat_map(|(header, frame)| decode(&header, frame).unwrap()).collect()
+}
+
+fn disk_state() -> impl Strategy<Value = DiskState> {
+    prop_oneof![Just(DiskState::Well), Just(DiskState::Slow), Just(DiskState::Hangs)]
 }
 
 fn raft(kind: MessageKind) -> Message {
@@ -83,7 +87,7 @@ fn some_of_all() -> Vec<PeerMessage> {
         PeerMessage::Applied { index: 5 },
         PeerMessage::Ask { shard: 1, number: 2, time_left_ms: 3, question: Bytes::from_static(b"why") },
         PeerMessage::Told { shard: 1, number: 2, reply: Bytes::from_static(b"so") },
-        PeerMessage::Status(Status { leads: true, hangs: false, applied: 300, hash: 1 }),
+        PeerMessage::Status(Status { leads: true, disk: DiskState::Well, applied: 300, hash: 1 }),
         PeerMessage::FetchLog { log: LogId(4), offset: 5, end: 6 },
         PeerMessage::Rest(vec![(LogId(4), 5, 6)]),
         PeerMessage::LogPart { log: LogId(4), offset: 5, batches: vec![chunk(b"a", b"b"), chunk(b"", b"cd")] },
@@ -338,8 +342,8 @@ fn a_message() -> impl Strategy<Value = PeerMessage> {
         }),
         1 => (any::<u16>(), any::<u64>(), bytes())
             .prop_map(|(shard, number, reply)| PeerMessage::Told { shard, number, reply }),
-        1 => (any::<bool>(), any::<bool>(), any::<u64>(), any::<u64>())
-            .prop_map(|(leads, hangs, applied, hash)| PeerMessage::Status(Status { leads, hangs, applied, hash })),
+        1 => (any::<bool>(), disk_state(), any::<u64>(), any::<u64>())
+            .prop_map(|(leads, disk, applied, hash)| PeerMessage::Status(Status { leads, disk, applied, hash })),
         1 => (any::<u64>(), any::<i64>(), any::<i64>())
             .prop_map(|(log, offset, end)| PeerMessage::FetchLog { log: LogId(log), offset, end }),
         1 => (any::<u64>(), any::<i64>(), proptest::collection::vec(a_chunk(1), 0..5))
