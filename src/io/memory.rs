@@ -3,6 +3,7 @@
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -79,8 +80,21 @@ pub(super) struct Pool {
 #[derive(Default)]
 struct Idle {
     bytes: usize,
-    /// Buffers by their length.
+    /// Buffers by their length; no list is empty.
     classes: BTreeMap<usize, Vec<AlignedBuf>>,
+}
+
+impl Idle {
+    /// The buffer of exactly `len` bytes that was used last.
+    fn pop(&mut self, len: usize) -> Option<AlignedBuf> {
+        let Entry::Occupied(mut class) = self.classes.entry(len) else { return None };
+        let buf = class.get_mut().pop();
+        if class.get().is_empty() {
+            class.remove();
+        }
+        self.bytes -= buf.as_ref().map_or(0, AlignedBuf::len);
+        buf
+    }
 }
 
 impl Pool {
@@ -89,14 +103,14 @@ impl Pool {
         Arc::new(Pool { keep, idle: Mutex::default() })
     }
 
-    /// A buffer of [`size_class`]`(len)` bytes, its contents undefined.
+    /// A buffer of [`size_class`]`(len)` bytes, or of up to twice as many where such a one waits: its contents are
+    /// undefined. Frames come in all sizes; a pool that looked for one class alone would have the right one too seldom.
     pub(super) fn take(&self, len: usize) -> AlignedBuf {
         let class = size_class(len);
         let reused = {
             let mut idle = self.lock();
-            let buf = idle.classes.get_mut(&class).and_then(Vec::pop);
-            idle.bytes -= buf.as_ref().map_or(0, AlignedBuf::len);
-            buf
+            let fitting = idle.classes.range(class..=2 * class).next().map(|(len, _)| *len);
+            fitting.and_then(|len| idle.pop(len))
         };
         reused.unwrap_or_else(|| AlignedBuf::new(class))
     }
@@ -108,13 +122,8 @@ impl Pool {
         idle.bytes += buf.len();
         idle.classes.entry(buf.len()).or_default().push(buf);
         while idle.bytes > self.keep {
-            let mut largest = idle.classes.last_entry().expect("bytes are waiting, so a class exists");
-            let buf = largest.get_mut().pop();
-            if largest.get().is_empty() {
-                largest.remove();
-            }
-            idle.bytes -= buf.as_ref().map_or(0, AlignedBuf::len);
-            surplus.extend(buf);
+            let (&largest, _) = idle.classes.last_key_value().expect("bytes are waiting, so a class exists");
+            surplus.extend(idle.pop(largest));
         }
         // Memory goes back to the system outside the lock.
         drop(idle);
@@ -182,6 +191,18 @@ mod tests {
         assert_ne!(pool.take(10_000).as_ref().as_ptr(), start, "the buffer is still in use");
         std::thread::spawn(move || drop(slice)).join().unwrap();
         assert_eq!(pool.take(10_000).as_ref().as_ptr(), start);
+    }
+
+    #[test]
+    fn a_buffer_serves_half_its_length_and_no_less() {
+        let pool = Pool::new(1 << 20);
+        let buf = pool.take(8 * BLOCK);
+        let start = buf.as_ref().as_ptr();
+        pool.give(buf);
+        assert_ne!(pool.take(3 * BLOCK).as_ref().as_ptr(), start);
+        let again = pool.take(4 * BLOCK);
+        assert_eq!((again.as_ref().as_ptr(), again.len()), (start, 8 * BLOCK));
+        assert_eq!(pool.lock().bytes, 0);
     }
 
     #[test]
