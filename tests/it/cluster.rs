@@ -11,15 +11,17 @@ use crate::common::librdkafka::{
 use crate::common::process::{Broker, Launch, data_dir, external, free_port};
 use crate::common::{skipped, wait_until};
 
-const NODES: u16 = 3;
+pub(crate) const NODES: u16 = 3;
 
-struct Cluster {
-    brokers: Vec<Option<Broker>>,
+/// Three brokers of one cluster.
+pub(crate) struct Cluster {
+    pub(crate) brokers: Vec<Option<Broker>>,
     _directories: Vec<tempfile::TempDir>,
 }
 
 impl Cluster {
-    fn start() -> Option<Cluster> {
+    /// Starts them; nothing where the tests run against a broker from outside.
+    pub(crate) fn start() -> Option<Cluster> {
         if external().is_some() {
             skipped("the broker is not ours to start");
             return None;
@@ -35,21 +37,24 @@ impl Cluster {
         Some(Cluster { brokers: start_all(launches), _directories: directories })
     }
 
-    fn broker(&self, node: usize) -> &Broker {
+    /// A broker, by its place: its number is one more.
+    pub(crate) fn broker(&self, node: usize) -> &Broker {
         self.brokers[node].as_ref().expect("the broker runs")
     }
 
-    fn addresses(&self) -> String {
+    /// The addresses of all, for a client.
+    pub(crate) fn addresses(&self) -> String {
         let addresses: Vec<String> = (0..NODES as usize).map(|node| self.broker(node).address()).collect();
         addresses.join(",")
     }
 
-    fn kill(&mut self, node: usize) -> Launch {
+    /// Kills one, as a power cut would.
+    pub(crate) fn kill(&mut self, node: usize) -> Launch {
         self.brokers[node].take().expect("the broker runs").kill()
     }
 
     /// Waits until a broker shows all three.
-    fn await_all(&self, node: usize) {
+    pub(crate) fn await_all(&self, node: usize) {
         let client = admin(&self.broker(node).address());
         let all = wait_until(Duration::from_secs(20), || {
             let metadata = client.inner().fetch_metadata(None, Duration::from_secs(5));

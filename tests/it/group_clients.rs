@@ -14,7 +14,7 @@ use crate::common::{fresh, skipped};
 const PARTITIONS: usize = 4;
 
 /// A member of a group that reads a topic from its beginning and commits when it is told to.
-fn member(brokers: &str, group: &str, topic: &str) -> BaseConsumer {
+pub(crate) fn member(brokers: &str, group: &str, topic: &str) -> BaseConsumer {
     let consumer = BaseConsumer::from_config(
         config(brokers)
             .set("group.id", group)
@@ -58,7 +58,7 @@ fn produce(brokers: &str, topic: &str, records: usize) {
     recorder.finish();
 }
 
-fn assigned(member: &BaseConsumer) -> BTreeSet<i32> {
+pub(crate) fn assigned(member: &BaseConsumer) -> BTreeSet<i32> {
     let assignment = member.assignment().expect("an assignment");
     assignment.elements().iter().map(|element| element.partition()).collect()
 }

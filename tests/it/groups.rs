@@ -56,7 +56,7 @@ fn sync(group: &str, generation: i32, member: &str, assignments: &[(&str, &str)]
         .with_assignments(assignments.collect())
 }
 
-fn heartbeat(group: &str, generation: i32, member: &str) -> HeartbeatRequest {
+pub(crate) fn heartbeat(group: &str, generation: i32, member: &str) -> HeartbeatRequest {
     HeartbeatRequest::default()
         .with_group_id(text(group).into())
         .with_generation_id(generation)
@@ -68,7 +68,13 @@ fn leave(group: &str, members: &[&str]) -> LeaveGroupRequest {
     LeaveGroupRequest::default().with_group_id(text(group).into()).with_members(members.collect())
 }
 
-fn commit(group: &str, generation: i32, member: &str, topic: &str, offsets: &[(i32, i64)]) -> OffsetCommitRequest {
+pub(crate) fn commit(
+    group: &str,
+    generation: i32,
+    member: &str,
+    topic: &str,
+    offsets: &[(i32, i64)],
+) -> OffsetCommitRequest {
     let partitions = offsets.iter().map(|(partition, offset)| {
         OffsetCommitRequestPartition::default()
             .with_partition_index(*partition)
@@ -84,13 +90,13 @@ fn commit(group: &str, generation: i32, member: &str, topic: &str, offsets: &[(i
 }
 
 /// The errors of the partitions of a commit, in order.
-fn committed(wire: &mut Wire, request: &OffsetCommitRequest) -> Vec<i16> {
+pub(crate) fn committed(wire: &mut Wire, request: &OffsetCommitRequest) -> Vec<i16> {
     let response = wire.call(8, request);
     response.topics.iter().flat_map(|topic| topic.partitions.iter().map(|partition| partition.error_code)).collect()
 }
 
 /// All offsets of a group: topic, partition, offset.
-fn kept(wire: &mut Wire, group: &str) -> Vec<(String, i32, i64)> {
+pub(crate) fn kept(wire: &mut Wire, group: &str) -> Vec<(String, i32, i64)> {
     let response = wire.call(7, &OffsetFetchRequest::default().with_group_id(text(group).into()).with_topics(None));
     assert_eq!(response.error_code, 0);
     let topics = response.topics.iter();
@@ -117,7 +123,7 @@ fn join_alone(wire: &mut Wire, group: &str) -> JoinGroupResponse {
 }
 
 /// A stable group of one member: its id and the generation.
-fn settle_alone(wire: &mut Wire, group: &str, assignment: &str) -> (String, i32) {
+pub(crate) fn settle_alone(wire: &mut Wire, group: &str, assignment: &str) -> (String, i32) {
     let joined = join_alone(wire, group);
     let member = joined.member_id.to_string();
     let synced = wire.call(5, &sync(group, joined.generation_id, &member, &[(&member, assignment)]));

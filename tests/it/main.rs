@@ -18,6 +18,7 @@ mod environment;
 mod fetch;
 mod freeze;
 mod group_clients;
+mod group_moves;
 mod groups;
 mod java;
 mod kcat;
