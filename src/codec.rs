@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// The only format so far: bincode 2, standard configuration (little-endian, variable-length integers).
-const FORMAT: u8 = 1;
+pub const FORMAT: u8 = 1;
 
 /// Most bytes that a decoded value may claim.
 const LIMIT: usize = 256 * 1024 * 1024;

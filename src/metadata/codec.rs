@@ -38,12 +38,20 @@ pub fn decode_command(bytes: &[u8]) -> Result<Command, MetadataCodecError> {
     Ok(codec::decode(within(bytes, MAX_METADATA_COMMAND_BYTES)?)?)
 }
 
+/// The form of snapshots: what follows the format byte is bincode as in format 1, with more behind it.
+const SNAPSHOT_FORMAT: u8 = 2;
+
+/// What snapshots of format 1 lack: topic configs that brokers give to topics by default, of which there are none.
+const LACKING_IN_1: &[u8] = &[0];
+
 /// The snapshot as bytes.
 ///
 /// # Errors
 /// Where it has more than [`MAX_METADATA_SNAPSHOT_BYTES`].
 pub fn encode_snapshot(snapshot: &Snapshot) -> Result<Vec<u8>, MetadataCodecError> {
-    within(codec::encode(snapshot), MAX_METADATA_SNAPSHOT_BYTES)
+    let mut bytes = codec::encode(snapshot);
+    bytes[0] = SNAPSHOT_FORMAT;
+    within(bytes, MAX_METADATA_SNAPSHOT_BYTES)
 }
 
 /// Reads what [`encode_snapshot`] wrote.
@@ -51,7 +59,14 @@ pub fn encode_snapshot(snapshot: &Snapshot) -> Result<Vec<u8>, MetadataCodecErro
 /// # Errors
 /// Where the bytes are too many or no snapshot of a known format.
 pub fn decode_snapshot(bytes: &[u8]) -> Result<Snapshot, MetadataCodecError> {
-    Ok(codec::decode(within(bytes, MAX_METADATA_SNAPSHOT_BYTES)?)?)
+    let bytes = within(bytes, MAX_METADATA_SNAPSHOT_BYTES)?;
+    let later = bytes.first() == Some(&SNAPSHOT_FORMAT);
+    let mut whole = bytes.to_vec();
+    match later {
+        true => whole[0] = codec::FORMAT,
+        false => whole.extend_from_slice(LACKING_IN_1),
+    }
+    Ok(codec::decode(&whole)?)
 }
 
 fn within<B: AsRef<[u8]>>(bytes: B, limit: usize) -> Result<B, MetadataCodecError> {
@@ -71,7 +86,7 @@ mod tests {
 
     use super::*;
     use crate::metadata::State;
-    use crate::metadata::command::{NewBroker, NewPartition, NewTopic};
+    use crate::metadata::command::{Configs, MorePartitions, NewBroker, NewPartition, NewTopic, TopicConfigs};
     use crate::types::BrokerId;
 
     const ID: u128 = 0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10;
@@ -99,6 +114,16 @@ mod tests {
         })
     }
 
+    fn alter() -> Command {
+        let one = |name: &str, value: &str| BTreeMap::from([(name.to_owned(), value.to_owned())]);
+        let configs = Configs { before: one("k", "v"), after: BTreeMap::new() };
+        let defaults = Configs { before: BTreeMap::new(), after: one("d", "w") };
+        Command::AlterConfigs {
+            topics: vec![TopicConfigs { id: Uuid::from_u128(ID), configs }],
+            defaults: Some(defaults),
+        }
+    }
+
     /// These bytes are on disks: where one of these fails, the format has changed and needs another number.
     #[test]
     fn the_bytes_of_commands_stay_as_they_are() {
@@ -113,6 +138,10 @@ mod tests {
         golden(&delete, &[&[1, 2], &[1], &ID_BYTES]);
         let allocate = Command::AllocateProducerIds { broker: BrokerId(1), count: 1000 };
         golden(&allocate, &[&[1, 3], &[2], &[251, 0xe8, 0x03]]);
+        let partitions = vec![NewPartition { replicas: vec![BrokerId(1)] }];
+        let more = MorePartitions { id: Uuid::from_u128(ID), before: 7, partitions };
+        golden(&Command::CreatePartitions { topics: vec![more] }, &[&[1, 4], &[1], &ID_BYTES, &[7], &[1, 1, 2]]);
+        golden(&alter(), &[&[1, 5], &[1], &ID_BYTES, &[1, 1, b'k', 1, b'v'], &[0], &[1], &[0], &[1, 1, b'd', 1, b'w']]);
     }
 
     #[test]
@@ -123,7 +152,11 @@ mod tests {
         state.apply(9, &Command::AllocateProducerIds { broker: BrokerId(1), count: 5 });
         let broker = &[&[1, 2, 1, b'h', 251, 0x84, 0x23, 1, 1, b'r', 3], &[5; 16][..]].concat()[..];
         let topic = [&[1, 1, b't'], &ID_BYTES[..], &[1, 1, 2, 2, 3], &[1, 1, b'k', 1, b'v']].concat();
-        let bytes = [&[1, 9, 2, 10], broker, &topic].concat();
+        let first = [&[1, 9, 2, 10], broker, &topic].concat();
+        assert_eq!(decode_snapshot(&first).unwrap(), state.snapshot());
+        state.apply(10, &alter());
+        let topic = [&[1, 1, b't'], &ID_BYTES[..], &[1, 1, 2, 2, 3], &[0]].concat();
+        let bytes = [&[2, 10, 2, 10], broker, &topic, &[1, 1, b'd', 1, b'w']].concat();
         assert_eq!(encode_snapshot(&state.snapshot()).unwrap(), bytes);
         assert_eq!(decode_snapshot(&bytes).unwrap(), state.snapshot());
     }
@@ -134,11 +167,15 @@ mod tests {
         for end in 0..bytes.len() {
             assert!(decode_command(&bytes[..end]).is_err(), "{end} of {} bytes", bytes.len());
         }
+        let snapshot = encode_snapshot(&State::default().snapshot()).unwrap();
+        for end in 0..snapshot.len() {
+            assert!(decode_snapshot(&snapshot[..end]).is_err(), "{end} of {} bytes", snapshot.len());
+        }
         let longer = [&bytes[..], &[0]].concat();
         assert!(matches!(decode_command(&longer), Err(MetadataCodecError::Malformed(CodecError::TrailingBytes(1)))));
         let newer = [&[2], &bytes[1..]].concat();
         assert!(matches!(decode_command(&newer), Err(MetadataCodecError::Malformed(CodecError::UnknownFormat(2)))));
-        assert!(decode_command(&[1, 4, 0]).is_err(), "a variant of a later version");
+        assert!(decode_command(&[1, 6, 0]).is_err(), "a variant of a later version");
     }
 
     #[test]
@@ -152,9 +189,11 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
-            let formatted = [&[1], &bytes[..]].concat();
-            let _: Result<Command, _> = decode_command(&formatted);
-            let _: Result<Snapshot, _> = decode_snapshot(&formatted);
+            for format in 0..3 {
+                let formatted = [&[format], &bytes[..]].concat();
+                let _: Result<Command, _> = decode_command(&formatted);
+                let _: Result<Snapshot, _> = decode_snapshot(&formatted);
+            }
         }
     }
 }

@@ -33,6 +33,49 @@ pub enum Command {
         /// How many; at least 1.
         count: u32,
     },
+    /// Further partitions of topics, all that passed the checks of one CreatePartitions request.
+    CreatePartitions {
+        /// The topics, each once.
+        topics: Vec<MorePartitions>,
+    },
+    /// Other configs, all that passed the checks of one AlterConfigs or IncrementalAlterConfigs request.
+    AlterConfigs {
+        /// Of topics, each once.
+        topics: Vec<TopicConfigs>,
+        /// Of all brokers: what they give to topics that set nothing of their own.
+        defaults: Option<Configs>,
+    },
+}
+
+/// Further partitions of a topic.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MorePartitions {
+    /// The topic.
+    #[serde(with = "uuid_as_bytes")]
+    pub id: Uuid,
+    /// How many partitions it has: where that has changed, the command does nothing, and is to be planned again.
+    pub before: u32,
+    /// Those that are added, in the order of their numbers.
+    pub partitions: Vec<NewPartition>,
+}
+
+/// Other configs of a topic.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopicConfigs {
+    /// The topic.
+    #[serde(with = "uuid_as_bytes")]
+    pub id: Uuid,
+    /// The configs.
+    pub configs: Configs,
+}
+
+/// One set of configs in the place of another; names of topic configs, checked by [`super::configs`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Configs {
+    /// What was set: where that has changed, the command does nothing, and is to be planned again.
+    pub before: BTreeMap<String, String>,
+    /// What is set from now on.
+    pub after: BTreeMap<String, String>,
 }
 
 /// A broker as it registers itself.

@@ -77,6 +77,8 @@ pub enum ConfigType {
 pub enum ConfigSource {
     /// Set for the topic.
     Topic = 1,
+    /// Set for all brokers while they run.
+    DynamicDefault = 3,
     /// The broker's configuration.
     StaticBroker = 4,
     /// Built in.
@@ -87,6 +89,15 @@ pub enum ConfigSource {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidConfig(pub String);
+
+/// What a broker gives to topics that set nothing of their own.
+#[derive(Clone, Copy, Debug)]
+pub struct BrokerValues<'a> {
+    /// Set for all brokers while they run, by the names of topic configs: see [`super::State::defaults`].
+    pub defaults: &'a BTreeMap<String, String>,
+    /// `message.max.bytes` of its configuration, which has nothing else that concerns topics.
+    pub message_max_bytes: i32,
+}
 
 /// The value of a config that a topic goes by.
 #[derive(Debug)]
@@ -180,16 +191,26 @@ impl ConfigKey {
         }
     }
 
-    /// The value of a topic that sets none, and whether it is the broker's configuration that gives it:
-    /// `message_max_bytes` is all of that which concerns topics.
-    pub fn broker_value(&self, message_max_bytes: i32) -> (Cow<'static, str>, ConfigSource) {
+    /// The values that a broker has for a topic that sets none, with where each comes from; the first is the one that
+    /// counts.
+    pub fn broker_values<'a>(&self, broker: BrokerValues<'a>) -> Vec<(Cow<'a, str>, ConfigSource)> {
+        let mut values = Vec::new();
+        if let Some(value) = broker.defaults.get(self.name) {
+            values.push((value.into(), ConfigSource::DynamicDefault));
+        }
         if self.name == "max.message.bytes" {
-            let value = message_max_bytes.to_string();
+            let value = broker.message_max_bytes.to_string();
             if value != self.default {
-                return (value.into(), ConfigSource::StaticBroker);
+                values.push((value.into(), ConfigSource::StaticBroker));
             }
         }
-        (self.default.into(), ConfigSource::Default)
+        values.push((self.default.into(), ConfigSource::Default));
+        values
+    }
+
+    /// The topic config that brokers give under this name to topics that set none.
+    pub fn given_as(synonym: &str) -> Option<&'static ConfigKey> {
+        TOPIC_CONFIGS.iter().find(|key| key.synonym == Some(synonym))
     }
 }
 
@@ -214,7 +235,7 @@ fn choose(value: &str, choices: &'static [Choice]) -> Result<&'static str, Strin
     }
 }
 
-/// The configs of a new topic in their canonical form.
+/// The configs of a topic in their canonical form.
 ///
 /// # Errors
 /// The first that is unknown or whose value is refused, or two that contradict each other.
@@ -243,13 +264,15 @@ pub fn keys() -> &'static [ConfigKey] {
     TOPIC_CONFIGS
 }
 
-/// All configs that a topic goes by, ordered by name. `overrides` are those set for it, `message_max_bytes` is the
-/// broker's.
-pub fn effective(overrides: &BTreeMap<String, String>, message_max_bytes: i32) -> impl Iterator<Item = Effective<'_>> {
+/// All configs that a topic goes by, ordered by name. `overrides` are those set for it.
+pub fn effective<'a>(
+    overrides: &'a BTreeMap<String, String>,
+    broker: BrokerValues<'a>,
+) -> impl Iterator<Item = Effective<'a>> {
     TOPIC_CONFIGS.iter().map(move |key| match overrides.get(key.name) {
         Some(value) => Effective { key, value: value.into(), source: ConfigSource::Topic },
         None => {
-            let (value, source) = key.broker_value(message_max_bytes);
+            let (value, source) = key.broker_values(broker).swap_remove(0);
             Effective { key, value, source }
         }
     })
@@ -372,7 +395,8 @@ mod tests {
     #[test]
     fn a_topic_goes_by_its_own_then_by_the_brokers_then_by_the_default() {
         let source = |overrides: &BTreeMap<String, String>, message_max_bytes| {
-            let mut all = effective(overrides, message_max_bytes);
+            let none = BTreeMap::new();
+            let mut all = effective(overrides, BrokerValues { defaults: &none, message_max_bytes });
             let found = all.find(|effective| effective.key.name == "max.message.bytes").unwrap();
             (found.value.into_owned(), found.source)
         };

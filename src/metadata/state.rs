@@ -1,5 +1,7 @@
 //! The state that the metadata's log leads to.
 
+mod alter;
+
 use std::collections::{BTreeMap, btree_map};
 use std::sync::Arc;
 
@@ -31,6 +33,8 @@ pub struct State {
     topics_weight: Weight,
     /// What all brokers weigh together.
     brokers_weight: Weight,
+    /// Topic configs that brokers give to topics which set none of their own, whatever a broker's file says.
+    defaults: BTreeMap<String, String>,
 }
 
 /// The bytes of a part of the state in a snapshot: how many, and a checksum. It can be added up in any order.
@@ -130,6 +134,24 @@ pub enum Change {
         /// How many; 0 where none are left.
         count: u32,
     },
+    /// A topic has further partitions.
+    PartitionsCreated {
+        /// The topic as it is.
+        topic: Arc<Topic>,
+        /// The number of the first that is new.
+        first: usize,
+    },
+    /// A topic has other configs.
+    ConfigsAltered {
+        /// The topic as it is.
+        topic: Arc<Topic>,
+    },
+    /// What brokers give to topics that set nothing is another.
+    DefaultsAltered,
+    /// The command has done nothing, because another one came before it after it had been planned.
+    Overtaken,
+    /// The command has done nothing, because the topics would have more than [`MAX_TOPIC_METADATA_BYTES`].
+    Full,
 }
 
 /// Why a topic could not be created: something came before its command, after the command had been planned.
@@ -154,6 +176,7 @@ pub struct Snapshot {
     next_producer_id: i64,
     brokers: Vec<NewBroker>,
     topics: Vec<Topic>,
+    defaults: BTreeMap<String, String>,
 }
 
 /// Why a snapshot is no state: it was not made by [`State::snapshot`].
@@ -191,6 +214,7 @@ impl Default for State {
             partitions: 0,
             topics_weight: Weight::default(),
             brokers_weight: Weight::default(),
+            defaults: BTreeMap::new(),
         }
     }
 }
@@ -261,6 +285,8 @@ impl State {
             Command::CreateTopics { topics } => topics.iter().map(|topic| self.create(topic)).collect(),
             Command::DeleteTopics { ids } => ids.iter().map(|&id| self.delete(id)).collect(),
             Command::AllocateProducerIds { broker, count } => vec![self.allocate_producer_ids(*broker, *count)],
+            Command::CreatePartitions { topics } => self.create_partitions(topics),
+            Command::AlterConfigs { topics, defaults } => self.alter_configs(topics, defaults.as_ref()),
         }
     }
 
@@ -350,7 +376,8 @@ impl State {
     /// another where the states differ. Costs the same however large the state is.
     pub fn hash(&self) -> u64 {
         let (topics, brokers) = (self.topics_weight.checksum, self.brokers_weight.checksum);
-        Weight::of(&(self.applied, self.next_log_id, self.next_producer_id, topics, brokers)).checksum
+        let defaults = Weight::of(&self.defaults).checksum;
+        Weight::of(&(self.applied, self.next_log_id, self.next_producer_id, topics, brokers, defaults)).checksum
     }
 
     /// All of the state, to go on from at the next index.
@@ -361,6 +388,7 @@ impl State {
             next_producer_id: self.next_producer_id,
             brokers: self.brokers.values().cloned().collect(),
             topics: self.topics.values().map(|topic| Topic::clone(topic)).collect(),
+            defaults: self.defaults.clone(),
         }
     }
 
@@ -373,6 +401,7 @@ impl State {
             applied: snapshot.applied,
             next_log_id: snapshot.next_log_id,
             next_producer_id: snapshot.next_producer_id,
+            defaults: snapshot.defaults,
             ..State::default()
         };
         for broker in snapshot.brokers {

@@ -252,6 +252,11 @@ impl Partition {
         self.log
     }
 
+    /// Goes by another configuration from now on. What is in the log stays as it is.
+    pub fn configure(&mut self, config: TopicConfig) {
+        self.config = config;
+    }
+
     /// Stands for election now.
     pub fn campaign(&mut self) {
         self.group.campaign();

@@ -1,8 +1,8 @@
 //! Request frames to typed messages.
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use kafka_protocol::messages::{self, ApiKey};
-use kafka_protocol::protocol::{Decodable, StrBytes};
+use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use thiserror::Error;
 
 use super::guard::{self, FIXED_HEADER};
@@ -81,13 +81,27 @@ macro_rules! request_body {
                 }
             }
 
-            fn decode(api: ApiKey, version: i16, buf: &mut Bytes) -> Result<RequestBody, String> {
+            /// Reads the body of a request of an API in the table; from a client only what the guard let pass.
+            ///
+            /// # Errors
+            /// What the decoder says.
+            pub fn decode(api: ApiKey, version: i16, buf: &mut Bytes) -> Result<RequestBody, String> {
                 match api {
                     $(ApiKey::$name => match messages::$request::decode(buf, version) {
                         Ok(body) => Ok(RequestBody::$name(body)),
                         Err(error) => Err(format!("{error:#}")),
                     },)*
                     _ => unreachable!("{api:?} is not in the table of APIs"),
+                }
+            }
+
+            /// Writes the body, for another broker.
+            ///
+            /// # Errors
+            /// What the encoder says, where the version cannot hold it.
+            pub fn encode(&self, buf: &mut BytesMut, version: i16) -> Result<(), String> {
+                match self {
+                    $(RequestBody::$name(body) => body.encode(buf, version).map_err(|e| format!("{e:#}")),)*
                 }
             }
         }

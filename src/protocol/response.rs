@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::{self, ApiKey};
-use kafka_protocol::protocol::Encodable;
+use kafka_protocol::protocol::{Decodable, Encodable};
 use thiserror::Error;
 
 use super::versions::for_each_api;
@@ -37,7 +37,25 @@ macro_rules! response_body {
                 }
             }
 
-            fn encode(&self, buf: &mut BytesMut, version: i16) -> Result<(), String> {
+            /// Reads the body of an answer to an API in the table, from another broker.
+            ///
+            /// # Errors
+            /// What the decoder says.
+            pub fn decode(api: ApiKey, version: i16, buf: &mut Bytes) -> Result<ResponseBody, String> {
+                match api {
+                    $(ApiKey::$name => match messages::$response::decode(buf, version) {
+                        Ok(body) => Ok(ResponseBody::$name(body)),
+                        Err(error) => Err(format!("{error:#}")),
+                    },)*
+                    _ => unreachable!("{api:?} is not in the table of APIs"),
+                }
+            }
+
+            /// Writes the body.
+            ///
+            /// # Errors
+            /// What the encoder says, where the version cannot hold it.
+            pub fn encode(&self, buf: &mut BytesMut, version: i16) -> Result<(), String> {
                 match self {
                     $(ResponseBody::$name(body) => body.encode(buf, version).map_err(|e| format!("{e:#}")),)*
                 }
@@ -78,7 +96,7 @@ mod tests {
     use super::*;
     use crate::protocol::versions::APIS;
     use kafka_protocol::messages::{ResponseHeader, ResponseKind};
-    use kafka_protocol::protocol::{Decodable, StrBytes};
+    use kafka_protocol::protocol::StrBytes;
 
     fn parse(api: ApiKey, version: i16, frame: Bytes) -> (i32, ResponseKind) {
         let (length, mut rest) = (i32::from_be_bytes(frame[..4].try_into().unwrap()), frame.slice(4..));

@@ -407,3 +407,56 @@ pub(super) static OFFSET_DELETE: Schema = Schema {
         ),
     ],
 };
+
+pub(super) static CREATE_PARTITIONS: Schema = Schema {
+    flexible: 2,
+    fields: &[
+        field(
+            "topics",
+            Array(&Struct(&[
+                field("name", String),
+                field("count", INT32),
+                field("assignments", Array(&Struct(&[field("broker_ids", Array(&INT32))]))).nullable(),
+            ])),
+        ),
+        field("timeout_ms", INT32),
+        field("validate_only", BOOL),
+    ],
+};
+
+pub(super) static ALTER_CONFIGS: Schema = Schema {
+    flexible: 2,
+    fields: &[
+        field(
+            "resources",
+            Array(&Struct(&[
+                field("resource_type", INT8),
+                field("resource_name", String),
+                field("configs", Array(&Struct(&[field("name", String), field("value", String).nullable()]))),
+            ])),
+        ),
+        field("validate_only", BOOL),
+    ],
+};
+
+pub(super) static INCREMENTAL_ALTER_CONFIGS: Schema = Schema {
+    flexible: 1,
+    fields: &[
+        field(
+            "resources",
+            Array(&Struct(&[
+                field("resource_type", INT8),
+                field("resource_name", String),
+                field(
+                    "configs",
+                    Array(&Struct(&[
+                        field("name", String),
+                        field("config_operation", INT8),
+                        field("value", String).nullable(),
+                    ])),
+                ),
+            ])),
+        ),
+        field("validate_only", BOOL),
+    ],
+};

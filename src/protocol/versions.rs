@@ -32,7 +32,10 @@ macro_rules! for_each_api {
             InitProducerId: InitProducerIdRequest, InitProducerIdResponse, 0..=5, INIT_PRODUCER_ID;
             OffsetForLeaderEpoch: OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, 2..=4, OFFSET_FOR_LEADER_EPOCH;
             DescribeConfigs: DescribeConfigsRequest, DescribeConfigsResponse, 1..=4, DESCRIBE_CONFIGS;
+            AlterConfigs: AlterConfigsRequest, AlterConfigsResponse, 0..=2, ALTER_CONFIGS;
+            CreatePartitions: CreatePartitionsRequest, CreatePartitionsResponse, 0..=3, CREATE_PARTITIONS;
             DeleteGroups: DeleteGroupsRequest, DeleteGroupsResponse, 0..=2, DELETE_GROUPS;
+            IncrementalAlterConfigs: IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, 0..=1, INCREMENTAL_ALTER_CONFIGS;
             OffsetDelete: OffsetDeleteRequest, OffsetDeleteResponse, 0..=0, OFFSET_DELETE;
             DescribeCluster: DescribeClusterRequest, DescribeClusterResponse, 0..=2, DESCRIBE_CLUSTER;
         }

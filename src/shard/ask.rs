@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::{
-    CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse, InitProducerIdRequest,
-    InitProducerIdResponse,
+    ApiKey, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse,
+    InitProducerIdRequest, InitProducerIdResponse,
 };
 use kafka_protocol::protocol::{Decodable, Encodable};
 
@@ -16,6 +16,9 @@ use super::Shard;
 use super::mesh::{Question, Reply, RequestId, ShardMessage};
 use crate::consensus::NotLeader;
 use crate::peer::PeerMessage;
+use crate::protocol::ResponseBody;
+use crate::protocol::request::RequestBody;
+use crate::protocol::versions::Api;
 use crate::types::{BrokerId, Deadline, Now, ShardId};
 
 /// Versions in which replies go between brokers, and requests that bring none of their own.
@@ -39,6 +42,8 @@ struct Asked {
     question: Question,
     /// Where it was sent; `None` until there is somebody.
     to: Option<BrokerId>,
+    /// Whether it was ever sent: what became of it is not known where that is to be done again.
+    tried: bool,
 }
 
 /// All questions of this broker that are not answered.
@@ -62,7 +67,7 @@ impl Shard {
         }
         self.asks.next += 1;
         let number = self.asks.next;
-        self.asks.by_number.insert(number, Asked { request, deadline, question, to: None });
+        self.asks.by_number.insert(number, Asked { request, deadline, question, to: None, tried: false });
         self.route(now, number);
     }
 
@@ -72,13 +77,16 @@ impl Shard {
         let own = self.config.broker_id;
         let (leads, leader) = (coordinator.leads(), coordinator.leader());
         let Some(asked) = self.asks.by_number.get_mut(&number) else { return };
+        if let (Question::Change { again, .. }, true) = (&mut asked.question, asked.tried) {
+            *again = true;
+        }
         if leads {
-            asked.to = Some(own);
+            (asked.to, asked.tried) = (Some(own), true);
             let (deadline, question) = (asked.deadline, asked.question.clone());
             return self.answer_question(now, Asker::Here(number), deadline, question);
         }
         let Some(leader) = leader.filter(|leader| *leader != own && self.peers.is_alive(*leader)) else { return };
-        asked.to = Some(leader);
+        (asked.to, asked.tried) = (Some(leader), true);
         let time_left_ms = (asked.deadline.0.micros_since(now.mono) / 1_000).min(u64::from(u32::MAX)) as u32;
         let Some(question) = encode_question(&asked.question) else { return };
         self.peers.send(leader, PeerMessage::Ask { shard: self.id.0, number, time_left_ms, question });
@@ -159,6 +167,7 @@ mod tag {
     pub(super) const DELETE_TOPICS: u8 = 2;
     pub(super) const INIT_PRODUCER_ID: u8 = 3;
     pub(super) const REGISTER: u8 = 4;
+    pub(super) const CHANGE: u8 = 5;
     /// Another coordinator leads.
     pub(super) const NOT_LEADER: u8 = 0;
 }
@@ -181,6 +190,12 @@ fn encode_question(question: &Question) -> Option<Bytes> {
         Question::InitProducerId { request } => {
             out.put_u8(tag::INIT_PRODUCER_ID);
             request.encode(&mut out, INIT_PRODUCER_ID_VERSION).ok()?;
+        }
+        Question::Change { request, again } => {
+            out.put_u8(tag::CHANGE);
+            out.put_u8(u8::from(*again));
+            let version = put_api(&mut out, request.api());
+            request.encode(&mut out, version).ok()?;
         }
         Question::Register(broker) => {
             out.put_u8(tag::REGISTER);
@@ -207,9 +222,29 @@ fn decode_question(mut bytes: Bytes) -> Option<Question> {
             let request = Box::new(InitProducerIdRequest::decode(&mut bytes, INIT_PRODUCER_ID_VERSION).ok()?);
             Some(Question::InitProducerId { request })
         }
+        tag::CHANGE => {
+            let again = bytes.try_get_u8().ok()? != 0;
+            let (api, version) = get_api(&mut bytes)?;
+            let request = Box::new(RequestBody::decode(api, version, &mut bytes).ok()?);
+            Some(Question::Change { request, again })
+        }
         tag::REGISTER => Some(Question::Register(Box::new(crate::codec::decode(&bytes).ok()?))),
         _ => None,
     }
+}
+
+/// An API and its newest version, in which its requests and replies go between brokers.
+fn put_api(out: &mut BytesMut, api: ApiKey) -> i16 {
+    let version = Api::by_key(api as i16).expect("what was decoded is in the table").max;
+    out.put_i16_le(api as i16);
+    out.put_i16_le(version);
+    version
+}
+
+fn get_api(bytes: &mut Bytes) -> Option<(ApiKey, i16)> {
+    let (key, version) = (bytes.try_get_i16_le().ok()?, bytes.try_get_i16_le().ok()?);
+    let api = Api::by_key(key).filter(|api| api.supports(version))?;
+    Some((api.key, version))
 }
 
 /// A reply for another broker. Versions are the newest: what the asker answers its client with is encoded anew.
@@ -232,6 +267,11 @@ fn encode_reply(reply: Option<&Reply>) -> Bytes {
             out.put_u8(tag::INIT_PRODUCER_ID);
             response.encode(&mut out, INIT_PRODUCER_ID_VERSION)
         }
+        Some(Reply::Change(response)) => {
+            out.put_u8(tag::CHANGE);
+            let version = put_api(&mut out, response.api());
+            response.encode(&mut out, version).map_err(anyhow::Error::msg)
+        }
     };
     encoded.expect("the newest version holds every field");
     out.freeze()
@@ -248,6 +288,10 @@ fn decode_reply(mut bytes: Bytes) -> Option<Result<Reply, NotLeader>> {
         }
         tag::INIT_PRODUCER_ID => {
             Reply::InitProducerId(Box::new(InitProducerIdResponse::decode(&mut bytes, INIT_PRODUCER_ID_VERSION).ok()?))
+        }
+        tag::CHANGE => {
+            let (api, version) = get_api(&mut bytes)?;
+            Reply::Change(Box::new(ResponseBody::decode(api, version, &mut bytes).ok()?))
         }
         _ => return None,
     }))

@@ -21,10 +21,11 @@ use crate::consensus::{Entry, Group, GroupState, HardState, Message, NotLeader, 
 use crate::limits::{PRODUCER_ID_BLOCK, REGISTER_AGAIN_MS, REQUEST_TIMEOUT_MS, SHOWN_MS};
 use crate::log::recovery::RecoveredLog;
 use crate::log::{Chunk, Frame, FrameKind};
-use crate::metadata::command::NewBroker;
+use crate::metadata::command::{NewBroker, NewPartition};
 use crate::metadata::{Change, Command, State, codec};
 use crate::peer::PeerMessage;
-use crate::protocol::ErrorCode;
+use crate::protocol::request::RequestBody;
+use crate::protocol::{ErrorCode, ResponseBody};
 use crate::types::{BrokerId, Deadline, LogId, Mono, Now, Set, ShardId};
 
 /// The coordinator's state beside the metadata, which every shard has. Every broker of a cluster has one; the one whose
@@ -64,7 +65,7 @@ struct MadeBefore {
     asker: Asker,
     deadline: Deadline,
     logs: Vec<LogId>,
-    response: Box<CreateTopicsResponse>,
+    reply: Reply,
 }
 
 enum Waiting {
@@ -72,6 +73,17 @@ enum Waiting {
     ProducerIds,
     CreateTopics(Asker, Box<CreateTopicsRequest>, Box<CreateTopicsResponse>),
     DeleteTopics(Asker, Box<DeleteTopicsRequest>, Box<DeleteTopicsResponse>),
+    Change(PlannedChange),
+}
+
+/// A change of what is there already, whose command is proposed.
+pub(super) struct PlannedChange {
+    pub(super) asker: Asker,
+    pub(super) deadline: Deadline,
+    /// The request, to plan it again where another command came before.
+    pub(super) request: Box<RequestBody>,
+    /// The answer once the command is shown everywhere.
+    pub(super) response: Box<ResponseBody>,
 }
 
 /// The payload of the metadata's checkpoint frame.
@@ -393,6 +405,10 @@ impl Shard {
         let (own, incarnation) = (self.config.broker_id, coordinator.incarnation);
         coordinator.registered |= self.state.broker(own).is_some_and(|broker| broker.incarnation == incarnation);
         let mut waiting = waiting;
+        if let Some(Waiting::Change(planned)) = waiting {
+            waiting = self.note_change(now, planned, &changes).map(Waiting::Change);
+        }
+        let coordinator = self.coordinator.as_mut().expect("the shard with the metadata's log");
         match &mut waiting {
             Some(Waiting::CreateTopics(_, _, response)) => create_topics::note_rejections(response, &changes),
             Some(Waiting::DeleteTopics(_, _, response)) => delete_topics::note_rejections(response, &changes),
@@ -404,7 +420,7 @@ impl Shard {
                     }
                 }
             }
-            Some(Waiting::Register) | None => {}
+            Some(Waiting::Register | Waiting::Change(_)) | None => {}
         }
         let brokers = if waiting.is_some() { self.peers.alive().collect() } else { Set::default() };
         let until = now.mono.plus_millis(SHOWN_MS);
@@ -461,6 +477,9 @@ impl Shard {
                 Some(Waiting::DeleteTopics(asker, _, response)) => {
                     self.tell(now, asker, Ok(Reply::DeleteTopics(response)));
                 }
+                Some(Waiting::Change(PlannedChange { asker, response, .. })) => {
+                    self.tell(now, asker, Ok(Reply::Change(response)));
+                }
             }
         }
     }
@@ -473,7 +492,7 @@ impl Shard {
                 continue;
             }
             if made.logs.iter().all(|log| self.leaders.contains_key(log)) {
-                self.tell(now, made.asker, Ok(Reply::CreateTopics(made.response)));
+                self.tell(now, made.asker, Ok(made.reply));
             } else {
                 self.coordinator.as_mut().expect("it is there").made_before.push(made);
             }
@@ -494,8 +513,13 @@ impl Shard {
         let there = response.topics.iter().filter(|result| result.error_code == exists);
         let there = there.filter_map(|result| self.state.topic(&result.name));
         logs.extend(there.flat_map(|topic| topic.partitions.iter().map(|partition| partition.log)));
+        self.tell_when_led(now, asker, deadline, logs, Reply::CreateTopics(response));
+    }
+
+    /// Tells whoever asked once all these logs have leaders.
+    pub(super) fn tell_when_led(&mut self, now: Now, asker: Asker, deadline: Deadline, logs: Vec<LogId>, reply: Reply) {
         let coordinator = self.coordinator.as_mut().expect("the shard with the metadata's log");
-        coordinator.made_before.push(MadeBefore { asker, deadline, logs, response });
+        coordinator.made_before.push(MadeBefore { asker, deadline, logs, reply });
         self.settle_made_before(now);
     }
 
@@ -521,9 +545,9 @@ impl Shard {
                 self.coordinator.as_mut().expect("it is there").allocating = false;
                 self.hand_out_producer_ids(now);
             }
-            Waiting::CreateTopics(asker, ..) | Waiting::DeleteTopics(asker, ..) => {
-                self.tell(now, asker, Err(NotLeader))
-            }
+            Waiting::CreateTopics(asker, ..)
+            | Waiting::DeleteTopics(asker, ..)
+            | Waiting::Change(PlannedChange { asker, .. }) => self.tell(now, asker, Err(NotLeader)),
         }
     }
 
@@ -573,6 +597,7 @@ impl Shard {
                 coordinator.wanting_ids.push_back((asker, deadline));
                 self.hand_out_producer_ids(now);
             }
+            Question::Change { request, again } => self.change(now, asker, deadline, request, again),
             Question::Register(broker) => {
                 if let Err((error, _)) = self.propose(&Command::RegisterBroker(*broker), Waiting::Register) {
                     tracing::debug!(?error, "a broker cannot be registered yet");
@@ -581,7 +606,19 @@ impl Shard {
         }
     }
 
-    fn refuse(&mut self, now: Now, asker: Asker, error: ErrorCode, reply: Reply) {
+    /// Proposes the command of a planned change.
+    pub(super) fn propose_change(
+        &mut self,
+        command: &Command,
+        planned: PlannedChange,
+    ) -> Result<(), (ErrorCode, PlannedChange)> {
+        self.propose(command, Waiting::Change(planned)).map_err(|(error, waiting)| match waiting {
+            Waiting::Change(planned) => (error, planned),
+            _ => unreachable!("what is not proposed is given back"),
+        })
+    }
+
+    pub(super) fn refuse(&mut self, now: Now, asker: Asker, error: ErrorCode, reply: Reply) {
         let reply = if error == ErrorCode::NotController { Err(NotLeader) } else { Ok(reply) };
         self.tell(now, asker, reply);
     }
@@ -650,11 +687,14 @@ fn refuse_producer(request: &InitProducerIdRequest) -> Option<InitProducerIdResp
 }
 
 /// Puts brokers that are not fit to lead just now last among the replicas of new partitions.
-fn prefer(command: &mut Command, unfitness: impl Fn(BrokerId) -> u8) {
-    if let Command::CreateTopics { topics } = command {
-        for partition in topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
-            partition.replicas.sort_by_key(|broker| unfitness(*broker));
-        }
+pub(super) fn prefer(command: &mut Command, unfitness: impl Fn(BrokerId) -> u8) {
+    let sort = |partitions: &mut Vec<NewPartition>| {
+        partitions.iter_mut().for_each(|partition| partition.replicas.sort_by_key(|broker| unfitness(*broker)));
+    };
+    match command {
+        Command::CreateTopics { topics } => topics.iter_mut().for_each(|topic| sort(&mut topic.partitions)),
+        Command::CreatePartitions { topics } => topics.iter_mut().for_each(|topic| sort(&mut topic.partitions)),
+        _ => {}
     }
 }
 

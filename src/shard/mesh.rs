@@ -12,7 +12,8 @@ use crate::metadata::command::NewBroker;
 use crate::metadata::{Command, State};
 use crate::partition::Records;
 use crate::peer::{DiskState, PeerMessage};
-use crate::protocol::ErrorCode;
+use crate::protocol::request::RequestBody;
+use crate::protocol::{ErrorCode, ResponseBody};
 use crate::record::Batch;
 use crate::types::{BrokerId, Deadline, LeaderEpoch, LogId, Offset, ShardId};
 
@@ -247,6 +248,13 @@ pub enum Question {
         /// The request.
         request: Box<InitProducerIdRequest>,
     },
+    /// Change what is there already.
+    Change {
+        /// The request: one of those that [`super::changes`] knows.
+        request: Box<RequestBody>,
+        /// Whether an earlier try of it may have been carried out.
+        again: bool,
+    },
     /// Register a broker that has started; the metadata itself is the answer.
     Register(Box<NewBroker>),
 }
@@ -260,4 +268,6 @@ pub enum Reply {
     DeleteTopics(Box<DeleteTopicsResponse>),
     /// To [`Question::InitProducerId`].
     InitProducerId(Box<InitProducerIdResponse>),
+    /// To [`Question::Change`].
+    Change(Box<ResponseBody>),
 }

@@ -8,7 +8,7 @@ use super::mesh::{Leader, ShardMessage};
 use super::ops::Owned;
 use crate::limits::{LEADERS_PER_MESSAGE, STAND_NEXT_MS};
 use crate::log::recovery::RecoveredLog;
-use crate::metadata::configs::TopicConfig;
+use crate::metadata::configs::{InvalidConfig, TopicConfig};
 use crate::metadata::state::{Partition as PartitionMetadata, Topic};
 use crate::metadata::{Change, Command, State};
 use crate::partition::Partition;
@@ -97,16 +97,17 @@ impl Shard {
         for log in gone {
             self.forget_partition(now, log);
         }
-        let new: Vec<Arc<Topic>> =
-            self.state.topics().filter(|topic| before.topic_by_id(topic.id).is_none()).cloned().collect();
-        for topic in new {
-            for partition in &topic.partitions {
+        let topics: Vec<Arc<Topic>> = self.state.topics().cloned().collect();
+        for topic in topics {
+            let known = before.topic_by_id(topic.id).map_or(0, |known| known.partitions.len());
+            for partition in &topic.partitions[known..] {
                 if partition.log.shard(self.shards) == self.id {
                     let recovered = self.recovered.remove(&partition.log);
                     self.open_partition(now, &topic, partition, recovered);
                 }
             }
         }
+        self.configure_all();
         self.deliver_unborn(now);
     }
 
@@ -134,7 +135,7 @@ impl Shard {
             return;
         }
         let new = recovered.is_none();
-        let config = match TopicConfig::resolve(&topic.configs, self.config.message_max_bytes) {
+        let config = match self.config_of(topic) {
             Ok(config) => config,
             Err(error) => {
                 return self.fatal(format!("the configuration of topic {} is invalid: {}", topic.name, error.0));
@@ -176,19 +177,12 @@ impl Shard {
         let mut awaited = false;
         for change in changes {
             match change {
-                Change::TopicCreated { topic } => {
-                    for partition in &topic.partitions {
-                        // Another shard's announcement may have come before the coordinator's word.
-                        if !self.leaders.contains_key(&partition.log) {
-                            self.visibility.await_leader(index, partition.log);
-                            awaited = true;
-                        }
-                        if partition.log.shard(self.shards) == self.id {
-                            let recovered = self.recovered.remove(&partition.log);
-                            self.open_partition(now, &topic, partition, recovered);
-                        }
-                    }
+                Change::TopicCreated { topic } => awaited |= self.partitions_created(now, index, &topic, 0),
+                Change::PartitionsCreated { topic, first } => {
+                    awaited |= self.partitions_created(now, index, &topic, first);
                 }
+                Change::ConfigsAltered { topic } => self.configure(&topic),
+                Change::DefaultsAltered => self.configure_all(),
                 Change::TopicDeleted { topic } => {
                     for partition in &topic.partitions {
                         self.forget_partition(now, partition.log);
@@ -199,12 +193,67 @@ impl Shard {
                 Change::RegisterRejected { .. }
                 | Change::CreateRejected { .. }
                 | Change::DeleteRejected { .. }
-                | Change::ProducerIds { .. } => {}
+                | Change::ProducerIds { .. }
+                | Change::Overtaken
+                | Change::Full => {}
             }
         }
         self.deliver_unborn(now);
         if !awaited {
             self.report_applied(now, index);
+        }
+    }
+
+    /// A topic has new partitions from `first` on; whether one of them has no leader yet.
+    fn partitions_created(&mut self, now: Now, index: u64, topic: &Topic, first: usize) -> bool {
+        let mut awaited = false;
+        for partition in &topic.partitions[first..] {
+            // Another shard's announcement may have come before the coordinator's word.
+            if !self.leaders.contains_key(&partition.log) {
+                self.visibility.await_leader(index, partition.log);
+                awaited = true;
+            }
+            if partition.log.shard(self.shards) == self.id {
+                let recovered = self.recovered.remove(&partition.log);
+                self.open_partition(now, topic, partition, recovered);
+            }
+        }
+        awaited
+    }
+
+    /// What a topic goes by on this broker.
+    fn config_of(&self, topic: &Topic) -> Result<TopicConfig, InvalidConfig> {
+        TopicConfig::resolve(&self.state.configs_of(topic), self.config.message_max_bytes)
+    }
+
+    /// Lets this shard's partitions of a topic go by its configs as they are now.
+    fn configure(&mut self, topic: &Topic) {
+        match self.config_of(topic) {
+            Ok(config) => self.configure_as(topic, config),
+            Err(error) => self.fatal(format!("the configuration of topic {} is invalid: {}", topic.name, error.0)),
+        }
+    }
+
+    fn configure_as(&mut self, topic: &Topic, config: TopicConfig) {
+        for partition in &topic.partitions {
+            if let Some(owned) = self.owned.get_mut(&partition.log) {
+                owned.partition.configure(config);
+            }
+        }
+    }
+
+    /// The same for all topics. Most set nothing, and there may be very many of them.
+    fn configure_all(&mut self) {
+        let plain = match TopicConfig::resolve(self.state.defaults(), self.config.message_max_bytes) {
+            Ok(plain) => plain,
+            Err(error) => return self.fatal(format!("what brokers give to topics is invalid: {}", error.0)),
+        };
+        let topics: Vec<Arc<Topic>> = self.state.topics().cloned().collect();
+        for topic in topics {
+            match topic.configs.is_empty() {
+                true => self.configure_as(&topic, plain),
+                false => self.configure(&topic),
+            }
         }
     }
 

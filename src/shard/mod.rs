@@ -5,6 +5,7 @@
 //! the owner is another shard), and the answers are gathered where the request came in.
 
 mod ask;
+mod changes;
 mod connections;
 mod coordinator;
 pub mod event;

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use kafka_protocol::protocol::StrBytes;
 
 use super::Shard;
+use super::changes;
 use super::connections::{Response, Slot};
 use super::event::Effect;
 use super::groups::Gather;
@@ -168,6 +169,13 @@ impl Shard {
                 let question = Question::DeleteTopics { request: Box::new(request), version: origin.version };
                 self.ask_coordinator(now, origin, deadline, late.into(), question);
             }
+            RequestBody::CreatePartitions(ref request) => {
+                let deadline = Deadline::after_millis(now, i64::from(request.timeout_ms));
+                self.ask_for_change(now, origin, deadline, body);
+            }
+            RequestBody::AlterConfigs(_) | RequestBody::IncrementalAlterConfigs(_) => {
+                self.ask_for_change(now, origin, Deadline::after_millis(now, REQUEST_TIMEOUT_MS), body);
+            }
             RequestBody::InitProducerId(request) => {
                 let deadline = Deadline::after_millis(now, REQUEST_TIMEOUT_MS);
                 let late = kafka_protocol::messages::InitProducerIdResponse::default()
@@ -189,6 +197,12 @@ impl Shard {
         let kind = Kind::Coordinator { late: Box::new(late) };
         let number = self.requests.insert(Pending { origin, deadline, kind });
         self.ask(now, RequestId { shard: self.id, number }, deadline, question);
+    }
+
+    fn ask_for_change(&mut self, now: Now, origin: Origin, deadline: Deadline, request: RequestBody) {
+        let late = changes::failed(&request, ErrorCode::RequestTimedOut);
+        let question = Question::Change { request: Box::new(request), again: false };
+        self.ask_coordinator(now, origin, deadline, late, question);
     }
 
     fn metadata(&mut self, now: Now, origin: Origin, request: kafka_protocol::messages::MetadataRequest) {
@@ -281,6 +295,7 @@ impl Shard {
                     Reply::CreateTopics(response) => (*response).into(),
                     Reply::DeleteTopics(response) => (*response).into(),
                     Reply::InitProducerId(response) => (*response).into(),
+                    Reply::Change(response) => *response,
                 };
                 self.respond(origin, &body);
             }

@@ -9,6 +9,8 @@
 #![cfg(feature = "bench")]
 
 mod admin;
+mod admin_samples;
+mod alter;
 mod bad_input;
 mod cluster;
 #[path = "../common/mod.rs"]

@@ -196,7 +196,7 @@ fn group_request(api: ApiKey, version: i16, topic: &Topic, spare: &str) -> Optio
             let topics = vec![forgotten.with_partitions(vec![partition])];
             RequestKind::OffsetDelete(OffsetDeleteRequest::default().with_group_id(group).with_topics(topics))
         }
-        _ => return None,
+        _ => return crate::admin_samples::request(api, &topic.name),
     })
 }
 
@@ -326,7 +326,7 @@ fn check_group(response: ResponseKind, version: i16, topic: &Topic, spare: &str)
         ResponseKind::OffsetDelete(response) => {
             assert_eq!((response.error_code, response.topics[0].partitions[0].error_code), (0, 0));
         }
-        other => panic!("no check for {other:?}"),
+        other => crate::admin_samples::check(other, version, &topic.name),
     }
 }
 
@@ -390,6 +390,9 @@ fn the_baseline_of_apis_is_advertised() {
         (ApiKey::InitProducerId, 5),
         (ApiKey::OffsetForLeaderEpoch, 4),
         (ApiKey::DescribeConfigs, 4),
+        (ApiKey::CreatePartitions, 3),
+        (ApiKey::AlterConfigs, 2),
+        (ApiKey::IncrementalAlterConfigs, 1),
         (ApiKey::DescribeCluster, 1),
     ] {
         let (_, max) = advertised.get(&(api as i16)).unwrap_or_else(|| panic!("{api:?} is not advertised"));

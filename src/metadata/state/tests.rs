@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::metadata::codec::{decode_snapshot, encode_snapshot};
-use crate::metadata::command::NewPartition;
+use crate::metadata::command::{Configs, MorePartitions, NewPartition, TopicConfigs};
 
 fn topic(name: &str, id: u128, partitions: usize) -> NewTopic {
     NewTopic {
@@ -221,6 +221,14 @@ fn commands() -> impl Strategy<Value = Vec<Command>> {
         prop::collection::vec(new_topic, 0..4).prop_map(|topics| Command::CreateTopics { topics }),
         prop::collection::vec(1..12u128, 0..4).prop_map(|ids| delete(&ids)),
         (1..5000u32).prop_map(|count| Command::AllocateProducerIds { broker: BrokerId(1), count }),
+        (1..12u128, 1..5u32, 1..3usize)
+            .prop_map(|(id, before, count)| Command::CreatePartitions { topics: vec![more(id, before, count)] }),
+        (1..12u128, 0..2usize, prop::bool::ANY).prop_map(|(id, before, defaults)| {
+            let [before, after] = [before, 1 - before].map(|value| set(&[("c", "5")][..value]));
+            let configs = Configs { before, after };
+            let topics = vec![TopicConfigs { id: Uuid::from_u128(id), configs: configs.clone() }];
+            Command::AlterConfigs { topics, defaults: defaults.then_some(configs) }
+        }),
     ];
     prop::collection::vec(command, 0..24)
 }
@@ -256,6 +264,7 @@ proptest! {
             next_log_id: state.next_log_id,
             next_producer_id: state.next_producer_id,
             applied: 99,
+            defaults: state.defaults.clone(),
             ..State::default()
         };
         for registered in state.brokers() {
@@ -264,4 +273,100 @@ proptest! {
         brokers_alone.skip_to(100);
         prop_assert_eq!(state.hash(), brokers_alone.hash());
     }
+}
+
+fn more(id: u128, before: u32, partitions: usize) -> MorePartitions {
+    let partitions = vec![NewPartition { replicas: vec![BrokerId(1)] }; partitions];
+    MorePartitions { id: Uuid::from_u128(id), before, partitions }
+}
+
+fn set(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+fn alter(id: u128, before: &[(&str, &str)], after: &[(&str, &str)]) -> TopicConfigs {
+    TopicConfigs { id: Uuid::from_u128(id), configs: Configs { before: set(before), after: set(after) } }
+}
+
+#[test]
+fn further_partitions_get_logs_of_their_own() {
+    let mut state = State::default();
+    state.apply(1, &create(&[topic("a.b", 1, 2), topic("c", 2, 1)]));
+    let changes = state.apply(2, &Command::CreatePartitions { topics: vec![more(1, 2, 2), more(2, 1, 1)] });
+    let firsts: Vec<_> = changes
+        .iter()
+        .map(|change| match change {
+            Change::PartitionsCreated { topic, first } => (topic.partitions.len(), *first),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(firsts, [(4, 2), (2, 1)]);
+    assert_eq!((logs(&state, "a.b"), logs(&state, "c")), (vec![1, 2, 4, 5], vec![3, 6]));
+    check(&state);
+}
+
+#[test]
+fn a_change_that_was_overtaken_does_nothing() {
+    let mut state = State::default();
+    state.apply(1, &create(&[topic("a", 1, 2), topic("b", 2, 1)]));
+    state.apply(2, &Command::CreatePartitions { topics: vec![more(1, 2, 1)] });
+    let overtaken = [
+        Command::CreatePartitions { topics: vec![more(2, 1, 1), more(1, 2, 1)] },
+        Command::CreatePartitions { topics: vec![more(9, 2, 1)] },
+        Command::AlterConfigs {
+            topics: vec![alter(2, &[], &[("x", "1")]), alter(1, &[("x", "2")], &[])],
+            defaults: None,
+        },
+        Command::AlterConfigs {
+            topics: vec![alter(2, &[], &[("x", "1")])],
+            defaults: Some(Configs { before: set(&[("x", "1")]), after: set(&[]) }),
+        },
+    ];
+    for (index, command) in (3..).zip(overtaken) {
+        assert_eq!(state.apply(index, &command), [Change::Overtaken]);
+    }
+    assert_eq!((logs(&state, "a"), logs(&state, "b")), (vec![1, 2, 4], vec![3]));
+    assert!(state.topics().all(|topic| topic.configs.is_empty()) && state.defaults().is_empty());
+    assert_eq!(state.next_log_id(), LogId(5));
+    check(&state);
+}
+
+#[test]
+fn configs_take_the_place_of_others() {
+    let mut state = State::default();
+    state.apply(1, &create(&[topic("a_b", 1, 1)]));
+    let hash = state.hash();
+    let defaults = Configs { before: set(&[]), after: set(&[("x", "0"), ("y", "9")]) };
+    let topics = vec![alter(1, &[], &[("x", "1")])];
+    let changes = state.apply(2, &Command::AlterConfigs { topics, defaults: Some(defaults) });
+    assert!(
+        matches!(&changes[..], [Change::ConfigsAltered { topic }, Change::DefaultsAltered] if topic.id.as_u128() == 1)
+    );
+    let topic = state.topic("a_b").unwrap();
+    assert_eq!(topic.configs, set(&[("x", "1")]));
+    assert_eq!(*state.configs_of(topic), set(&[("x", "1"), ("y", "9")]));
+    let mut other = state.clone();
+    assert_eq!(
+        State::from_snapshot(decode_snapshot(&encode_snapshot(&state.snapshot()).unwrap()).unwrap()).unwrap().hash(),
+        state.hash()
+    );
+    other.defaults.clear();
+    assert_ne!(other.hash(), state.hash());
+    assert_ne!(hash, state.hash());
+    check(&state);
+}
+
+#[test]
+fn topics_do_not_outgrow_a_snapshot() {
+    let mut state = State::default();
+    state.apply(1, &create(&[topic("a", 1, 1)]));
+    let large = set(&[("x", &"v".repeat(MAX_TOPIC_METADATA_BYTES))]);
+    let configs = Configs { before: set(&[]), after: large };
+    let change = TopicConfigs { id: Uuid::from_u128(1), configs };
+    let before = state.topic("a").unwrap().clone();
+    assert_eq!(state.apply(2, &Command::AlterConfigs { topics: vec![change], defaults: None }), [Change::Full]);
+    let more = more(1, 1, MAX_TOPIC_METADATA_BYTES / 2);
+    assert_eq!(state.apply(3, &Command::CreatePartitions { topics: vec![more] }), [Change::Full]);
+    assert_eq!((state.topic("a"), state.next_log_id()), (Some(&before), LogId(2)));
+    check(&state);
 }

@@ -167,31 +167,7 @@ fn schemas_are_those_of_the_generated_decoders() {
 /// `body` as Kafka's clients encode it.
 fn encode(body: &RequestBody, version: i16) -> Vec<u8> {
     let mut out = BytesMut::new();
-    match body {
-        RequestBody::Produce(body) => body.encode(&mut out, version),
-        RequestBody::Fetch(body) => body.encode(&mut out, version),
-        RequestBody::ListOffsets(body) => body.encode(&mut out, version),
-        RequestBody::Metadata(body) => body.encode(&mut out, version),
-        RequestBody::ApiVersions(body) => body.encode(&mut out, version),
-        RequestBody::CreateTopics(body) => body.encode(&mut out, version),
-        RequestBody::DeleteTopics(body) => body.encode(&mut out, version),
-        RequestBody::InitProducerId(body) => body.encode(&mut out, version),
-        RequestBody::OffsetForLeaderEpoch(body) => body.encode(&mut out, version),
-        RequestBody::DescribeConfigs(body) => body.encode(&mut out, version),
-        RequestBody::DescribeCluster(body) => body.encode(&mut out, version),
-        RequestBody::OffsetCommit(body) => body.encode(&mut out, version),
-        RequestBody::OffsetFetch(body) => body.encode(&mut out, version),
-        RequestBody::FindCoordinator(body) => body.encode(&mut out, version),
-        RequestBody::JoinGroup(body) => body.encode(&mut out, version),
-        RequestBody::Heartbeat(body) => body.encode(&mut out, version),
-        RequestBody::LeaveGroup(body) => body.encode(&mut out, version),
-        RequestBody::SyncGroup(body) => body.encode(&mut out, version),
-        RequestBody::DescribeGroups(body) => body.encode(&mut out, version),
-        RequestBody::ListGroups(body) => body.encode(&mut out, version),
-        RequestBody::DeleteGroups(body) => body.encode(&mut out, version),
-        RequestBody::OffsetDelete(body) => body.encode(&mut out, version),
-    }
-    .unwrap();
+    body.encode(&mut out, version).unwrap();
     out.to_vec()
 }
 

@@ -12,7 +12,7 @@ use crate::config::BrokerConfig;
 use crate::group::OFFSETS_TOPIC;
 use crate::limits::{MAX_PARTITIONS, MAX_PARTITIONS_PER_REQUEST};
 use crate::metadata::command::{NewPartition, NewTopic};
-use crate::metadata::configs;
+use crate::metadata::configs::{self, BrokerValues};
 use crate::metadata::state::{Partition, Rejection};
 use crate::metadata::{Change, Command, State, names, placement};
 use crate::protocol::ErrorCode;
@@ -34,7 +34,7 @@ pub struct Plan {
 const FIRST_WITH_CONFIGS: i16 = 5;
 
 /// Why a topic is not created, with the message for the client.
-type Refusal = (ErrorCode, String);
+pub(super) type Refusal = (ErrorCode, String);
 
 /// Checks the request against the state, and places the partitions of the topics that pass. `new_id` gives the id of the
 /// topic at a place in the request: one that was never used in the cluster, but by an earlier try of this request.
@@ -75,7 +75,7 @@ pub fn plan(
                 // A topic that is only validated gets no id: there will be none of that id.
                 let id = if request.validate_only { Uuid::nil() } else { new_id(place) };
                 let new = NewTopic { name: topic.name.to_string(), id, partitions, configs };
-                let result = success(&topic.name, &new, config, version);
+                let result = success(&topic.name, &new, (state, config), version);
                 topics.push(new);
                 result
             }
@@ -130,7 +130,7 @@ pub fn note_made_before(
             partitions: topic.partitions.iter().map(replicas).collect(),
             configs: topic.configs.clone(),
         };
-        *result = success(&wanted.name, &new, config, version);
+        *result = success(&wanted.name, &new, (state, config), version);
         logs.extend(topic.partitions.iter().map(|partition| partition.log));
     }
     logs
@@ -183,7 +183,7 @@ impl Planner<'_> {
         self.check_name(&topic.name)?;
         let configs = check_configs(topic)?;
         let partitions = if topic.assignments.is_empty() { self.place(topic)? } else { self.assigned(topic)? };
-        self.check_min_insync(&configs, &partitions)?;
+        check_min_insync(&configs, partitions[0].replicas.len())?;
         if self.state.partitions() + self.partitions + partitions.len() > MAX_PARTITIONS {
             let message = format!("The cluster would have more than {MAX_PARTITIONS} partitions.");
             return Err((ErrorCode::PolicyViolation, message));
@@ -266,56 +266,55 @@ impl Planner<'_> {
         let replication = topic.assignments[0].broker_ids.len();
         let mut partitions = Vec::with_capacity(by_index.len());
         for (index, assignment) in by_index {
-            let mut replicas = Vec::with_capacity(assignment.broker_ids.len());
-            for broker in &assignment.broker_ids {
-                let broker = BrokerId(broker.0);
-                if self.state.broker(broker).is_none() {
-                    let message = format!(
-                        "The manual partition assignment of partition {index} includes broker {}, but no such broker \
-                         is registered.",
-                        broker.0
-                    );
-                    return Err(wrong(message));
-                }
-                if replicas.contains(&broker) {
-                    let message = format!(
-                        "The manual partition assignment of partition {index} includes broker {} more than once.",
-                        broker.0
-                    );
-                    return Err(wrong(message));
-                }
-                replicas.push(broker);
-            }
-            if replicas.is_empty() {
-                return Err(wrong(format!("The manual partition assignment of partition {index} is empty.")));
-            }
-            if replicas.len() != replication {
-                let message = format!(
-                    "The manual partition assignment of partition {index} has {} replica(s), but that of others has \
-                     {replication}.",
-                    replicas.len()
-                );
-                return Err(wrong(message));
-            }
-            partitions.push(NewPartition { replicas });
+            partitions.push(check_assignment(self.state, index, &assignment.broker_ids, replication)?);
         }
         Ok(partitions)
     }
+}
 
-    /// An acknowledged record is on a majority of the replicas: a promise of more would be broken.
-    fn check_min_insync(&self, configs: &BTreeMap<String, String>, partitions: &[NewPartition]) -> Result<(), Refusal> {
-        let wanted = configs::min_insync_replicas(configs).map_err(invalid_config)?;
-        let replicas = partitions[0].replicas.len();
-        let majority = replicas / 2 + 1;
-        if wanted > majority as i64 {
-            let message = format!(
-                "min.insync.replicas is {wanted}, but acks=all waits for a majority: {majority} of the {replicas} \
-                 replica(s)."
-            );
-            return Err((ErrorCode::InvalidConfig, message));
-        }
-        Ok(())
+/// An acknowledged record is on a majority of the replicas: a promise of more would be broken.
+pub(super) fn check_min_insync(configs: &BTreeMap<String, String>, replicas: usize) -> Result<(), Refusal> {
+    let wanted = configs::min_insync_replicas(configs).map_err(invalid_config)?;
+    let majority = replicas / 2 + 1;
+    if wanted > majority as i64 {
+        let message = format!(
+            "min.insync.replicas is {wanted}, but acks=all waits for a majority: {majority} of the {replicas} \
+             replica(s)."
+        );
+        return Err((ErrorCode::InvalidConfig, message));
     }
+    Ok(())
+}
+
+/// The replicas that a client chose for one partition of a topic whose others have `replication` each.
+pub(super) fn check_assignment(
+    state: &State,
+    index: i32,
+    brokers: &[kafka_protocol::messages::BrokerId],
+    replication: usize,
+) -> Result<NewPartition, Refusal> {
+    let wrong = |what: String| {
+        let message = format!("The manual partition assignment of partition {index} {what}.");
+        Err((ErrorCode::InvalidReplicaAssignment, message))
+    };
+    let mut replicas = Vec::with_capacity(brokers.len());
+    for broker in brokers {
+        let broker = BrokerId(broker.0);
+        if state.broker(broker).is_none() {
+            return wrong(format!("includes broker {}, but no such broker is registered", broker.0));
+        }
+        if replicas.contains(&broker) {
+            return wrong(format!("includes broker {} more than once", broker.0));
+        }
+        replicas.push(broker);
+    }
+    if replicas.is_empty() {
+        return wrong("is empty".to_owned());
+    }
+    if replicas.len() != replication {
+        return wrong(format!("has {} replica(s), but that of others has {replication}", replicas.len()));
+    }
+    Ok(NewPartition { replicas })
 }
 
 fn check_configs(topic: &CreatableTopic) -> Result<BTreeMap<String, String>, Refusal> {
@@ -329,7 +328,7 @@ fn check_configs(topic: &CreatableTopic) -> Result<BTreeMap<String, String>, Ref
     configs::check_all(set).map_err(invalid_config)
 }
 
-fn invalid_config(error: configs::InvalidConfig) -> Refusal {
+pub(super) fn invalid_config(error: configs::InvalidConfig) -> Refusal {
     (ErrorCode::InvalidConfig, error.0)
 }
 
@@ -341,8 +340,14 @@ fn collides(name: &str, other: &str) -> String {
     format!("Topic '{name}' collides with existing topic: {other}")
 }
 
-fn success(name: &TopicName, topic: &NewTopic, config: &BrokerConfig, version: i16) -> CreatableTopicResult {
-    let configs = (version >= FIRST_WITH_CONFIGS).then(|| configs::effective(&topic.configs, config.message_max_bytes));
+fn success(
+    name: &TopicName,
+    topic: &NewTopic,
+    (state, config): (&State, &BrokerConfig),
+    version: i16,
+) -> CreatableTopicResult {
+    let broker = BrokerValues { defaults: state.defaults(), message_max_bytes: config.message_max_bytes };
+    let configs = (version >= FIRST_WITH_CONFIGS).then(|| configs::effective(&topic.configs, broker));
     let configs = configs.into_iter().flatten().map(|effective| {
         CreatableTopicConfigs::default()
             .with_name(StrBytes::from_static_str(effective.key.name))

@@ -10,25 +10,26 @@ use kafka_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 use kafka_protocol::protocol::StrBytes;
 
 use crate::config::BrokerConfig;
-use crate::config::keys::{Default, Key};
+use crate::config::keys::{self, Key};
 use crate::limits::{MAX_DESCRIBED_RESOURCES, MAX_REQUEST_BYTES};
-use crate::metadata::configs::{self, ConfigKey, ConfigSource, ConfigType};
+use crate::metadata::configs::ConfigSource::DynamicDefault;
+use crate::metadata::configs::{self, BrokerValues, ConfigSource, ConfigType};
 use crate::metadata::{State, Topic, names};
 use crate::protocol::ErrorCode;
 use crate::types::Set;
 
 /// Kafka's numbers of the kinds of resources that have configs.
-const TOPIC: i8 = 2;
-const BROKER: i8 = 4;
+pub(super) const TOPIC: i8 = 2;
+pub(super) const BROKER: i8 = 4;
 
-/// A config of the broker. None can be changed while it runs.
-struct BrokerKey {
+/// A config of the broker.
+struct BrokerKey<'a> {
     name: &'static str,
     config_type: ConfigType,
-    /// The value where nothing else was configured; `None` where there is no such value.
-    default: Option<Cow<'static, str>>,
-    /// The value; `None` where the broker has none.
-    value: Option<String>,
+    /// Its values, the one that counts first; none where the broker has none.
+    values: Vec<(Cow<'a, str>, ConfigSource)>,
+    /// Whether it can be changed while the broker runs: what it gives to topics, for all brokers at once.
+    dynamic: bool,
     doc: &'static str,
 }
 
@@ -69,14 +70,20 @@ fn describe(
     request: &DescribeConfigsRequest,
     resource: &DescribeConfigsResource,
 ) -> Result<Vec<DescribeConfigsResourceResult>, Refusal> {
+    let values = BrokerValues { defaults: state.defaults(), message_max_bytes: config.message_max_bytes };
     match resource.resource_type {
         TOPIC => {
             let name = resource.resource_name.as_str();
             names::validate(name).map_err(|message| (ErrorCode::InvalidTopicException, Some(message)))?;
             let topic = state.topic(name).ok_or((ErrorCode::UnknownTopicOrPartition, None))?;
-            Ok(topic_configs(topic, config, request, resource))
+            Ok(topic_configs(topic, values, request, resource))
         }
-        BROKER if resource.resource_name.is_empty() => Ok(Vec::new()), // Defaults set for all brokers: there are none.
+        BROKER if resource.resource_name.is_empty() => {
+            // Of all brokers together only what was set for all of them is told.
+            let set = |key: &BrokerKey<'_>| key.values.first().is_some_and(|(_, source)| *source == DynamicDefault);
+            let keys = broker_keys(config, values).into_iter().filter(set);
+            Ok(broker_configs(keys, request, resource))
+        }
         BROKER => {
             let name = resource.resource_name.as_str();
             let id: i32 = name.parse().map_err(|_| {
@@ -88,7 +95,7 @@ fn describe(
                 let message = format!("Unexpected broker id, expected {own} or empty string, but received {id}");
                 return Err((ErrorCode::InvalidRequest, Some(message)));
             }
-            Ok(broker_configs(config, request, resource))
+            Ok(broker_configs(broker_keys(config, values).into_iter(), request, resource))
         }
         other => Err((ErrorCode::InvalidRequest, Some(format!("Unsupported resource type: {other}")))),
     }
@@ -104,11 +111,11 @@ fn wanted(resource: &DescribeConfigsResource, name: &str) -> bool {
 
 fn topic_configs(
     topic: &Topic,
-    config: &BrokerConfig,
+    values: BrokerValues<'_>,
     request: &DescribeConfigsRequest,
     resource: &DescribeConfigsResource,
 ) -> Vec<DescribeConfigsResourceResult> {
-    configs::effective(&topic.configs, config.message_max_bytes)
+    configs::effective(&topic.configs, values)
         .filter(|effective| wanted(resource, effective.key.name))
         .map(|effective| {
             let mut synonyms = Vec::new();
@@ -117,7 +124,8 @@ fn topic_configs(
                     synonyms.push(synonym(effective.key.name, &effective.value, ConfigSource::Topic));
                 }
                 if let Some(name) = effective.key.synonym {
-                    synonyms.extend(broker_synonyms(name, effective.key, config));
+                    let given = effective.key.broker_values(values);
+                    synonyms.extend(given.iter().map(|(value, source)| synonym(name, value, *source)));
                 }
             }
             DescribeConfigsResourceResult::default()
@@ -132,41 +140,21 @@ fn topic_configs(
         .collect()
 }
 
-/// What the broker gives a topic by default, under the name that the config has there; what counts comes first.
-fn broker_synonyms(name: &str, key: &ConfigKey, config: &BrokerConfig) -> Vec<DescribeConfigsSynonym> {
-    let (value, source) = key.broker_value(config.message_max_bytes);
-    let mut synonyms = vec![synonym(name, &value, source)];
-    if source != ConfigSource::Default {
-        synonyms.push(synonym(name, key.default, ConfigSource::Default));
-    }
-    synonyms
-}
-
-fn broker_configs(
-    config: &BrokerConfig,
+fn broker_configs<'a>(
+    keys: impl Iterator<Item = BrokerKey<'a>>,
     request: &DescribeConfigsRequest,
     resource: &DescribeConfigsResource,
 ) -> Vec<DescribeConfigsResourceResult> {
-    broker_keys(config)
-        .into_iter()
-        .filter(|key| wanted(resource, key.name))
+    keys.filter(|key| wanted(resource, key.name))
         .map(|key| {
-            // What equals the default cannot be told from it: the core is not told who set it.
-            let is_default = key.value.as_deref() == key.default.as_deref();
-            let source = if is_default { ConfigSource::Default } else { ConfigSource::StaticBroker };
-            let mut synonyms = Vec::new();
-            if request.include_synonyms {
-                if let (false, Some(value)) = (is_default, &key.value) {
-                    synonyms.push(synonym(key.name, value, ConfigSource::StaticBroker));
-                }
-                if let Some(default) = &key.default {
-                    synonyms.push(synonym(key.name, default, ConfigSource::Default));
-                }
-            }
+            let source = key.values.first().map_or(ConfigSource::Default, |(_, source)| *source);
+            let asked = key.values.iter().filter(|_| request.include_synonyms);
+            let synonyms = asked.map(|(value, source)| synonym(key.name, value, *source)).collect();
+            let value = key.values.into_iter().next().map(|(value, _)| StrBytes::from_string(value.into_owned()));
             DescribeConfigsResourceResult::default()
                 .with_name(StrBytes::from_static_str(key.name))
-                .with_value(key.value.map(StrBytes::from_string))
-                .with_read_only(true)
+                .with_value(value)
+                .with_read_only(!key.dynamic)
                 .with_config_source(source as i8)
                 .with_synonyms(synonyms)
                 .with_config_type(key.config_type as i8)
@@ -176,10 +164,16 @@ fn broker_configs(
 }
 
 /// The configs of this broker: what it was given, what is built in, and what it gives to topics.
-fn broker_keys(config: &BrokerConfig) -> Vec<BrokerKey> {
+fn broker_keys<'a>(config: &BrokerConfig, given: BrokerValues<'a>) -> Vec<BrokerKey<'a>> {
     let mut keys = Vec::new();
     let mut configured = |name, config_type, default: Option<&'static str>, value: Option<String>, doc| {
-        keys.push(BrokerKey { name, config_type, default: default.map(Cow::Borrowed), value, doc });
+        let mut values = Vec::new();
+        // What equals the default cannot be told from it: the core is not told who set it.
+        if let Some(value) = value.filter(|value| Some(value.as_str()) != default) {
+            values.push((Cow::from(value), ConfigSource::StaticBroker));
+        }
+        values.extend(default.map(|default| (default.into(), ConfigSource::Default)));
+        keys.push(BrokerKey { name, config_type, values, dynamic: false, doc });
     };
     let advertised = format!("PLAINTEXT://{}:{}", bracketed(&config.advertised_host), config.advertised_port);
     let auto_create = config.auto_create_topics.to_string();
@@ -222,11 +216,12 @@ fn broker_keys(config: &BrokerConfig) -> Vec<BrokerKey> {
         ("offsets.topic.num.partitions", groups.offsets_partitions.to_string()),
     ] {
         let key = Key::named(name).expect("a key of the broker");
-        let Default::Is(default) = key.default else { unreachable!("{name} has a default") };
+        let keys::Default::Is(default) = key.default else { unreachable!("{name} has a default") };
         configured(key.name, ConfigType::Int, Some(default), Some(value), key.help);
     }
     let mut built_in = |name, config_type, value: String, doc| {
-        keys.push(BrokerKey { name, config_type, default: Some(value.clone().into()), value: Some(value), doc });
+        let values = vec![(value.into(), ConfigSource::Default)];
+        keys.push(BrokerKey { name, config_type, values, dynamic: false, doc });
     };
     built_in(
         "default.replication.factor",
@@ -237,12 +232,11 @@ fn broker_keys(config: &BrokerConfig) -> Vec<BrokerKey> {
     built_in("delete.topic.enable", ConfigType::Boolean, true.to_string(), "Whether clients may delete topics.");
     built_in("socket.request.max.bytes", ConfigType::Int, MAX_REQUEST_BYTES.to_string(), "Largest request, in bytes.");
     keys.extend(configs::keys().iter().filter_map(|key| {
-        let (value, _) = key.broker_value(config.message_max_bytes);
         Some(BrokerKey {
             name: key.synonym?,
             config_type: key.config_type(),
-            default: Some(key.default.into()),
-            value: Some(value.into_owned()),
+            values: key.broker_values(given),
+            dynamic: true,
             doc: key.doc,
         })
     }));
@@ -270,6 +264,8 @@ fn documentation(request: &DescribeConfigsRequest, doc: &'static str) -> Option<
 mod tests {
     use super::super::admin_tests::{assert_encodable, config, state, text};
     use super::*;
+    use crate::metadata::Command;
+    use crate::metadata::command::Configs;
 
     fn resource(resource_type: i8, name: &str, keys: Option<&[&str]>) -> DescribeConfigsResource {
         DescribeConfigsResource::default()
@@ -345,7 +341,10 @@ mod tests {
         assert_eq!(shown("auto.create.topics.enable"), (Some("true"), 5));
         assert_eq!(shown("message.max.bytes"), (Some("1048588"), 5));
         assert_eq!(shown("log.retention.ms"), (Some("604800000"), 5));
-        assert!(result.configs.iter().all(|config| config.read_only));
+        let fixed = |name: &str| named(name).read_only;
+        assert!(
+            fixed("node.id") && fixed("num.partitions") && !fixed("message.max.bytes") && !fixed("log.retention.ms")
+        );
     }
 
     #[test]
@@ -361,9 +360,35 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_set_for_all_brokers() {
-        let result = describe_one(&config(), resource(BROKER, "", None));
-        assert_eq!((result.error_code, result.configs.len()), (0, 0));
+    fn what_is_set_for_all_brokers_comes_before_their_files() {
+        let broker = BrokerConfig { message_max_bytes: 7, ..config() };
+        let mut state = state(1, &[("a", 1)]);
+        let resources = ["", "1"].map(|name| resource(BROKER, name, None));
+        let topic = resource(TOPIC, "a", Some(&["max.message.bytes"]));
+        let request = DescribeConfigsRequest::default()
+            .with_resources([&resources[..], &[topic]].concat())
+            .with_include_synonyms(true);
+        let before = respond(&state, &broker, &request).results;
+        assert_eq!((before[0].error_code, before[0].configs.len()), (0, 0));
+        let set = |value: &str| [("max.message.bytes".to_owned(), value.to_owned())].into();
+        let defaults = Configs { before: Default::default(), after: set("9") };
+        state.apply(101, &Command::AlterConfigs { topics: Vec::new(), defaults: Some(defaults) });
+        let after = respond(&state, &broker, &request).results;
+        let names: Vec<&str> = after[0].configs.iter().map(|config| &*config.name).collect();
+        assert_eq!(names, ["message.max.bytes"]);
+        let all = [
+            ("message.max.bytes", Some("9"), 3),
+            ("message.max.bytes", Some("7"), 4),
+            ("message.max.bytes", Some("1048588"), 5),
+        ];
+        for result in &after {
+            let max = result.configs.iter().find(|config| {
+                config.name.contains("max") && config.name.contains("message.") && config.name.ends_with("bytes")
+            });
+            let max = max.unwrap();
+            assert_eq!((max.value.as_deref(), max.config_source, max.read_only), (Some("9"), 3, false));
+            assert_eq!(synonyms(max), all);
+        }
     }
 
     #[test]

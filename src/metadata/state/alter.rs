@@ -1,0 +1,92 @@
+//! Commands that change what is there already. Each is carried out as a whole or, where it was planned for what is no
+//! longer so, not at all.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{Change, Partition, State, Topic, Weight};
+use crate::limits::MAX_TOPIC_METADATA_BYTES;
+use crate::metadata::command::{Configs, MorePartitions, TopicConfigs};
+use crate::types::LogId;
+
+impl State {
+    /// Topic configs that brokers give to topics which set none of their own.
+    pub fn defaults(&self) -> &BTreeMap<String, String> {
+        &self.defaults
+    }
+
+    /// The configs that a topic goes by where what is set in the metadata decides: its own, then the brokers'.
+    pub fn configs_of<'a>(&'a self, topic: &'a Topic) -> Cow<'a, BTreeMap<String, String>> {
+        if self.defaults.is_empty() {
+            return Cow::Borrowed(&topic.configs);
+        }
+        let mut configs = self.defaults.clone();
+        configs.extend(topic.configs.clone());
+        Cow::Owned(configs)
+    }
+
+    pub(super) fn create_partitions(&mut self, topics: &[MorePartitions]) -> Vec<Change> {
+        let mut next = self.next_log_id;
+        let mut grown = Vec::with_capacity(topics.len());
+        for more in topics {
+            let same = |topic: &&Arc<Topic>| topic.partitions.len() == more.before as usize;
+            let Some(topic) = self.topic_by_id(more.id).filter(same) else { return vec![Change::Overtaken] };
+            let mut partitions = topic.partitions.to_vec();
+            for new in &more.partitions {
+                partitions.push(Partition { log: LogId(next), replicas: new.replicas.as_slice().into() });
+                next += 1;
+            }
+            grown.push(Topic { partitions: partitions.into(), ..Topic::clone(topic) });
+        }
+        let Some(grown) = self.replace_topics(grown) else { return vec![Change::Full] };
+        self.next_log_id = next;
+        let created = |(topic, more): (Arc<Topic>, &MorePartitions)| Change::PartitionsCreated {
+            topic,
+            first: more.before as usize,
+        };
+        grown.into_iter().zip(topics).map(created).collect()
+    }
+
+    pub(super) fn alter_configs(&mut self, topics: &[TopicConfigs], defaults: Option<&Configs>) -> Vec<Change> {
+        if defaults.is_some_and(|defaults| defaults.before != self.defaults) {
+            return vec![Change::Overtaken];
+        }
+        let mut altered = Vec::with_capacity(topics.len());
+        for TopicConfigs { id, configs } in topics {
+            let same = |topic: &&Arc<Topic>| topic.configs == configs.before;
+            let Some(topic) = self.topic_by_id(*id).filter(same) else { return vec![Change::Overtaken] };
+            altered.push(Topic { configs: configs.after.clone(), ..Topic::clone(topic) });
+        }
+        let Some(altered) = self.replace_topics(altered) else { return vec![Change::Full] };
+        let mut changes: Vec<_> = altered.into_iter().map(|topic| Change::ConfigsAltered { topic }).collect();
+        if let Some(defaults) = defaults {
+            self.defaults = defaults.after.clone();
+            changes.push(Change::DefaultsAltered);
+        }
+        changes
+    }
+
+    /// Puts topics in the place of those with their ids; `None`, and nothing done, where there is no room for them.
+    fn replace_topics(&mut self, topics: Vec<Topic>) -> Option<Vec<Arc<Topic>>> {
+        let weighed: Vec<(Arc<Topic>, Weight)> = topics
+            .into_iter()
+            .map(|topic| {
+                let weight = Weight::of(&topic);
+                (Arc::new(topic), weight)
+            })
+            .collect();
+        let before = weighed.iter().filter_map(|(topic, _)| self.by_id.get(&topic.id));
+        let before: usize = before.map(|topic| Weight::of(&**topic).bytes).sum();
+        let after: usize = weighed.iter().map(|(_, weight)| weight.bytes).sum();
+        // What makes the topics smaller is always allowed.
+        if after > before && self.topics_weight.bytes + after - before > MAX_TOPIC_METADATA_BYTES {
+            return None;
+        }
+        for (topic, weight) in &weighed {
+            self.delete(topic.id);
+            self.insert_topic(topic, *weight);
+        }
+        Some(weighed.into_iter().map(|(topic, _)| topic).collect())
+    }
+}
