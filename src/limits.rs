@@ -125,8 +125,15 @@ pub const INDEX_WRITE_ENTRIES: usize = 64;
 /// Most bytes of records in one write to a segment.
 pub const FLUSH_BYTES: u64 = 4 * 1024 * 1024;
 
-/// Bytes that a read of a segment asks for, where a single batch is not larger.
+/// Bytes that a read of a segment asks for at most, where a single batch is not larger.
 pub const READ_CHUNK_BYTES: usize = 1024 * 1024;
+
+/// Bytes of chunks that readers have passed, which one shard keeps for those that follow closely. Memory that is used
+/// again at once costs less than fresh memory.
+pub const SPENT_CHUNK_BYTES: u64 = 16 * 1024 * 1024;
+
+/// A Fetch of many partitions takes at least so many bytes of each, where the client allows it.
+pub const FETCH_SHARE_BYTES: usize = 64 * 1024;
 
 /// Bytes of a segment of the metadata's WAL.
 pub const METADATA_WAL_SEGMENT_BYTES: u64 = 16 * 1024 * 1024;

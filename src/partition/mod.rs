@@ -448,9 +448,9 @@ impl Partition {
         self.group.compact(self.checkpointed.min(kept));
     }
 
-    /// Drops a chunk of the read cache; returns the bytes that were freed.
-    pub fn evict_chunk(&mut self, first: Offset) -> u64 {
-        self.chunks.evict(first)
+    /// Drops a chunk of the read cache.
+    pub fn evict_chunk(&mut self, first: Offset) {
+        self.chunks.evict(first);
     }
 }
 

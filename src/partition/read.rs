@@ -7,7 +7,7 @@ use zerocopy::IntoBytes;
 
 use super::Partition;
 use super::segments::{IndexMissing, Place};
-use crate::limits::READ_CHUNK_BYTES;
+use crate::limits::{INDEX_INTERVAL_BYTES, READ_CHUNK_BYTES};
 use crate::log::{SegmentFile, SegmentRef};
 use crate::record::{Batch, BatchHeader, Compression, HEADER_LEN, RecordTimes, TimestampType, split_batches};
 use crate::types::Offset;
@@ -79,9 +79,9 @@ impl Chunks {
         (chunk.next_offset == offset).then_some(chunk.end)
     }
 
-    /// Drops the chunk that begins at this offset and returns the bytes that were freed.
-    pub(super) fn evict(&mut self, first: Offset) -> u64 {
-        self.by_offset.remove(&first).map_or(0, |chunk| chunk.bytes.len() as u64)
+    /// Drops the chunk that begins at this offset.
+    pub(super) fn evict(&mut self, first: Offset) {
+        self.by_offset.remove(&first);
     }
 }
 
@@ -138,12 +138,12 @@ impl Partition {
         if self.chunks.corrupt == Some(place) {
             return Err(ReadError::Corrupt);
         }
-        Ok(Found::OnDisk(self.chunk_read(place)))
+        Ok(Found::OnDisk(self.chunk_read(place, max_bytes)))
     }
 
-    /// The bytes that [`Partition::read`] would give from `offset` on are in memory up to here; `None` where the
-    /// next ones lie in a segment and are worth reading ahead.
-    pub fn read_ahead(&self, offset: Offset) -> Option<DiskRead> {
+    /// What is worth reading ahead for a reader that is at `offset` and takes up to `max_bytes` at once: the chunk after
+    /// the one that it reads; `None` where that is in memory.
+    pub fn read_ahead(&self, offset: Offset, max_bytes: usize) -> Option<DiskRead> {
         let next = self.chunks.holding(offset)?.next_offset;
         if self.tail.first_offset().is_some_and(|first| first <= next) || self.chunks.holding(next).is_some() {
             return None;
@@ -151,7 +151,14 @@ impl Partition {
         if next >= self.high_watermark {
             return None;
         }
-        Some(self.chunk_read(self.place_of(next).ok()?))
+        Some(self.chunk_read(self.place_of(next).ok()?, max_bytes))
+    }
+
+    /// The first offset of the chunk that a reader at `offset` has just left behind.
+    pub fn spent_chunk(&self, offset: Offset) -> Option<Offset> {
+        let mut back = self.chunks.by_offset.range(..=offset).rev();
+        let (current, _) = back.next().filter(|(_, chunk)| offset < chunk.next_offset)?;
+        back.next().filter(|(_, chunk)| chunk.next_offset == *current).map(|(first, _)| *first)
     }
 
     fn read_tail(&self, offset: Offset, max_bytes: usize) -> Records {
@@ -182,10 +189,13 @@ impl Partition {
         segment.place_of(offset)
     }
 
-    fn chunk_read(&self, place: Place) -> DiskRead {
+    /// A read for someone who takes up to `max_bytes`, with what may lie before the first of them since the last entry of
+    /// the index.
+    fn chunk_read(&self, place: Place, max_bytes: usize) -> DiskRead {
         let segment = self.segment_at(place.segment).expect("the place is in a segment");
         let left = segment.meta.len - place.position;
-        let len = left.min(READ_CHUNK_BYTES as u64) as u32;
+        let wanted = (max_bytes as u64).saturating_add(INDEX_INTERVAL_BYTES).min(READ_CHUNK_BYTES as u64);
+        let len = left.min(wanted) as u32;
         DiskRead { segment: self.file(place.segment, SegmentFile::Log), position: place.position, len }
     }
 
@@ -233,9 +243,8 @@ impl Partition {
         };
         let end = Place { segment: place.segment, position: place.position + end as u64 };
         let cost = bytes.len() as u64;
-        let freed = self.chunks.evict(first);
-        self.chunks.by_offset.insert(first, Chunk { bytes, next_offset, end });
-        ReadDone::Chunk { first, cost, freed }
+        let replaced = self.chunks.by_offset.insert(first, Chunk { bytes, next_offset, end }).is_some();
+        ReadDone::Chunk { first, cost, replaced }
     }
 
     fn damaged(&mut self, place: Place) -> ReadDone {
@@ -261,7 +270,7 @@ impl Partition {
             let mut at = place;
             while at.segment == place.segment && at.position < segment.meta.len {
                 let Some(chunk) = self.chunks.by_offset.values().find(|chunk| chunk.covers(at)) else {
-                    return Ok(Found::OnDisk(self.chunk_read(at)));
+                    return Ok(Found::OnDisk(self.chunk_read(at, READ_CHUNK_BYTES)));
                 };
                 let found = split_batches(&chunk.bytes).find_map(|(_, batch)| self.time_in(&batch, timestamp));
                 if found.is_some() {
@@ -325,8 +334,8 @@ pub enum ReadDone {
         first: Offset,
         /// Memory taken, in bytes.
         cost: u64,
-        /// Memory given back by an older chunk in its place, in bytes.
-        freed: u64,
+        /// Whether an older chunk was in its place.
+        replaced: bool,
     },
     /// An index was loaded.
     Index,

@@ -178,6 +178,40 @@ fn a_restart_serves_what_was_durable_from_wal_and_segments() {
     assert_eq!(partition.epoch_of(119), 1);
 }
 
+#[test]
+fn a_reader_leaves_one_chunk_behind_and_has_the_next_read_ahead() {
+    let mut disk = Disk::default();
+    let mut partition = open(&disk);
+    partition.config.segment_bytes = 10 << 20;
+    persist(&mut partition, &mut disk);
+    let value = vec![5u8; 300_000];
+    for _ in 0..10 {
+        partition.append(now(0), batch(&[&value], 0)).unwrap();
+        persist(&mut partition, &mut disk);
+        disk.flush(&mut partition);
+    }
+    while partition.evict_one().is_some() {}
+    // A reader that takes little reads little.
+    let Ok(Found::OnDisk(small)) = partition.read(0, 1_000) else { panic!("all is on disk") };
+    assert!(small.len < 100_000, "{} bytes", small.len);
+    let (mut offset, mut spent) = (0, Vec::new());
+    while offset < 10 {
+        if let Found::OnDisk(read) = partition.read(offset, 1 << 20).unwrap() {
+            assert!(matches!(partition.read_done(read, disk.read(read)), ReadDone::Chunk { replaced: false, .. }));
+        }
+        assert!(matches!(partition.read(offset, 1 << 20), Ok(Found::Here(_))));
+        spent.extend(partition.spent_chunk(offset));
+        if let Some(ahead) = partition.read_ahead(offset, 1 << 20) {
+            assert!(matches!(partition.read_done(ahead, disk.read(ahead)), ReadDone::Chunk { .. }));
+        }
+        assert_eq!(partition.read_ahead(offset, 1 << 20), None, "it is read ahead once");
+        offset += 3;
+    }
+    assert_eq!(spent, [0, 3, 6]);
+    partition.evict_chunk(0);
+    assert_eq!(partition.spent_chunk(3), None, "it is gone");
+}
+
 impl Partition {
     fn find_time_blocking(&mut self, disk: &Disk, timestamp: i64) -> Option<(Offset, i64)> {
         loop {

@@ -118,7 +118,13 @@ impl Shard {
             },
             OpKind::Read { offset, max_bytes, epoch, more_than } => {
                 let outcome = read(&owned.partition, *offset, *max_bytes, *epoch, *more_than);
-                if let Some(ahead) = owned.partition.read_ahead(*offset) {
+                let (ahead, spent) =
+                    (owned.partition.read_ahead(*offset, *max_bytes), owned.partition.spent_chunk(*offset));
+                if let Some(first) = spent {
+                    self.storage.chunk_spent(op.log, first);
+                    self.evict_chunks();
+                }
+                if let Some(ahead) = ahead {
                     self.read_disk(op.log, ahead);
                 }
                 outcome
@@ -348,8 +354,8 @@ impl Shard {
         owned.disk_reads.retain(|other| *other != read);
         let failure = match result {
             Ok(bytes) => match owned.partition.read_done(read, bytes) {
-                ReadDone::Chunk { first, cost, freed } => {
-                    self.storage.chunk_cached(log, first, cost, freed);
+                ReadDone::Chunk { first, cost, replaced } => {
+                    self.storage.chunk_cached(log, first, cost, replaced);
                     None
                 }
                 ReadDone::Index | ReadDone::Gone => None,

@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 
 use super::Shard;
 use super::event::Effect;
-use crate::limits::{CANARY_MS, DISK_SLOW_MS, FLUSH_RETRY_MS, FLUSHES_IN_FLIGHT, LEASE_MS, WAL_PENDING_BYTES};
+use crate::limits::{
+    CANARY_MS, DISK_SLOW_MS, FLUSH_RETRY_MS, FLUSHES_IN_FLIGHT, LEASE_MS, SPENT_CHUNK_BYTES, WAL_PENDING_BYTES,
+};
 use crate::log::{DiskError, DiskReply, DiskRequest, Frame, FrameKind, WalId};
 use crate::partition::{DiskRead, FlushOutcome, FlushStep, Partition};
 use crate::peer::{DiskState, PeerMessage};
@@ -110,7 +112,11 @@ pub(super) struct Storage {
     /// Memory for chunks read from segments on this shard, in bytes.
     chunk_budget: u64,
     chunk_bytes: u64,
+    /// Log, first offset and cost of each, oldest first.
     chunks: VecDeque<(LogId, Offset, u64)>,
+    /// The same for those that a reader has passed: they go first.
+    spent: VecDeque<(LogId, Offset, u64)>,
+    spent_bytes: u64,
 }
 
 impl Storage {
@@ -135,6 +141,8 @@ impl Storage {
             chunk_budget,
             chunk_bytes: 0,
             chunks: VecDeque::new(),
+            spent: VecDeque::new(),
+            spent_bytes: 0,
         }
     }
 
@@ -181,12 +189,22 @@ impl Storage {
             self.unflushed_bytes -= partition.unflushed_cost();
         }
         self.is_dirty.remove(&log);
-        let chunk_bytes = &mut self.chunk_bytes;
-        self.chunks.retain(|(owner, _, cost)| {
-            if *owner == log {
-                *chunk_bytes -= cost;
-            }
-            *owner != log
+        self.drop_chunks(|owner, _| owner == log);
+    }
+
+    /// Takes chunks out of the account.
+    fn drop_chunks(&mut self, which: impl Fn(LogId, Offset) -> bool) {
+        let (all, of_spent) = (&mut self.chunk_bytes, &mut self.spent_bytes);
+        self.chunks.retain(|(log, first, cost)| {
+            let dropped = which(*log, *first);
+            *all -= if dropped { *cost } else { 0 };
+            !dropped
+        });
+        self.spent.retain(|(log, first, cost)| {
+            let dropped = which(*log, *first);
+            *all -= if dropped { *cost } else { 0 };
+            *of_spent -= if dropped { *cost } else { 0 };
+            !dropped
         });
     }
 
@@ -199,13 +217,38 @@ impl Storage {
         }
     }
 
-    /// A chunk was put into a partition's cache.
-    pub(super) fn chunk_cached(&mut self, log: LogId, first: Offset, cost: u64, freed: u64) {
-        if freed > 0 {
-            self.chunks.retain(|(owner, offset, _)| (*owner, *offset) != (log, first));
+    /// A chunk was put into a partition's cache, in the place of an older one where `replaced`.
+    pub(super) fn chunk_cached(&mut self, log: LogId, first: Offset, cost: u64, replaced: bool) {
+        if replaced {
+            self.drop_chunks(|owner, offset| (owner, offset) == (log, first));
         }
-        self.chunk_bytes = self.chunk_bytes + cost - freed;
+        self.chunk_bytes += cost;
         self.chunks.push_back((log, first, cost));
+    }
+
+    /// A reader has passed a chunk.
+    pub(super) fn chunk_spent(&mut self, log: LogId, first: Offset) {
+        let at = self.chunks.iter().position(|(owner, offset, _)| (*owner, *offset) == (log, first));
+        if let Some(chunk) = at.and_then(|at| self.chunks.remove(at)) {
+            self.spent_bytes += chunk.2;
+            self.spent.push_back(chunk);
+        }
+    }
+
+    /// Takes a chunk out of the account that is one too many.
+    fn surplus_chunk(&mut self) -> Option<(LogId, Offset)> {
+        if self.spent_bytes <= SPENT_CHUNK_BYTES && self.chunk_bytes <= self.chunk_budget {
+            return None;
+        }
+        let (log, first, cost) = match self.spent.pop_front() {
+            Some(spent) => {
+                self.spent_bytes -= spent.2;
+                spent
+            }
+            None => self.chunks.pop_front()?,
+        };
+        self.chunk_bytes -= cost;
+        Some((log, first))
     }
 
     /// How the disk takes writes, as far as this shard's own tell.
@@ -512,12 +555,41 @@ impl Shard {
     }
 
     pub(super) fn evict_chunks(&mut self) {
-        while self.storage.chunk_bytes > self.storage.chunk_budget {
-            let Some((log, first, cost)) = self.storage.chunks.pop_front() else { return };
-            self.storage.chunk_bytes -= cost;
+        while let Some((log, first)) = self.storage.surplus_chunk() {
             if let Some(owned) = self.owned.get_mut(&log) {
                 owned.partition.evict_chunk(first);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_that_were_passed_go_first_and_soon() {
+        const CHUNK: u64 = SPENT_CHUNK_BYTES / 4;
+        let log = LogId(7);
+        let mut storage = Storage::new(0, 100 * CHUNK);
+        for first in 0..8 {
+            storage.chunk_cached(log, first, CHUNK, false);
+        }
+        storage.chunk_cached(log, 7, CHUNK, true);
+        assert_eq!(storage.memory(), 8 * CHUNK);
+        for first in [5, 3, 6, 4] {
+            storage.chunk_spent(log, first);
+        }
+        assert_eq!(storage.surplus_chunk(), None, "so many are kept for those who follow");
+        storage.chunk_spent(log, 0);
+        assert_eq!(storage.surplus_chunk(), Some((log, 5)));
+        assert_eq!(storage.surplus_chunk(), None);
+        storage.chunk_budget = 4 * CHUNK;
+        let rest: Vec<Offset> = std::iter::from_fn(|| storage.surplus_chunk()).map(|(_, first)| first).collect();
+        assert_eq!(rest, [3, 6, 4], "before those that nobody has read");
+        storage.chunk_budget = 0;
+        storage.drop_chunks(|_, first| first == 0);
+        let rest: Vec<Offset> = std::iter::from_fn(|| storage.surplus_chunk()).map(|(_, first)| first).collect();
+        assert_eq!((rest, storage.memory()), (vec![1, 2, 7], 0));
     }
 }

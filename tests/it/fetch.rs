@@ -79,6 +79,24 @@ fn an_error_answers_at_once_and_leaves_the_other_partitions_alone() {
 }
 
 #[test]
+fn a_response_that_cannot_hold_everything_holds_something_of_each_partition() {
+    let (mut wire, name) = topic("shares", 8, 0);
+    for partition in 0..8 {
+        for number in 0..8 {
+            wire.produce(&name, partition, batch(&[noise(number, 40_000)]));
+        }
+    }
+    let request = fetch_request(&name, &std::array::from_fn::<_, 8, _>(|partition| (partition as i32, 0)), 1, 100);
+    let response = wire.call(12, &request.with_max_bytes(1 << 20));
+    let counts: Vec<usize> = (response.responses[0].partitions.iter())
+        .map(|partition| records(partition.records.clone().expect("records")).len())
+        .collect();
+    assert_eq!(counts, [3; 8], "an eighth of a MiB each");
+    let all = wire.call(12, &fetch_request(&name, &[(0, 0), (1, 0)], 1, 100));
+    assert!(all.responses[0].partitions.iter().all(|p| records(p.records.clone().expect("records")).len() == 8));
+}
+
+#[test]
 fn an_unknown_topic_id_is_said_to_be_one() {
     let (mut wire, name) = topic("ids", 1, 1);
     let mut request = fetch_request(&name, &[(0, 0)], 1, 100);

@@ -2,7 +2,7 @@
 
 use kafka_protocol::messages::FetchRequest;
 
-use crate::limits::{DISK_READ_MS, MAX_FETCH_BYTES};
+use crate::limits::{DISK_READ_MS, FETCH_SHARE_BYTES, MAX_FETCH_BYTES};
 use crate::protocol::fetch::{FetchResponse, FetchedPartition, FetchedTopic, encode_fetch};
 use crate::shard::Shard;
 use crate::shard::mesh::{Op, OpKind, ReadAnswer, RequestId, ShardMessage};
@@ -180,12 +180,15 @@ impl Shard {
 impl Gathering {
     /// Reads for the parts for which `more_than` says so.
     fn ops(&self, more_than: impl Fn(&Part) -> Option<Option<usize>>) -> Vec<(u32, LogId, OpKind)> {
+        // Of many partitions the response could not take all that each may give: what is left over would have been read
+        // for nothing. One alone must still be able to make up the least that the client waits for.
+        let share = (self.max_bytes / self.parts.len().max(1)).max(self.min_bytes).max(FETCH_SHARE_BYTES);
         let parts = self.parts.iter().enumerate();
         parts
             .filter_map(|(number, part)| {
                 let kind = OpKind::Read {
                     offset: part.wanted.offset,
-                    max_bytes: (part.wanted.max_bytes.max(0) as usize).min(self.max_bytes),
+                    max_bytes: (part.wanted.max_bytes.max(0) as usize).min(self.max_bytes).min(share),
                     epoch: part.wanted.epoch,
                     more_than: more_than(part)?,
                 };
