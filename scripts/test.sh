@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Builds ringlog in the release profile and runs all of its tests.
 #
-#   scripts/test.sh          everything; installs kcat, a JDK and Maven with apt where they are missing
+#   scripts/test.sh          everything; installs kcat, a JDK, Maven and Python with apt where they are missing, and further
+#                            clients with scripts/clients.sh
 #   scripts/test.sh --core   only what needs nothing but cargo (and the C compiler and make that the build needs)
 #   scripts/test.sh --long   everything, with a longer freeze of the disk and more kills
 #
@@ -33,6 +34,8 @@ if ! $core; then
     need mkfs.ext4 e2fsprogs
 fi
 install_needed
+# The clients of the tests in tests/it/clients.rs.
+if ! $core; then scripts/clients.sh --install confluent-kafka kafka-python franz-go kafkajs kafka-tools; fi
 
 output=$(mktemp)
 trap 'rm -f "$output"' EXIT

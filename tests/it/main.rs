@@ -12,6 +12,7 @@ mod admin;
 mod admin_samples;
 mod alter;
 mod bad_input;
+mod clients;
 mod cluster;
 #[path = "../common/mod.rs"]
 mod common;
