@@ -16,6 +16,7 @@ mod cluster;
 #[path = "../common/mod.rs"]
 mod common;
 mod crash;
+mod describe;
 mod environment;
 mod fetch;
 mod freeze;
@@ -26,4 +27,5 @@ mod java;
 mod kcat;
 mod librdkafka;
 mod produce;
+mod quotas;
 mod versions;
