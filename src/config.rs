@@ -61,6 +61,8 @@ pub struct BrokerConfig {
     /// Made at random with the data directory, so that a broker that has lost its disk is not taken for the one that
     /// it was. Zeros until the driver fills it in.
     pub directory_id: [u8; 16],
+    /// The data directory's full path, as clients see it. Empty until the driver fills it in.
+    pub log_dir: String,
     /// Rises each time that the broker starts on its data directory. Zero until the driver fills it in.
     pub incarnation: u64,
     /// Host that clients are told to connect to.
@@ -385,6 +387,7 @@ impl Settings {
                 broker_id,
                 peers,
                 directory_id: [0; 16],
+                log_dir: String::new(),
                 incarnation: 0,
                 advertised_host,
                 advertised_port,

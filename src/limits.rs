@@ -148,11 +148,23 @@ pub const MAX_METADATA_SNAPSHOT_BYTES: usize = 14 * 1024 * 1024;
 /// must agree on it, as it decides whether a topic is created.
 pub const MAX_TOPIC_METADATA_BYTES: usize = 12 * 1024 * 1024;
 
+/// Bytes of a snapshot that quotas may take; every broker must agree on it too.
+pub const MAX_QUOTA_BYTES: usize = 1024 * 1024;
+
+/// Quotas whose use a shard keeps in mind, each for one client or for those that share it; further clients share one.
+pub const MAX_METERS: usize = 10_000;
+
+/// Seconds for which a client may save up its quota, to use it at once (in Kafka ten samples of a second).
+pub const QUOTA_WINDOW_S: u64 = 10;
+
 /// Most partitions that one CreateTopics request may create.
 pub const MAX_PARTITIONS_PER_REQUEST: usize = 10_000;
 
 /// Most resources that one DescribeConfigs request may ask about.
 pub const MAX_DESCRIBED_RESOURCES: usize = 2_000;
+
+/// Most partitions in one DescribeTopicPartitions response (Kafka's `max.request.partition.size.limit`).
+pub const MAX_DESCRIBED_PARTITIONS: usize = 2_000;
 
 /// Most partitions in a cluster.
 pub const MAX_PARTITIONS: usize = 100_000;
@@ -311,5 +323,5 @@ const _: () = assert!(MAX_METADATA_SNAPSHOT_BYTES + PEER_FRAME_FULL_BYTES <= PEE
 const _: () = assert!(PEER_FRAME_BYTES < PEER_UNSENT_BYTES);
 const _: () = assert!(MAX_METADATA_COMMAND_BYTES <= MAX_METADATA_SNAPSHOT_BYTES);
 const _: () = assert!(MAX_METADATA_SNAPSHOT_BYTES + 16 * BLOCK <= METADATA_WAL_SEGMENT_BYTES as usize);
-const _: () = assert!(MAX_TOPIC_METADATA_BYTES < MAX_METADATA_SNAPSHOT_BYTES);
+const _: () = assert!(MAX_TOPIC_METADATA_BYTES + MAX_QUOTA_BYTES < MAX_METADATA_SNAPSHOT_BYTES);
 const _: () = assert!(MAX_PARTITIONS_PER_REQUEST <= MAX_PARTITIONS);

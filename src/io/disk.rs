@@ -25,7 +25,7 @@ use super::memory::{AlignedBuf, Pool};
 use super::{Incoming, Report};
 use crate::limits::{BLOCK, IDLE_TICK_MS, TICK_MS};
 use crate::log::disk::{Disk, DiskEffect, DiskEvent};
-use crate::log::{Buffers, DeviceDone, DeviceOp, DiskRequest, FileId};
+use crate::log::{Buffers, DeviceDone, DeviceOp, DiskRequest, FileId, Space};
 use crate::types::{LogId, Map, Mono, ShardId};
 
 /// Entries of the submission queue; more operations than that go to the kernel in several calls.
@@ -70,6 +70,13 @@ pub(super) enum Finished {
         token: u64,
         /// Its outcome.
         result: io::Result<()>,
+    },
+    /// A look at the room that there is.
+    Space {
+        /// The operation's token.
+        token: u64,
+        /// What there is.
+        result: io::Result<Space>,
     },
     /// A file that operations wait for.
     Opened {
@@ -301,6 +308,9 @@ impl DiskThread {
             ToDisk::Finished(Finished::Op { token, result }) => {
                 self.done(token, None, result.map(|()| Bytes::new()));
             }
+            ToDisk::Finished(Finished::Space { token, result }) => {
+                self.done(token, None, result.map(Space::to_bytes));
+            }
             ToDisk::Finished(Finished::Opened { file, result }) => self.opened(file, result)?,
             ToDisk::Stop => self.stopping = true,
         }
@@ -348,6 +358,10 @@ impl DiskThread {
             DeviceOp::Remove { file } => {
                 self.close(file);
                 self.work(token, move |files| files.remove(file));
+            }
+            DeviceOp::Space => {
+                let files = self.files.clone();
+                self.employ(Box::new(move || Finished::Space { token, result: files.space() }));
             }
             DeviceOp::RemoveLog { log } => {
                 self.close_log(log);

@@ -2,17 +2,18 @@
 //! thread has its helpers do because io_uring would only hand it to a thread of the kernel's.
 
 use std::cell::RefCell;
-use std::ffi::OsStr;
+use std::ffi::{CString, OsStr};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::memory::AlignedBuf;
 use crate::limits::BLOCK;
 use crate::log::names::{PARTITIONS_DIR, WAL_DIR};
-use crate::log::{Device, FileId};
+use crate::log::{Device, FileId, Space};
 use crate::types::LogId;
 
 /// Bytes that one write of zeros or one read of recovery moves: enough to reach the device's bandwidth.
@@ -70,6 +71,19 @@ impl Files {
         };
         fallocate(&handle, offset, len)?;
         if new { sync_folder_of(&path) } else { Ok(()) }
+    }
+
+    /// The room on the volume that the files are on.
+    pub(super) fn space(&self) -> io::Result<Space> {
+        let path = CString::new(self.dir.as_os_str().as_bytes())?;
+        let mut found = std::mem::MaybeUninit::<libc::statvfs>::uninit();
+        // SAFETY: the path ends with a zero, and the kernel writes no more than the structure.
+        if unsafe { libc::statvfs(path.as_ptr(), found.as_mut_ptr()) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the call has succeeded, so the structure is written.
+        let found = unsafe { found.assume_init() };
+        Ok(Space { total: found.f_blocks * found.f_frsize, usable: found.f_bavail * found.f_frsize })
     }
 
     /// Removes the file, durably; one that does not exist is no error.

@@ -292,6 +292,11 @@ pub fn direct_io(dir: &Path) -> Result<(), ProbeError> {
     })
 }
 
+/// The error where the data directory's full path cannot be found.
+pub(super) fn data_dir_error(dir: &Path, source: io::Error) -> ProbeError {
+    data_dir(dir, "finding its full path", source)
+}
+
 fn data_dir(dir: &Path, what: &'static str, source: io::Error) -> ProbeError {
     ProbeError::DataDir { dir: dir.to_owned(), what, source }
 }

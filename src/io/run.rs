@@ -180,6 +180,9 @@ impl Broker {
         config.broker.cluster_id.clone_from(&data_dir.cluster_id);
         config.broker.directory_id = data_dir.directory_id;
         config.broker.incarnation = data_dir.incarnation;
+        let log_dir =
+            config.data_dir.canonicalize().map_err(|source| probe::data_dir_error(&config.data_dir, source))?;
+        config.broker.log_dir = log_dir.display().to_string();
         warnings.extend(probe::check_data_dir(&config.data_dir)?);
         for warning in warnings {
             tracing::warn!("{}", warning.0);

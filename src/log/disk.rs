@@ -4,7 +4,7 @@ use super::ops::{Context, Ops, Purpose};
 use super::recovery::DiskSeed;
 use super::segment::{FileOp, Segments};
 use super::wal::Wal;
-use super::{Buffers, DeviceDone, DeviceOp, DiskReply, DiskRequest, WalId};
+use super::{Buffers, DeviceDone, DeviceOp, DiskError, DiskReply, DiskRequest, Space, WalId};
 use crate::limits;
 use crate::types::{Now, ShardId};
 
@@ -159,6 +159,7 @@ impl<B: Buffers> Disk<B> {
             DiskRequest::DeleteLog { token, log } => {
                 segments.remove(Some((from, token)), log, None);
             }
+            DiskRequest::Space { token } => cx.start(Purpose::Space { from, token }, DeviceOp::Space),
         }
     }
 
@@ -174,6 +175,14 @@ impl<B: Buffers> Disk<B> {
                 (parts.wal(wal).0).created(now, slot, done.result.map(|_| ()));
             }
             Purpose::WalRemove { wal, slot } => parts.wal(wal).0.removed(slot),
+            Purpose::Space { from, token } => {
+                let error = |errno| DiskError::Io {
+                    file: ".".to_owned(),
+                    detail: std::io::Error::from_raw_os_error(errno).to_string(),
+                };
+                let result = done.result.map(|bytes| Space::from_bytes(&bytes)).map_err(error);
+                parts.cx.reply(from, DiskReply::Space { token, result });
+            }
             Purpose::File(op) => parts.segments.done(op, done, &mut parts.cx),
         }
     }

@@ -156,6 +156,11 @@ pub enum DiskRequest {
         /// The log.
         log: LogId,
     },
+    /// Look how much room there is.
+    Space {
+        /// Comes back in [`DiskReply::Space`].
+        token: u64,
+    },
 }
 
 /// Why a disk did not do what it was asked.
@@ -188,6 +193,28 @@ pub enum DiskError {
         /// The file's name, relative to the data directory.
         file: String,
     },
+}
+
+/// The room on a disk's volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes of the volume.
+    pub total: u64,
+    /// Bytes of it that the broker may still write.
+    pub usable: u64,
+}
+
+impl Space {
+    /// As the bytes that [`DeviceOp::Space`] ends with.
+    pub fn to_bytes(self) -> Bytes {
+        Bytes::from([self.total.to_le_bytes(), self.usable.to_le_bytes()].concat())
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Space {
+        let (total, rest) = bytes.split_first_chunk().expect("a driver gives both numbers");
+        let usable = rest.first_chunk().expect("a driver gives both numbers");
+        Space { total: u64::from_le_bytes(*total), usable: u64::from_le_bytes(*usable) }
+    }
 }
 
 /// What a disk tells a shard.
@@ -228,6 +255,13 @@ pub enum DiskReply {
         token: u64,
         /// Whether the files are gone.
         result: Result<(), DiskError>,
+    },
+    /// Answer to [`DiskRequest::Space`].
+    Space {
+        /// The request's token.
+        token: u64,
+        /// What there is.
+        result: Result<Space, DiskError>,
     },
     /// The WAL wants its oldest segment back: write a checkpoint (after moving the entries that it passes to
     /// segments) for each of these logs. Sent again only for logs that still hold the oldest segment later.
@@ -329,6 +363,8 @@ pub enum DeviceOp<B> {
         /// The log.
         log: LogId,
     },
+    /// Look how much room there is; the result is [`Space::to_bytes`].
+    Space,
 }
 
 /// The outcome of a [`DeviceOp`].

@@ -13,6 +13,8 @@ pub(super) enum Purpose<F> {
     WalCreate { wal: WalId, slot: u32 },
     /// A slot that is not wanted any more.
     WalRemove { wal: WalId, slot: u32 },
+    /// A look at the room that there is, for this shard's request of this token.
+    Space { from: ShardId, token: u64 },
     /// Anything on segment files.
     File(F),
 }

@@ -41,8 +41,8 @@ pub fn decode_command(bytes: &[u8]) -> Result<Command, MetadataCodecError> {
 /// The form of snapshots: what follows the format byte is bincode as in format 1, with more behind it.
 const SNAPSHOT_FORMAT: u8 = 2;
 
-/// What snapshots of format 1 lack: topic configs that brokers give to topics by default, of which there are none.
-const LACKING_IN_1: &[u8] = &[0];
+/// What snapshots of format 1 lack: topic configs that brokers give to topics by default, and quotas; there are none.
+const LACKING_IN_1: &[u8] = &[0, 0];
 
 /// The snapshot as bytes.
 ///
@@ -87,6 +87,7 @@ mod tests {
     use super::*;
     use crate::metadata::State;
     use crate::metadata::command::{Configs, MorePartitions, NewBroker, NewPartition, NewTopic, TopicConfigs};
+    use crate::metadata::quotas::{Entity, Quota, QuotaChange, Rate, Scope};
     use crate::types::BrokerId;
 
     const ID: u128 = 0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10;
@@ -124,6 +125,12 @@ mod tests {
         }
     }
 
+    fn quota() -> Command {
+        let entity = Entity { user: Some(Scope::Named("u".to_owned())), client_id: Some(Scope::Default) };
+        let change = QuotaChange { entity, quota: Quota::ConsumerByteRate, rate: Rate::new(1.0) };
+        Command::AlterQuotas { changes: vec![change] }
+    }
+
     /// These bytes are on disks: where one of these fails, the format has changed and needs another number.
     #[test]
     fn the_bytes_of_commands_stay_as_they_are() {
@@ -141,6 +148,7 @@ mod tests {
         let partitions = vec![NewPartition { replicas: vec![BrokerId(1)] }];
         let more = MorePartitions { id: Uuid::from_u128(ID), before: 7, partitions };
         golden(&Command::CreatePartitions { topics: vec![more] }, &[&[1, 4], &[1], &ID_BYTES, &[7], &[1, 1, 2]]);
+        golden(&quota(), &[&[1, 6], &[1], &[1, 1, 1, b'u'], &[1, 0], &[1], &[1, 253], &1.0f64.to_le_bytes()]);
         golden(&alter(), &[&[1, 5], &[1], &ID_BYTES, &[1, 1, b'k', 1, b'v'], &[0], &[1], &[0], &[1, 1, b'd', 1, b'w']]);
     }
 
@@ -156,7 +164,9 @@ mod tests {
         assert_eq!(decode_snapshot(&first).unwrap(), state.snapshot());
         state.apply(10, &alter());
         let topic = [&[1, 1, b't'], &ID_BYTES[..], &[1, 1, 2, 2, 3], &[0]].concat();
-        let bytes = [&[2, 10, 2, 10], broker, &topic, &[1, 1, b'd', 1, b'w']].concat();
+        state.apply(11, &quota());
+        let quotas = [&[1, 1, 1, 1, b'u', 1, 0, 1, 1, 253][..], &1.0f64.to_le_bytes()].concat();
+        let bytes = [&[2, 11, 2, 10], broker, &topic, &[1, 1, b'd', 1, b'w'], &quotas].concat();
         assert_eq!(encode_snapshot(&state.snapshot()).unwrap(), bytes);
         assert_eq!(decode_snapshot(&bytes).unwrap(), state.snapshot());
     }
@@ -175,7 +185,7 @@ mod tests {
         assert!(matches!(decode_command(&longer), Err(MetadataCodecError::Malformed(CodecError::TrailingBytes(1)))));
         let newer = [&[2], &bytes[1..]].concat();
         assert!(matches!(decode_command(&newer), Err(MetadataCodecError::Malformed(CodecError::UnknownFormat(2)))));
-        assert!(decode_command(&[1, 6, 0]).is_err(), "a variant of a later version");
+        assert!(decode_command(&[1, 7, 0]).is_err(), "a variant of a later version");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::quotas::QuotaChange;
 use crate::types::BrokerId;
 
 /// A change of the metadata: one entry of the metadata's log.
@@ -44,6 +45,11 @@ pub enum Command {
         topics: Vec<TopicConfigs>,
         /// Of all brokers: what they give to topics that set nothing of their own.
         defaults: Option<Configs>,
+    },
+    /// Quotas that are set or removed, all that passed the checks of one AlterClientQuotas request.
+    AlterQuotas {
+        /// Each entity's quota once.
+        changes: Vec<QuotaChange>,
     },
 }
 

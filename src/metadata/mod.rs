@@ -6,6 +6,7 @@ mod config_table;
 pub mod configs;
 pub mod names;
 pub mod placement;
+pub mod quotas;
 pub mod state;
 
 pub use command::Command;

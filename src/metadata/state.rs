@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::command::{Command, NewBroker, NewTopic, uuid_as_bytes};
 use super::names;
+use super::quotas::{Entity, Quota, Quotas, Rate};
 use crate::codec;
 use crate::limits::MAX_TOPIC_METADATA_BYTES;
 use crate::types::{BrokerId, LogId, Map};
@@ -35,6 +36,9 @@ pub struct State {
     brokers_weight: Weight,
     /// Topic configs that brokers give to topics which set none of their own, whatever a broker's file says.
     defaults: BTreeMap<String, String>,
+    quotas: Quotas,
+    /// What all quotas weigh together.
+    quotas_weight: Weight,
 }
 
 /// The bytes of a part of the state in a snapshot: how many, and a checksum. It can be added up in any order.
@@ -148,9 +152,12 @@ pub enum Change {
     },
     /// What brokers give to topics that set nothing is another.
     DefaultsAltered,
+    /// Quotas were set or removed.
+    QuotasAltered,
     /// The command has done nothing, because another one came before it after it had been planned.
     Overtaken,
-    /// The command has done nothing, because the topics would have more than [`MAX_TOPIC_METADATA_BYTES`].
+    /// The command has done nothing, because the topics would have more than [`MAX_TOPIC_METADATA_BYTES`], or the
+    /// quotas more than [`crate::limits::MAX_QUOTA_BYTES`].
     Full,
 }
 
@@ -177,6 +184,7 @@ pub struct Snapshot {
     brokers: Vec<NewBroker>,
     topics: Vec<Topic>,
     defaults: BTreeMap<String, String>,
+    quotas: Vec<(Entity, BTreeMap<Quota, Rate>)>,
 }
 
 /// Why a snapshot is no state: it was not made by [`State::snapshot`].
@@ -215,6 +223,8 @@ impl Default for State {
             topics_weight: Weight::default(),
             brokers_weight: Weight::default(),
             defaults: BTreeMap::new(),
+            quotas: Quotas::new(),
+            quotas_weight: Weight::default(),
         }
     }
 }
@@ -286,6 +296,7 @@ impl State {
             Command::DeleteTopics { ids } => ids.iter().map(|&id| self.delete(id)).collect(),
             Command::AllocateProducerIds { broker, count } => vec![self.allocate_producer_ids(*broker, *count)],
             Command::CreatePartitions { topics } => self.create_partitions(topics),
+            Command::AlterQuotas { changes } => vec![self.alter_quotas(changes)],
             Command::AlterConfigs { topics, defaults } => self.alter_configs(topics, defaults.as_ref()),
         }
     }
@@ -376,8 +387,8 @@ impl State {
     /// another where the states differ. Costs the same however large the state is.
     pub fn hash(&self) -> u64 {
         let (topics, brokers) = (self.topics_weight.checksum, self.brokers_weight.checksum);
-        let defaults = Weight::of(&self.defaults).checksum;
-        Weight::of(&(self.applied, self.next_log_id, self.next_producer_id, topics, brokers, defaults)).checksum
+        let (defaults, quotas) = (Weight::of(&self.defaults).checksum, self.quotas_weight.checksum);
+        Weight::of(&(self.applied, self.next_log_id, self.next_producer_id, topics, brokers, defaults, quotas)).checksum
     }
 
     /// All of the state, to go on from at the next index.
@@ -389,6 +400,7 @@ impl State {
             brokers: self.brokers.values().cloned().collect(),
             topics: self.topics.values().map(|topic| Topic::clone(topic)).collect(),
             defaults: self.defaults.clone(),
+            quotas: self.quotas.clone().into_iter().collect(),
         }
     }
 
@@ -404,6 +416,7 @@ impl State {
             defaults: snapshot.defaults,
             ..State::default()
         };
+        state.set_quotas(snapshot.quotas.into_iter().collect());
         for broker in snapshot.brokers {
             if state.brokers.contains_key(&broker.id) {
                 return Err(SnapshotError::DuplicateBroker(broker.id));

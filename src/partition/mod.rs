@@ -21,6 +21,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 pub use checkpoint::Checkpoint;
 pub use flush::{FlushOutcome, FlushStep, FlushWrite};
 pub use install::Wanted;
+pub use producers::ActiveProducer;
 pub use read::{DiskRead, Found, ReadDone, ReadError, Records};
 
 use crate::consensus::{Entry, Group, GroupState, HardState, SnapshotPoint};
@@ -271,6 +272,17 @@ impl Partition {
     /// The current leader epoch.
     pub fn epoch(&self) -> LeaderEpoch {
         self.group.term() as LeaderEpoch
+    }
+
+    /// Bytes of the records that this replica has on its disk: in segments, and in the WAL until they are.
+    pub fn size(&self) -> u64 {
+        let in_segments: u64 = self.segments.iter().map(|segment| segment.meta.len).sum();
+        in_segments + self.tail.unflushed().map(|entry| entry.batch.len() as u64).sum::<u64>()
+    }
+
+    /// The idempotent producers that are remembered, ordered by their ids.
+    pub fn active_producers(&self, now: Now) -> Vec<ActiveProducer> {
+        self.producers.active(now)
     }
 
     /// The first offset that may be read.

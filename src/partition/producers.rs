@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::record::{BatchHeader, advance_sequence};
-use crate::types::{Map, Mono, Offset};
+use crate::types::{Map, Mono, Now, Offset};
 
 /// Batches of a producer that are remembered, Kafka's number: a client has at most five in flight.
 pub const WINDOW: usize = 5;
@@ -19,6 +19,20 @@ pub struct Sequence {
     pub last: i32,
     /// Offset of the first record.
     pub base_offset: Offset,
+}
+
+/// A producer as DescribeProducers tells of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ActiveProducer {
+    /// Producer id.
+    pub id: i64,
+    /// Producer epoch.
+    pub epoch: i16,
+    /// Sequence number of its last record.
+    pub last_sequence: i32,
+    /// The broker's time of its last append, in milliseconds since the Unix epoch; -1 where that was before this
+    /// replica started or led.
+    pub last_append_ms: i64,
 }
 
 /// What a producer's batch is, seen from those before it.
@@ -126,6 +140,19 @@ impl Producers {
         out
     }
 
+    /// All producers, ordered by their ids.
+    pub fn active(&self, now: Now) -> Vec<ActiveProducer> {
+        let told = |(id, producer): (&i64, &Producer)| {
+            let newest = producer.window.back()?;
+            let ago_ms = |seen| (now.mono.micros_since(seen) / 1_000) as i64;
+            let last_append_ms = producer.seen.map_or(-1, |seen| now.wall_ms - ago_ms(seen));
+            Some(ActiveProducer { id: *id, epoch: newest.epoch, last_sequence: newest.last, last_append_ms })
+        };
+        let mut active: Vec<_> = self.by_id.iter().filter_map(told).collect();
+        active.sort_unstable_by_key(|producer| producer.id);
+        active
+    }
+
     /// The greatest id that was forgotten, for a checkpoint.
     pub fn forgotten(&self) -> Option<i64> {
         self.forgotten
@@ -187,6 +214,17 @@ mod tests {
             "a part of a batch is no duplicate"
         );
         assert_eq!(producers.check(&header(0, 80, 1, 0)), SequenceCheck::Next);
+    }
+
+    #[test]
+    fn active_producers_are_told_with_their_last_append() {
+        let mut producers = Producers::default();
+        producers.note(&header(3, 7, 2, 0), 0, Some(Mono(5_000_000)));
+        let now = Now { mono: Mono(7_000_000), wall_ms: 100_000 };
+        let told = ActiveProducer { id: 9, epoch: 3, last_sequence: 8, last_append_ms: 98_000 };
+        assert_eq!(producers.active(now), [told]);
+        let recovered = Producers::from_snapshot(producers.snapshot(9), None);
+        assert_eq!(recovered.active(now), [ActiveProducer { last_append_ms: -1, ..told }]);
     }
 
     #[test]

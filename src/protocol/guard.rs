@@ -56,6 +56,9 @@ pub enum Problem {
     /// Null where the version allows none.
     #[error("null is not allowed")]
     Null,
+    /// A structure that may be null is neither that nor marked as present.
+    #[error("a structure marked with {0}")]
+    Marker(i8),
     /// A string of more than 32,767 bytes.
     #[error("a string of {0} bytes")]
     LongString(usize),
@@ -203,6 +206,11 @@ impl Walker<'_> {
             Kind::Bytes => match self.long_length(nullable)? {
                 Some(length) => self.skip(length),
                 None => Ok(()),
+            },
+            Kind::Struct(fields) if nullable => match i8::from_be_bytes(self.take()?) {
+                -1 => Ok(()),
+                1 => self.structure(fields),
+                other => Err(self.fail(Problem::Marker(other))),
             },
             Kind::Struct(fields) => self.structure(fields),
             Kind::Array(element) => {

@@ -48,6 +48,7 @@ const INT8: Kind = Kind::Fixed(1);
 const INT16: Kind = Kind::Fixed(2);
 const INT32: Kind = Kind::Fixed(4);
 const INT64: Kind = Kind::Fixed(8);
+const FLOAT64: Kind = Kind::Fixed(8);
 const UUID: Kind = Kind::Fixed(16);
 
 const fn field(name: &'static str, kind: Kind) -> Field {
@@ -455,6 +456,60 @@ pub(super) static INCREMENTAL_ALTER_CONFIGS: Schema = Schema {
                         field("value", String).nullable(),
                     ])),
                 ),
+            ])),
+        ),
+        field("validate_only", BOOL),
+    ],
+};
+
+pub(super) static DESCRIBE_LOG_DIRS: Schema = Schema {
+    flexible: 2,
+    fields: &[field("topics", Array(&Struct(&[field("topic", String), field("partitions", Array(&INT32))]))).nullable()],
+};
+
+pub(super) static DESCRIBE_PRODUCERS: Schema = Schema {
+    flexible: 0,
+    fields: &[field("topics", Array(&Struct(&[field("name", String), field("partition_indexes", Array(&INT32))])))],
+};
+
+pub(super) static LIST_CONFIG_RESOURCES: Schema =
+    Schema { flexible: 0, fields: &[field("resource_types", Array(&INT8)).since(1)] };
+
+pub(super) static DESCRIBE_TOPIC_PARTITIONS: Schema = Schema {
+    flexible: 0,
+    fields: &[
+        field("topics", Array(&Struct(&[field("name", String)]))),
+        field("response_partition_limit", INT32),
+        field("cursor", Struct(&[field("topic_name", String), field("partition_index", INT32)])).nullable(),
+    ],
+};
+
+pub(super) static DESCRIBE_CLIENT_QUOTAS: Schema = Schema {
+    flexible: 1,
+    fields: &[
+        field(
+            "components",
+            Array(&Struct(&[
+                field("entity_type", String),
+                field("match_type", INT8),
+                field("match", String).nullable(),
+            ])),
+        ),
+        field("strict", BOOL),
+    ],
+};
+
+pub(super) static ALTER_CLIENT_QUOTAS: Schema = Schema {
+    flexible: 1,
+    fields: &[
+        field(
+            "entries",
+            Array(&Struct(&[
+                field(
+                    "entity",
+                    Array(&Struct(&[field("entity_type", String), field("entity_name", String).nullable()])),
+                ),
+                field("ops", Array(&Struct(&[field("key", String), field("value", FLOAT64), field("remove", BOOL)]))),
             ])),
         ),
         field("validate_only", BOOL),

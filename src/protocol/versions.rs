@@ -33,11 +33,17 @@ macro_rules! for_each_api {
             OffsetForLeaderEpoch: OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, 2..=4, OFFSET_FOR_LEADER_EPOCH;
             DescribeConfigs: DescribeConfigsRequest, DescribeConfigsResponse, 1..=4, DESCRIBE_CONFIGS;
             AlterConfigs: AlterConfigsRequest, AlterConfigsResponse, 0..=2, ALTER_CONFIGS;
+            DescribeLogDirs: DescribeLogDirsRequest, DescribeLogDirsResponse, 1..=4, DESCRIBE_LOG_DIRS;
             CreatePartitions: CreatePartitionsRequest, CreatePartitionsResponse, 0..=3, CREATE_PARTITIONS;
             DeleteGroups: DeleteGroupsRequest, DeleteGroupsResponse, 0..=2, DELETE_GROUPS;
             IncrementalAlterConfigs: IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, 0..=1, INCREMENTAL_ALTER_CONFIGS;
             OffsetDelete: OffsetDeleteRequest, OffsetDeleteResponse, 0..=0, OFFSET_DELETE;
+            DescribeClientQuotas: DescribeClientQuotasRequest, DescribeClientQuotasResponse, 0..=1, DESCRIBE_CLIENT_QUOTAS;
+            AlterClientQuotas: AlterClientQuotasRequest, AlterClientQuotasResponse, 0..=1, ALTER_CLIENT_QUOTAS;
             DescribeCluster: DescribeClusterRequest, DescribeClusterResponse, 0..=2, DESCRIBE_CLUSTER;
+            DescribeProducers: DescribeProducersRequest, DescribeProducersResponse, 0..=0, DESCRIBE_PRODUCERS;
+            ListConfigResources: ListConfigResourcesRequest, ListConfigResourcesResponse, 0..=1, LIST_CONFIG_RESOURCES;
+            DescribeTopicPartitions: DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse, 0..=0, DESCRIBE_TOPIC_PARTITIONS;
         }
     };
 }
@@ -86,5 +92,46 @@ impl Api {
             ApiKey::Produce => 0,
             _ => self.min,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write;
+
+    use super::*;
+
+    /// `docs/apis.md` as the table of APIs makes it.
+    fn documented() -> String {
+        let mut text = "# The APIs that ringlog answers\n\n\
+            Made from the table in `src/protocol/versions.rs`; `scripts/docs.sh` writes this page anew, and a test compares\n\
+            the two, and with what ApiVersions says. A request of any other API or version ends its connection, as in Kafka;\n\
+            clients find out before, by ApiVersions.\n\n\
+            | key | API | versions answered | versions there are |\n|--:|---|---|---|\n"
+            .to_owned();
+        for api in APIS {
+            let known = api.key.valid_versions();
+            let range = format!("{}-{}", api.announced_min(), api.max);
+            writeln!(text, "| {} | {:?} | {range} | {}-{} |", api.key as i16, api.key, known.min, known.max).unwrap();
+        }
+        let missing = ApiKey::iter().filter(|key| Api::by_key(*key as i16).is_none());
+        let missing: Vec<String> = missing.map(|key| format!("{key:?} ({})", key as i16)).collect();
+        writeln!(text, "\nNot answered: {}.", missing.join(", ")).unwrap();
+        text
+    }
+
+    #[test]
+    fn the_page_of_apis_is_that_of_the_table() {
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/apis.md");
+        if std::env::var_os("RINGLOG_WRITE_DOCS").is_some() {
+            std::fs::write(page, documented()).unwrap();
+        }
+        let written = std::fs::read_to_string(page).unwrap();
+        assert_eq!(written, documented(), "run scripts/docs.sh");
+    }
+
+    #[test]
+    fn the_table_is_in_the_order_of_its_keys() {
+        assert!(APIS.windows(2).all(|two| (two[0].key as i16) < two[1].key as i16));
     }
 }

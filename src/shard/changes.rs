@@ -7,7 +7,7 @@
 use super::Shard;
 use super::ask::Asker;
 use super::coordinator::{PlannedChange, prefer};
-use super::handlers::{alter_configs, create_partitions};
+use super::handlers::{alter_configs, client_quotas, create_partitions};
 use super::mesh::Reply;
 use crate::metadata::{Change, Command};
 use crate::protocol::request::RequestBody;
@@ -30,6 +30,7 @@ pub(super) fn failed(request: &RequestBody, error: ErrorCode) -> ResponseBody {
         RequestBody::CreatePartitions(request) => create_partitions::failed(request, error).into(),
         RequestBody::IncrementalAlterConfigs(request) => alter_configs::failed(request, error).incremental().into(),
         RequestBody::AlterConfigs(request) => alter_configs::failed_replace(request, error).replaced().into(),
+        RequestBody::AlterClientQuotas(request) => client_quotas::failed(request, error).into(),
         other => unreachable!("{:?} changes nothing", other.api()),
     }
 }
@@ -75,6 +76,10 @@ impl Shard {
             RequestBody::AlterConfigs(request) => {
                 let plan = alter_configs::plan_replace(&self.state, request, receiver);
                 (plan.command, plan.outcome.replaced().into())
+            }
+            RequestBody::AlterClientQuotas(request) => {
+                let plan = client_quotas::plan(&self.state, request);
+                (plan.command, plan.response.into())
             }
             other => unreachable!("{:?} changes nothing", other.api()),
         };

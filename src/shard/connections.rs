@@ -1,6 +1,6 @@
 //! A shard's connections: requests may be answered in any order, responses go out in the order of the requests.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::IpAddr;
 
 use bytes::Bytes;
@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use super::event::Effect;
 use super::sessions::Sessions;
-use crate::types::{ConnId, Map};
+use crate::types::{ConnId, Map, Mono, Now};
 
 /// The bytes of a response, in pieces; no pieces at all where the request wants none (acks=0).
 pub type Response = SmallVec<[Bytes; 4]>;
@@ -29,6 +29,10 @@ struct Connection {
     first: u64,
     slots: VecDeque<Option<Response>>,
     sessions: Sessions,
+    /// Until when no further request is taken.
+    muted_until: Mono,
+    /// Requests that came meanwhile; the driver reads no more than so many ahead.
+    held: VecDeque<Bytes>,
 }
 
 /// All clients of a shard.
@@ -36,12 +40,21 @@ struct Connection {
 pub struct Connections {
     by_id: Map<ConnId, Connection>,
     unanswered: usize,
+    /// Connections that hold requests back, by when they do so no longer.
+    holding: BTreeSet<(Mono, ConnId)>,
 }
 
 impl Connections {
     /// A client has come.
     pub fn open(&mut self, conn: ConnId, peer: IpAddr) {
-        let connection = Connection { peer, first: 0, slots: VecDeque::new(), sessions: Sessions::default() };
+        let connection = Connection {
+            peer,
+            first: 0,
+            slots: VecDeque::new(),
+            sessions: Sessions::default(),
+            muted_until: Mono::default(),
+            held: VecDeque::new(),
+        };
         let before = self.by_id.insert(conn, connection);
         assert!(before.is_none(), "connection numbers are used once");
     }
@@ -50,7 +63,53 @@ impl Connections {
     pub fn close(&mut self, conn: ConnId) {
         if let Some(connection) = self.by_id.remove(&conn) {
             self.unanswered -= connection.slots.len();
+            self.holding.remove(&(connection.muted_until, conn));
         }
+    }
+
+    /// Takes no further request of a client until then.
+    pub fn mute(&mut self, conn: ConnId, until: Mono) {
+        let Some(connection) = self.by_id.get_mut(&conn) else { return };
+        if connection.muted_until < until {
+            if self.holding.remove(&(connection.muted_until, conn)) {
+                self.holding.insert((until, conn));
+            }
+            connection.muted_until = until;
+        }
+    }
+
+    /// Keeps a request back where its client is muted, or others of it are kept; gives it back otherwise.
+    pub fn hold(&mut self, now: Now, conn: ConnId, frame: Bytes) -> Option<Bytes> {
+        let Some(connection) = self.by_id.get_mut(&conn) else { return Some(frame) };
+        if connection.held.is_empty() && connection.muted_until <= now.mono {
+            return Some(frame);
+        }
+        connection.held.push_back(frame);
+        self.holding.insert((connection.muted_until, conn));
+        None
+    }
+
+    /// A request that was kept back and is to be taken now.
+    pub fn next_held(&mut self, now: Now) -> Option<(ConnId, Bytes)> {
+        let (until, conn) = *self.holding.first().filter(|(until, _)| *until <= now.mono)?;
+        let held = &mut self.by_id.get_mut(&conn).expect("a connection that holds is open").held;
+        let frame = held.pop_front().expect("it holds something");
+        if held.is_empty() {
+            self.holding.remove(&(until, conn));
+        }
+        Some((conn, frame))
+    }
+
+    /// Whether any request is kept back.
+    pub fn any_held(&self) -> bool {
+        !self.holding.is_empty()
+    }
+
+    /// Nobody is muted any more.
+    pub fn end_mutes(&mut self) {
+        let conns: Vec<ConnId> = std::mem::take(&mut self.holding).into_iter().map(|(_, conn)| conn).collect();
+        self.by_id.values_mut().for_each(|connection| connection.muted_until = Mono::default());
+        self.holding.extend(conns.into_iter().map(|conn| (Mono::default(), conn)));
     }
 
     /// A place in line for the response to a request; `None` where the client is gone.
@@ -127,5 +186,35 @@ mod tests {
         connections.close(conn);
         assert!(connections.idle());
         assert_eq!(connections.next_slot(conn), None);
+    }
+
+    #[test]
+    fn a_client_that_is_muted_is_heard_later_and_in_order() {
+        let at = |mono| Now { mono: Mono(mono), wall_ms: 0 };
+        let mut connections = Connections::default();
+        let (conn, other) = (ConnId(1), ConnId(2));
+        connections.open(conn, [127, 0, 0, 1].into());
+        connections.open(other, [127, 0, 0, 1].into());
+        let frame = |text: &'static str| Bytes::from_static(text.as_bytes());
+        assert!(connections.hold(at(1), conn, frame("a")).is_some());
+        connections.mute(conn, Mono(10));
+        assert!(!connections.any_held());
+        assert!(connections.hold(at(9), conn, frame("b")).is_none());
+        assert!(connections.hold(at(9), other, frame("x")).is_some(), "another client is not muted");
+        assert!(connections.hold(at(10), conn, frame("c")).is_none(), "behind the one before it");
+        assert_eq!(connections.next_held(at(9)), None);
+        assert_eq!(connections.next_held(at(10)), Some((conn, frame("b"))));
+        connections.mute(conn, Mono(20));
+        assert_eq!(connections.next_held(at(19)), None, "muted again by the request before");
+        assert_eq!(connections.next_held(at(20)), Some((conn, frame("c"))));
+        assert!(!connections.any_held());
+        connections.mute(conn, Mono(30));
+        connections.hold(at(21), conn, frame("d"));
+        connections.end_mutes();
+        assert_eq!(connections.next_held(at(21)), Some((conn, frame("d"))));
+        connections.mute(conn, Mono(40));
+        connections.hold(at(31), conn, frame("e"));
+        connections.close(conn);
+        assert!(!connections.any_held());
     }
 }

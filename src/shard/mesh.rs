@@ -7,10 +7,12 @@ use kafka_protocol::messages::{
     InitProducerIdResponse,
 };
 
+use super::quotas::Used;
 use crate::group;
+use crate::log::Space;
 use crate::metadata::command::NewBroker;
 use crate::metadata::{Command, State};
-use crate::partition::Records;
+use crate::partition::{ActiveProducer, Records};
 use crate::peer::{DiskState, PeerMessage};
 use crate::protocol::request::RequestBody;
 use crate::protocol::{ErrorCode, ResponseBody};
@@ -79,6 +81,8 @@ pub enum ShardMessage {
     },
     /// The sender has seen that the disk is slow, or takes no writes.
     DiskIs(DiskState),
+    /// What clients have used of their quotas on the sender.
+    Used(Vec<Used>),
 }
 
 /// Who leads a log.
@@ -158,6 +162,10 @@ pub enum OpKind {
         /// The leader epoch that the client believes in, or -1.
         epoch: LeaderEpoch,
     },
+    /// Tell the sizes of logs of one shard; that of the op is any of them.
+    Sizes(Vec<LogId>),
+    /// Tell of the idempotent producers.
+    Producers,
     /// Ask a group whose records the log keeps.
     Group {
         /// What.
@@ -178,6 +186,12 @@ pub enum Answer {
     ListOffset(Result<OffsetAnswer, ErrorCode>),
     /// To [`OpKind::EpochEnd`]: the epoch and its end, -1 for both where it is not known.
     EpochEnd(Result<(LeaderEpoch, Offset), ErrorCode>),
+    /// To [`OpKind::Sizes`], in bytes: none for a log that is not open.
+    Sizes(Vec<Option<u64>>),
+    /// What a shard asked the disk for beside its ops: none where the disk does not tell.
+    Space(Option<Space>),
+    /// To [`OpKind::Producers`].
+    Producers(Result<Vec<ActiveProducer>, ErrorCode>),
     /// To [`OpKind::Group`].
     Group(Result<group::Reply, group::Error>),
 }

@@ -194,6 +194,7 @@ impl Shard {
                 | Change::CreateRejected { .. }
                 | Change::DeleteRejected { .. }
                 | Change::ProducerIds { .. }
+                | Change::QuotasAltered
                 | Change::Overtaken
                 | Change::Full => {}
             }

@@ -17,6 +17,7 @@ pub mod mesh;
 mod metadata;
 mod ops;
 mod peers;
+mod quotas;
 mod requests;
 mod rng;
 mod sessions;
@@ -47,6 +48,7 @@ use mesh::{Leader, Op, ShardMessage};
 use metadata::Visibility;
 use ops::Owned;
 use peers::Peers;
+use quotas::Meters;
 use requests::Requests;
 use rng::Rng;
 use storage::Storage;
@@ -63,6 +65,8 @@ pub struct Shard {
     logger: slog::Logger,
     connections: Connections,
     requests: Requests,
+    /// What clients have used of their quotas.
+    meters: Meters,
     /// The metadata as of the last command applied here.
     state: State,
     leaders: Map<LogId, Leader>,
@@ -135,6 +139,7 @@ impl Shard {
             logger,
             connections: Connections::default(),
             requests: Requests::default(),
+            meters: Meters::default(),
             state,
             leaders: Map::default(),
             visibility: Visibility::default(),
@@ -181,6 +186,7 @@ impl Shard {
             Event::Tick => self.tick(now),
             Event::Stop => {
                 self.stopping = true;
+                self.connections.end_mutes();
                 self.stop_groups(now);
                 self.run_backlog(now);
             }
@@ -199,6 +205,8 @@ impl Shard {
     /// Whether anything is under way that needs ticks of [`crate::limits::TICK_MS`].
     pub fn busy(&self) -> bool {
         !self.requests.is_empty()
+            || self.connections.any_held()
+            || self.meters.busy()
             || !self.asks.is_empty()
             || !self.awake.is_empty()
             || self.storage.busy()
@@ -215,7 +223,7 @@ impl Shard {
     /// Whether nothing is in flight any more, so that a stopping broker may end: no request unanswered, no append
     /// that is not durable.
     pub fn drained(&self) -> bool {
-        self.connections.idle() && self.storage.drained()
+        self.connections.idle() && !self.connections.any_held() && self.storage.drained()
     }
 
     /// Bytes of records that the shard holds in memory: tails of partitions and chunks read from segments.
@@ -224,6 +232,8 @@ impl Shard {
     }
 
     fn tick(&mut self, now: Now) {
+        self.tell_used();
+        self.take_held(now);
         self.expire_requests(now);
         self.expire_backlog(now);
         self.tick_groups(now);
@@ -257,6 +267,7 @@ impl Shard {
             ShardMessage::Leaders(leaders) => self.leaders_up(now, leaders),
             ShardMessage::Peer { from, message } => self.peer_message(now, from, *message),
             ShardMessage::DiskIs(state) => self.disk_is(now, state),
+            ShardMessage::Used(used) => self.used_elsewhere(now, used),
         }
     }
 

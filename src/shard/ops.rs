@@ -89,6 +89,11 @@ impl Shard {
         if matches!(op.kind, OpKind::Group { .. }) {
             return self.run_group_op(now, op);
         }
+        if let OpKind::Sizes(logs) = &op.kind {
+            let size = |log| self.owned.get(log).map(|owned| owned.partition.size());
+            let sizes = logs.iter().map(size).collect();
+            return self.answer_op(now, op.request, op.part, Answer::Sizes(sizes));
+        }
         // Behind an append that waits for memory, the others wait too: a partition's order is its client's.
         let full = self.storage.full() || !self.backlog.is_empty();
         if full && matches!(op.kind, OpKind::Append { .. }) && self.refusal().is_none() {
@@ -130,7 +135,11 @@ impl Shard {
                 outcome
             }
             OpKind::Copy { offset, end, .. } => copy(&owned.partition, *offset, *end),
-            OpKind::Group { .. } => unreachable!("asks of groups are taken by run_op"),
+            OpKind::Group { .. } | OpKind::Sizes(_) => unreachable!("taken by run_op"),
+            OpKind::Producers => {
+                let up = owned.partition.is_up().then(|| owned.partition.active_producers(now));
+                Outcome::Answer(Answer::Producers(up.ok_or(ErrorCode::NotLeaderOrFollower)))
+            }
             OpKind::ListOffset { timestamp, epoch } => list_offset(&owned.partition, *timestamp, *epoch),
             OpKind::EpochEnd { wanted, epoch } => Outcome::Answer(Answer::EpochEnd(
                 check_epoch(&owned.partition, *epoch)
@@ -390,6 +399,8 @@ fn failed(kind: &OpKind, error: ErrorCode) -> Option<Answer> {
         OpKind::ListOffset { .. } => Answer::ListOffset(Err(error)),
         OpKind::EpochEnd { .. } => Answer::EpochEnd(Err(error)),
         OpKind::Group { .. } => Answer::Group(Err(crate::group::Error::NotCoordinator)),
+        OpKind::Producers => Answer::Producers(Err(error)),
+        OpKind::Sizes(logs) => Answer::Sizes(vec![None; logs.len()]),
         OpKind::Copy { .. } => return None,
     })
 }

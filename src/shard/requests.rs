@@ -11,9 +11,11 @@ use super::connections::{Response, Slot};
 use super::event::Effect;
 use super::groups::Gather;
 use super::handlers::{
-    api_versions, describe_cluster, describe_configs, fetch, list_offsets, metadata, offset_for_leader_epoch, produce,
+    api_versions, client_quotas, describe_cluster, describe_configs, describe_log_dirs, describe_producers,
+    describe_topic_partitions, fetch, list_config_resources, list_offsets, metadata, offset_for_leader_epoch, produce,
 };
 use super::mesh::{Answer, Question, Reply, RequestId};
+use super::quotas::{self, Metered};
 use crate::limits::{AUTO_CREATE_MS, REQUEST_TIMEOUT_MS};
 use crate::protocol::request::{self, FrameError, Request, RequestBody};
 use crate::protocol::{ApiKey, EncodeError, ErrorCode, ResponseBody, response};
@@ -28,6 +30,10 @@ pub(super) struct Origin {
     pub(super) correlation_id: i32,
     /// Its version.
     pub(super) version: i16,
+    /// For how long its client must wait with the next one, in milliseconds.
+    pub(super) throttle_ms: i32,
+    /// The quota that its answer is charged to.
+    pub(super) metered: Option<Metered>,
 }
 
 /// A request that waits for something.
@@ -43,6 +49,8 @@ pub(super) enum Kind {
     Fetch(Box<fetch::Gathering>),
     ListOffsets(list_offsets::Gathering),
     EpochEnds(offset_for_leader_epoch::Gathering),
+    LogDirs(Box<describe_log_dirs::Gathering>),
+    Producers(describe_producers::Gathering),
     /// The coordinator's reply; the answer to give where it does not come in time.
     Coordinator {
         late: Box<ResponseBody>,
@@ -108,11 +116,26 @@ impl Requests {
 impl Shard {
     /// A frame came on a connection.
     pub(super) fn request(&mut self, now: Now, conn: ConnId, frame: Bytes) {
+        // A client that must wait is not listened to meanwhile.
+        if let Some(frame) = self.connections.hold(now, conn, frame) {
+            self.take_request(now, conn, frame);
+        }
+    }
+
+    /// Takes the requests of clients that have waited long enough.
+    pub(super) fn take_held(&mut self, now: Now) {
+        while let Some((conn, frame)) = self.connections.next_held(now) {
+            self.take_request(now, conn, frame);
+        }
+    }
+
+    fn take_request(&mut self, now: Now, conn: ConnId, frame: Bytes) {
+        let bytes = frame.len();
         let request = match request::decode(frame) {
             Ok(request) => request,
             Err(FrameError::UnsupportedVersion { api: ApiKey::ApiVersions, correlation_id, .. }) => {
                 let Some(slot) = self.connections.next_slot(conn) else { return };
-                let origin = Origin { slot, correlation_id, version: 0 };
+                let origin = Origin { slot, correlation_id, version: 0, throttle_ms: 0, metered: None };
                 return self.respond(origin, &api_versions::unsupported_version().into());
             }
             Err(error) => {
@@ -122,7 +145,10 @@ impl Shard {
         };
         let Some(slot) = self.connections.next_slot(conn) else { return };
         let Request { version, correlation_id, client_id, body } = request;
-        let origin = Origin { slot, correlation_id, version };
+        let mut origin = Origin { slot, correlation_id, version, throttle_ms: 0, metered: None };
+        if let Some(refused) = self.meter(now, &mut origin, client_id.as_deref(), &body, bytes) {
+            return self.respond(origin, &refused);
+        }
         self.dispatch(now, origin, client_id, body);
     }
 
@@ -156,6 +182,13 @@ impl Shard {
                 let body = describe_configs::respond(&self.state, &self.config, &request);
                 self.respond(origin, &body.into());
             }
+            RequestBody::DescribeTopicPartitions(request) => self.describe_topic_partitions(origin, &request),
+            RequestBody::DescribeLogDirs(request) => self.describe_log_dirs(now, origin, &request),
+            RequestBody::DescribeProducers(request) => self.describe_producers(now, origin, &request),
+            RequestBody::ListConfigResources(request) => {
+                let body = list_config_resources::respond(&self.state, origin.version, &request);
+                self.respond(origin, &body.into());
+            }
             RequestBody::CreateTopics(request) => {
                 let deadline = Deadline::after_millis(now, i64::from(request.timeout_ms));
                 let late = super::handlers::create_topics::failed(&request, ErrorCode::RequestTimedOut);
@@ -173,7 +206,13 @@ impl Shard {
                 let deadline = Deadline::after_millis(now, i64::from(request.timeout_ms));
                 self.ask_for_change(now, origin, deadline, body);
             }
-            RequestBody::AlterConfigs(_) | RequestBody::IncrementalAlterConfigs(_) => {
+            RequestBody::DescribeClientQuotas(request) => {
+                let body = client_quotas::describe(&self.state, &request);
+                self.respond(origin, &body.into());
+            }
+            RequestBody::AlterConfigs(_)
+            | RequestBody::IncrementalAlterConfigs(_)
+            | RequestBody::AlterClientQuotas(_) => {
                 self.ask_for_change(now, origin, Deadline::after_millis(now, REQUEST_TIMEOUT_MS), body);
             }
             RequestBody::InitProducerId(request) => {
@@ -218,6 +257,18 @@ impl Shard {
         self.ask(now, RequestId { shard: self.id, number }, deadline, question);
     }
 
+    fn describe_topic_partitions(
+        &mut self,
+        origin: Origin,
+        request: &kafka_protocol::messages::DescribeTopicPartitionsRequest,
+    ) {
+        let leaders = |log| self.leaders.get(&log).map(|leader| (leader.broker, leader.epoch));
+        let (own, peers) = (self.config.broker_id, &self.peers);
+        let alive = |broker| broker == own || peers.is_alive(broker);
+        let body = describe_topic_partitions::respond(&self.state, request, &leaders, &alive);
+        self.respond(origin, &body.into());
+    }
+
     fn respond_metadata(&mut self, origin: Origin, request: &kafka_protocol::messages::MetadataRequest) {
         let leaders = |log| self.leaders.get(&log).map(|leader| (leader.broker, leader.epoch));
         let (own, peers) = (self.config.broker_id, &self.peers);
@@ -228,7 +279,13 @@ impl Shard {
 
     /// Sends a response of the usual kind.
     pub(super) fn respond(&mut self, origin: Origin, body: &ResponseBody) {
-        let encoded = response::encode(origin.correlation_id, origin.version, body);
+        let encoded = match origin.throttle_ms {
+            0 => response::encode(origin.correlation_id, origin.version, body),
+            throttle_ms => {
+                let body = quotas::throttled(body.clone(), throttle_ms);
+                response::encode(origin.correlation_id, origin.version, &body)
+            }
+        };
         self.respond_encoded(origin, encoded.map(|bytes| Response::from_elem(bytes, 1)));
     }
 
@@ -252,6 +309,9 @@ impl Shard {
             (Kind::Produce(gathering), Answer::Append(result)) => gathering.answered(part, result),
             (Kind::ListOffsets(gathering), Answer::ListOffset(result)) => gathering.answered(part, result),
             (Kind::EpochEnds(gathering), Answer::EpochEnd(result)) => gathering.answered(part, result),
+            (Kind::LogDirs(gathering), Answer::Sizes(sizes)) => gathering.sizes(part, sizes),
+            (Kind::LogDirs(gathering), Answer::Space(space)) => gathering.space(space),
+            (Kind::Producers(gathering), Answer::Producers(result)) => gathering.answered(part, result),
             (Kind::Fetch(gathering), Answer::Read(read)) => {
                 gathering.answered(part, read);
                 return self.fetch_progress(now, request.number);
@@ -269,13 +329,15 @@ impl Shard {
     }
 
     /// Answers a request with what is known: all of it, or its time is up.
-    pub(super) fn finish(&mut self, _now: Now, number: u64) {
+    pub(super) fn finish(&mut self, now: Now, number: u64) {
         let Some(Pending { origin, kind, .. }) = self.requests.remove(number) else { return };
         match kind {
             Kind::Produce(gathering) => self.respond(origin, &gathering.finish().into()),
             Kind::ListOffsets(gathering) => self.respond(origin, &gathering.finish().into()),
             Kind::EpochEnds(gathering) => self.respond(origin, &gathering.finish().into()),
-            Kind::Fetch(gathering) => self.finish_fetch(origin, number, *gathering),
+            Kind::LogDirs(gathering) => self.respond(origin, &gathering.finish().into()),
+            Kind::Producers(gathering) => self.respond(origin, &gathering.finish().into()),
+            Kind::Fetch(gathering) => self.finish_fetch(now, origin, number, *gathering),
             Kind::Coordinator { late } => self.respond(origin, &late),
             // The topics that are there by now are shown; a client asks again for the others.
             Kind::AutoCreate(request) => self.respond_metadata(origin, &request),

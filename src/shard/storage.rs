@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::Shard;
 use super::event::Effect;
+use super::mesh::{Answer, RequestId};
 use crate::limits::{
     CANARY_MS, DISK_SLOW_MS, FLUSH_RETRY_MS, FLUSHES_IN_FLIGHT, LEASE_MS, SPENT_CHUNK_BYTES, WAL_PENDING_BYTES,
 };
@@ -84,6 +85,7 @@ enum Job {
     Read(LogId, DiskRead),
     Flush(LogId),
     Delete(LogId),
+    Space(RequestId, u32),
 }
 
 /// The state of all that.
@@ -156,6 +158,11 @@ impl Storage {
     pub(super) fn read(&mut self, log: LogId, read: DiskRead) -> DiskRequest {
         let token = self.job(Job::Read(log, read));
         DiskRequest::ReadSegment { token, segment: read.segment, position: read.position, len: read.len }
+    }
+
+    /// A look at the room on the disk, for a part of a request.
+    pub(super) fn space(&mut self, request: RequestId, part: u32) -> DiskRequest {
+        DiskRequest::Space { token: self.job(Job::Space(request, part)) }
     }
 
     /// Whether more unflushed records are in memory than may be.
@@ -409,6 +416,15 @@ impl Shard {
                 if let Err(error) = result {
                     tracing::warn!(%log, %error, "removing the files of a deleted log failed; the next start tries again");
                 }
+            }
+            DiskReply::Space { token, result } => {
+                let Some(Job::Space(request, part)) = self.storage.jobs.remove(&token) else {
+                    unreachable!("space was asked for under this token")
+                };
+                if let Err(error) = &result {
+                    tracing::warn!(%error, "the room on the disk cannot be seen");
+                }
+                self.op_answered(now, request, part, Answer::Space(result.ok()));
             }
             DiskReply::Release { wal: WalId::Meta, .. } => self.checkpoint_metadata(),
             DiskReply::Release { wal: WalId::Data, logs } => {

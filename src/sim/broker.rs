@@ -235,6 +235,7 @@ pub(super) fn brief_op(op: &DeviceOp<Vec<u8>>) -> String {
         DeviceOp::Read { file, offset, len } => format!("read {file} {len} at {offset}"),
         DeviceOp::Remove { file } => format!("remove {file}"),
         DeviceOp::RemoveLog { log } => format!("remove log {log}"),
+        DeviceOp::Space => "look for space".into(),
     }
 }
 
@@ -245,7 +246,7 @@ pub(super) fn op_digest(op: &DeviceOp<Vec<u8>>) -> u64 {
         DeviceOp::Create { len, .. } => *len,
         DeviceOp::Allocate { offset, len, .. } => offset ^ len,
         DeviceOp::Read { offset, len, .. } => offset ^ *len as u64,
-        DeviceOp::Remove { .. } => 0,
+        DeviceOp::Remove { .. } | DeviceOp::Space => 0,
         DeviceOp::RemoveLog { log } => log.0,
     }
 }

@@ -39,9 +39,22 @@ struct Topic {
     created: Option<Stamp>,
     delete_sent: Option<Stamp>,
     deleted: Option<Stamp>,
+    /// How many partitions it had at first.
+    at_first: i32,
+    /// How many CreatePartitions requests have asked for.
+    grows_to: Option<i32>,
+    grow_sent: u32,
+    grown: Option<Stamp>,
 }
 
 impl Topic {
+    /// The numbers of partitions that an answer to a request sent at `sent` may show: the new ones come all at once.
+    fn may_have(&self, sent: Stamp, disturbed: bool) -> [i32; 2] {
+        let known = self.grown.is_some_and(|at| at < sent) && !disturbed;
+        let asked = self.grows_to.filter(|_| self.grow_sent > 0);
+        [asked.unwrap_or(self.partitions), if known { self.partitions } else { self.at_first }]
+    }
+
     fn may_exist(&self) -> bool {
         self.create_sent > self.create_refused
     }
@@ -73,6 +86,7 @@ pub(super) mod code {
     pub(in crate::sim) const MESSAGE_TOO_LARGE: i16 = 10;
     pub(in crate::sim) const NOT_ENOUGH_REPLICAS_AFTER_APPEND: i16 = 20;
     pub(in crate::sim) const TOPIC_ALREADY_EXISTS: i16 = 36;
+    pub(in crate::sim) const INVALID_PARTITIONS: i16 = 37;
     pub(in crate::sim) const OUT_OF_ORDER_SEQUENCE: i16 = 45;
     pub(in crate::sim) const DUPLICATE_SEQUENCE: i16 = 46;
     pub(in crate::sim) const INVALID_PRODUCER_EPOCH: i16 = 47;
@@ -164,6 +178,10 @@ impl Model {
                 created: None,
                 delete_sent: None,
                 deleted: None,
+                at_first: *partitions,
+                grows_to: None,
+                grow_sent: 0,
+                grown: None,
             };
             self.topics.insert(name.clone(), topic);
             names.push(name);
@@ -217,6 +235,41 @@ impl Model {
         gone
     }
 
+    /// Chooses a topic that lives and has as many partitions as at first, to have `more`; its name and their number.
+    pub(super) fn choose_growing(&mut self, at: u64, more: i32) -> Option<(String, i32)> {
+        let live = |topic: &Topic| topic.created.is_some() && topic.delete_sent.is_none() && topic.grows_to.is_none();
+        let mut topics: Vec<_> = self.topics.iter_mut().filter(|(_, topic)| live(topic)).collect();
+        let at = at as usize % topics.len().max(1);
+        let (name, topic) = topics.get_mut(at)?;
+        topic.grows_to = Some(topic.partitions + more);
+        Some(((*name).clone(), topic.partitions + more))
+    }
+
+    /// A CreatePartitions request for the topic goes out.
+    pub(super) fn grow_sent(&mut self, name: &str) {
+        self.topic(name).grow_sent += 1;
+    }
+
+    /// It was answered: whether there is no more to ask for.
+    pub(super) fn grow_answered(&mut self, name: &str, error: i16) -> bool {
+        let stamp = self.stamp();
+        let excused = self.excused();
+        let topic = self.topic(name);
+        match error {
+            code::NONE | code::INVALID_PARTITIONS => {
+                assert!(error == code::NONE || topic.grow_sent > 1, "S5: {name} has partitions nobody asked for");
+                topic.partitions = topic.grows_to.expect("it was asked for");
+                topic.grown.get_or_insert(stamp);
+                true
+            }
+            code::UNKNOWN_TOPIC_OR_PARTITION => {
+                assert!(topic.delete_sent.is_some() || excused, "S5: {name} is gone and nobody wanted it deleted");
+                topic.delete_sent.is_some()
+            }
+            _ => false,
+        }
+    }
+
     /// The partitions of topics that were created for certain and that nobody wanted deleted.
     pub(super) fn live_parts(&self) -> Vec<Part> {
         let live = self.topics.iter().filter(|(_, topic)| topic.created.is_some() && topic.delete_sent.is_none());
@@ -232,7 +285,7 @@ impl Model {
     /// How many partitions may exist at most.
     pub(super) fn partitions_that_may_exist(&self) -> usize {
         let may = self.topics.values().filter(|topic| topic.may_exist() && topic.deleted.is_none());
-        may.map(|topic| topic.partitions as usize).sum()
+        may.map(|topic| topic.grows_to.unwrap_or(topic.partitions) as usize).sum()
     }
 
     /// Whether somebody wanted the topic deleted.
@@ -244,7 +297,11 @@ impl Model {
     pub(super) fn unknown_topic(&mut self, part: &Part, sent: Stamp) {
         let excused = self.excused();
         let topic = self.topic(&part.0);
-        assert!(!topic.must_show(sent) || excused, "S5: {part:?} is unknown after its creation was answered");
+        let there = part.1 < topic.at_first || topic.grown.is_some_and(|at| at < sent);
+        assert!(
+            !(topic.must_show(sent) && there) || excused,
+            "S5: {part:?} is unknown after its creation was answered"
+        );
     }
 
     /// A Metadata request to a broker for all topics, sent at `sent`, was answered.
@@ -259,9 +316,10 @@ impl Model {
             assert!(known.may_exist(), "S5: {name} was refused and is shown");
             assert!(known.deleted.is_none_or(|at| at > sent) || self.disturbed, "S5: {name} was deleted and is shown");
             let numbers: Vec<i32> = topic.partitions.iter().map(|(number, _)| *number).collect();
-            let all: Vec<i32> = (0..known.partitions).collect();
-            assert_eq!(numbers, all, "S5: {name} is shown with other partitions than it was made with");
-            if known.must_show(sent) && !self.excused() {
+            let all = known.may_have(sent, self.disturbed).iter().any(|most| numbers.iter().copied().eq(0..*most));
+            assert!(all, "S5: {name} is shown with partitions {numbers:?}, which are others than it was given");
+            let growing = known.grow_sent > 0 && known.grown.is_none_or(|at| at >= sent);
+            if known.must_show(sent) && !growing && !self.excused() {
                 let led = topic.error == code::NONE && topic.partitions.iter().all(|(_, epoch)| epoch.is_some());
                 assert!(led, "S5: {name} has partitions without a leader after its creation was answered");
             }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::rng::Rng;
 use crate::limits::BLOCK;
-use crate::log::{Buffers, Device, DeviceDone, DeviceOp, FileId};
+use crate::log::{Buffers, Device, DeviceDone, DeviceOp, FileId, Space};
 
 const SECTOR: usize = 512;
 
@@ -153,6 +153,9 @@ impl VirtualDisk {
                 self.remove(file);
                 done(Ok(Bytes::new()))
             }
+            DeviceOp::Space => {
+                done(Ok(Space { total: 1 << 40, usable: if self.full { 0 } else { 1 << 39 } }.to_bytes()))
+            }
             DeviceOp::RemoveLog { log } => {
                 for file in self.files_of(log) {
                     self.remove(file);
@@ -207,7 +210,7 @@ impl VirtualDisk {
                     }
                 }
             }
-            DeviceOp::Read { .. } => {}
+            DeviceOp::Read { .. } | DeviceOp::Space => {}
             DeviceOp::Remove { file } => {
                 if rng.one_in(2) {
                     self.remove(file);

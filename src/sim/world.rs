@@ -158,23 +158,28 @@ pub(super) struct World {
     group_logs: usize,
 }
 
+/// Topics that are to get further partitions in the run of this seed: some in every fourth.
+fn grows(seed: u64) -> u64 {
+    if seed.is_multiple_of(4) { 2 } else { 0 }
+}
+
 impl World {
     /// A run of a single broker that is about to begin.
     pub(super) fn new(seed: u64, print: bool) -> World {
         let mut rng = Rng::new(seed);
         let plan = Plan::draw(&mut rng);
         // In every fifth run there are groups too.
-        World::begin(rng, plan, 1, seed.is_multiple_of(5), print)
+        World::begin(rng, plan, 1, (seed.is_multiple_of(5), grows(seed)), print)
     }
 
     /// A run of a cluster of three that is about to begin. Its seeds have nothing to do with those of a single broker.
     pub(super) fn cluster(seed: u64, print: bool) -> World {
         let mut rng = Rng::new(seed ^ 0xC1C1_C1C1_0000_0000);
         let plan = Plan::draw_cluster(&mut rng, 3);
-        World::begin(rng, plan, 3, false, print)
+        World::begin(rng, plan, 3, (false, grows(seed)), print)
     }
 
-    fn begin(mut rng: Rng, plan: Plan, brokers: usize, groups: bool, print: bool) -> World {
+    fn begin(mut rng: Rng, plan: Plan, brokers: usize, (groups, grows): (bool, u64), print: bool) -> World {
         let wal = |segment_bytes, max_segments| WalConfig { segment_bytes, max_segments };
         let disk_config = DiskConfig {
             meta: wal(*rng.pick(&[64 << 10, 256 << 10]), 4),
@@ -206,7 +211,7 @@ impl World {
             rng,
         };
         world.model.disturbed = !world.plan.is_quick() && brokers > 1;
-        world.invite_clients();
+        world.invite_clients(grows);
         if groups {
             world.group_logs = GroupConfig::default().offsets_partitions as usize;
             (0..2).for_each(|number| world.invite(Box::new(Member::new(number))));
@@ -221,7 +226,7 @@ impl World {
         world
     }
 
-    fn invite_clients(&mut self) {
+    fn invite_clients(&mut self, grows: u64) {
         let brokers = self.nodes.len();
         let mut rng = self.rng.fork();
         let mut clients: Vec<Box<dyn Client>> = Vec::new();
@@ -229,7 +234,7 @@ impl World {
             clients.push(Box::new(Watcher::of(broker)));
         }
         for _ in 0..rng.between(1, 2) {
-            clients.push(Box::new(Creator::new(&mut rng)));
+            clients.push(Box::new(Creator::new(&mut rng).growing(grows)));
         }
         let idempotent = rng.between(1, 3);
         for number in 0..idempotent + rng.between(0, 2) {

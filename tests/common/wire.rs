@@ -43,6 +43,7 @@ pub fn topic_name(name: &str) -> TopicName {
 pub struct Wire {
     stream: TcpStream,
     next_correlation: i32,
+    client_id: StrBytes,
 }
 
 impl Wire {
@@ -51,7 +52,12 @@ impl Wire {
         let stream = TcpStream::connect(address).unwrap_or_else(|error| panic!("connecting to {address}: {error}"));
         stream.set_nodelay(true).expect("TCP_NODELAY");
         stream.set_read_timeout(Some(READ_LIMIT)).expect("a read timeout");
-        Wire { stream, next_correlation: 1 }
+        Wire { stream, next_correlation: 1, client_id: text("wire") }
+    }
+
+    /// Connects as a client of this id.
+    pub fn connect_as(address: &str, client_id: &str) -> Wire {
+        Wire { client_id: text(client_id), ..Wire::connect(address) }
     }
 
     /// A request and its answer.
@@ -99,7 +105,7 @@ impl Wire {
             .with_request_api_key(api)
             .with_request_api_version(version)
             .with_correlation_id(self.next_correlation)
-            .with_client_id(Some(text("wire")));
+            .with_client_id(Some(self.client_id.clone()));
         self.next_correlation += 1;
         let mut bytes = BytesMut::new();
         bytes.put_i32(0);

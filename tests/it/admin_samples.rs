@@ -3,9 +3,13 @@
 
 use kafka_protocol::messages::alter_configs_request as replace;
 use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
+use kafka_protocol::messages::describe_log_dirs_request::DescribableLogDirTopic;
 use kafka_protocol::messages::incremental_alter_configs_request as increment;
 use kafka_protocol::messages::{
-    AlterConfigsRequest, ApiKey, CreatePartitionsRequest, IncrementalAlterConfigsRequest, RequestKind, ResponseKind,
+    AlterClientQuotasRequest, AlterConfigsRequest, ApiKey, CreatePartitionsRequest, DescribeClientQuotasRequest,
+    DescribeLogDirsRequest, DescribeProducersRequest, DescribeTopicPartitionsRequest, IncrementalAlterConfigsRequest,
+    ListConfigResourcesRequest, RequestKind, ResponseKind, alter_client_quotas_request, describe_producers_request,
+    describe_topic_partitions_request,
 };
 
 use crate::common::wire::{text, topic_name};
@@ -40,12 +44,38 @@ pub fn request(api: ApiKey, topic: &str) -> Option<RequestKind> {
             let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
             RequestKind::IncrementalAlterConfigs(request)
         }
+        ApiKey::DescribeLogDirs => {
+            let asked = DescribableLogDirTopic::default().with_topic(topic_name(topic)).with_partitions(vec![0]);
+            RequestKind::DescribeLogDirs(DescribeLogDirsRequest::default().with_topics(Some(vec![asked])))
+        }
+        ApiKey::DescribeProducers => {
+            let asked = describe_producers_request::TopicRequest::default()
+                .with_name(topic_name(topic))
+                .with_partition_indexes(vec![0]);
+            RequestKind::DescribeProducers(DescribeProducersRequest::default().with_topics(vec![asked]))
+        }
+        ApiKey::DescribeTopicPartitions => {
+            let asked = describe_topic_partitions_request::TopicRequest::default().with_name(topic_name(topic));
+            let request = DescribeTopicPartitionsRequest::default().with_topics(vec![asked]);
+            RequestKind::DescribeTopicPartitions(request.with_response_partition_limit(10).with_cursor(None))
+        }
+        ApiKey::ListConfigResources => RequestKind::ListConfigResources(ListConfigResourcesRequest::default()),
+        ApiKey::DescribeClientQuotas => RequestKind::DescribeClientQuotas(DescribeClientQuotasRequest::default()),
+        ApiKey::AlterClientQuotas => {
+            let entity = alter_client_quotas_request::EntityData::default()
+                .with_entity_type(text("client-id"))
+                .with_entity_name(Some(text(topic)));
+            let op =
+                alter_client_quotas_request::OpData::default().with_key(text("producer_byte_rate")).with_value(1e9);
+            let entry = alter_client_quotas_request::EntryData::default().with_entity(vec![entity]).with_ops(vec![op]);
+            RequestKind::AlterClientQuotas(AlterClientQuotasRequest::default().with_entries(vec![entry]))
+        }
         _ => return None,
     })
 }
 
 /// Checks that an answer is right.
-pub fn check(response: ResponseKind, _version: i16, topic: &str) {
+pub fn check(response: ResponseKind, version: i16, topic: &str) {
     match response {
         ResponseKind::CreatePartitions(response) => {
             let answer = &response.results[0];
@@ -58,6 +88,40 @@ pub fn check(response: ResponseKind, _version: i16, topic: &str) {
         ResponseKind::IncrementalAlterConfigs(response) => {
             let answer = &response.responses[0];
             assert_eq!((answer.error_code, answer.resource_name.as_str()), (0, topic), "{:?}", answer.error_message);
+        }
+        ResponseKind::DescribeLogDirs(response) => {
+            let result = &response.results[0];
+            assert_eq!(result.error_code, 0);
+            assert!(result.log_dir.starts_with('/'), "{}", &*result.log_dir);
+            let answer = &result.topics[0];
+            assert_eq!((answer.name.as_str(), answer.partitions.len()), (topic, 1));
+            assert!(answer.partitions[0].partition_size > 60, "a batch");
+            if version >= 4 {
+                assert!(result.total_bytes >= result.usable_bytes && result.usable_bytes > 0);
+            }
+        }
+        ResponseKind::DescribeProducers(response) => {
+            let answer = &response.topics[0].partitions[0];
+            assert_eq!((answer.error_code, answer.active_producers.len()), (0, 0), "nobody was idempotent");
+        }
+        ResponseKind::DescribeTopicPartitions(response) => {
+            let answer = &response.topics[0];
+            assert_eq!((answer.error_code, answer.partitions.len()), (0, 1));
+            assert_eq!((answer.partitions[0].error_code, answer.partitions[0].replica_nodes.len()), (0, 1));
+            assert!(response.next_cursor.is_none());
+        }
+        ResponseKind::ListConfigResources(response) => {
+            assert_eq!(response.error_code, 0);
+            let listed = response.config_resources.iter().any(|found| &*found.resource_name == topic);
+            assert_eq!(listed, version >= 1, "the first version lists subscriptions to metrics");
+        }
+        ResponseKind::DescribeClientQuotas(response) => {
+            assert_eq!(response.error_code, 0);
+            assert!(response.entries.is_some());
+        }
+        ResponseKind::AlterClientQuotas(response) => {
+            assert_eq!(response.entries[0].error_code, 0, "{:?}", response.entries[0].error_message);
+            assert_eq!(response.entries[0].entity[0].entity_name.as_deref(), Some(topic));
         }
         other => panic!("no check for {other:?}"),
     }

@@ -17,6 +17,7 @@ mod cluster;
 #[path = "../common/mod.rs"]
 mod common;
 mod crash;
+mod describe;
 mod environment;
 mod fetch;
 mod freeze;
@@ -27,4 +28,5 @@ mod java;
 mod kcat;
 mod librdkafka;
 mod produce;
+mod quotas;
 mod versions;

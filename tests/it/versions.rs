@@ -391,6 +391,12 @@ fn the_baseline_of_apis_is_advertised() {
         (ApiKey::OffsetForLeaderEpoch, 4),
         (ApiKey::DescribeConfigs, 4),
         (ApiKey::CreatePartitions, 3),
+        (ApiKey::DescribeLogDirs, 4),
+        (ApiKey::DescribeProducers, 0),
+        (ApiKey::DescribeTopicPartitions, 0),
+        (ApiKey::ListConfigResources, 1),
+        (ApiKey::DescribeClientQuotas, 1),
+        (ApiKey::AlterClientQuotas, 1),
         (ApiKey::AlterConfigs, 2),
         (ApiKey::IncrementalAlterConfigs, 1),
         (ApiKey::DescribeCluster, 1),
@@ -398,6 +404,20 @@ fn the_baseline_of_apis_is_advertised() {
         let (_, max) = advertised.get(&(api as i16)).unwrap_or_else(|| panic!("{api:?} is not advertised"));
         assert!(*max >= most, "{api:?} goes up to {max}");
     }
+}
+
+#[test]
+fn the_page_of_apis_is_what_is_advertised() {
+    if external().is_some() {
+        return crate::common::skipped("the page is about ringlog");
+    }
+    let row = |line: &str| {
+        let cells: Vec<&str> = line.strip_prefix("| ")?.split(" | ").collect();
+        let (min, max) = cells.get(2)?.split_once('-')?;
+        Some((cells[0].parse().ok()?, (min.parse().ok()?, max.parse().ok()?)))
+    };
+    let page: BTreeMap<i16, (i16, i16)> = include_str!("../../docs/apis.md").lines().filter_map(row).collect();
+    assert_eq!(advertised(&mut Wire::connect(shared().address())), page);
 }
 
 #[test]

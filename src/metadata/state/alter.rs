@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Change, Partition, State, Topic, Weight};
-use crate::limits::MAX_TOPIC_METADATA_BYTES;
+use crate::limits::{MAX_QUOTA_BYTES, MAX_TOPIC_METADATA_BYTES};
 use crate::metadata::command::{Configs, MorePartitions, TopicConfigs};
+use crate::metadata::quotas::{QuotaChange, Quotas};
 use crate::types::LogId;
 
 impl State {
@@ -65,6 +66,38 @@ impl State {
             changes.push(Change::DefaultsAltered);
         }
         changes
+    }
+
+    /// All quotas that are set.
+    pub fn quotas(&self) -> &Quotas {
+        &self.quotas
+    }
+
+    pub(super) fn alter_quotas(&mut self, changes: &[QuotaChange]) -> Change {
+        let mut quotas = self.quotas.clone();
+        for QuotaChange { entity, quota, rate } in changes {
+            let of_entity = quotas.entry(entity.clone()).or_default();
+            match rate {
+                Some(rate) => of_entity.insert(*quota, *rate),
+                None => of_entity.remove(quota),
+            };
+            if of_entity.is_empty() {
+                quotas.remove(entity);
+            }
+        }
+        let before = self.quotas_weight.bytes;
+        let after = Weight::of(&quotas).bytes;
+        // What makes them smaller is always allowed.
+        if after > before && after > MAX_QUOTA_BYTES {
+            return Change::Full;
+        }
+        self.set_quotas(quotas);
+        Change::QuotasAltered
+    }
+
+    pub(super) fn set_quotas(&mut self, quotas: Quotas) {
+        self.quotas_weight = if quotas.is_empty() { Weight::default() } else { Weight::of(&quotas) };
+        self.quotas = quotas;
     }
 
     /// Puts topics in the place of those with their ids; `None`, and nothing done, where there is no room for them.

@@ -3,8 +3,10 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::limits::MAX_QUOTA_BYTES;
 use crate::metadata::codec::{decode_snapshot, encode_snapshot};
 use crate::metadata::command::{Configs, MorePartitions, NewPartition, TopicConfigs};
+use crate::metadata::quotas::{QuotaChange, Scope};
 
 fn topic(name: &str, id: u128, partitions: usize) -> NewTopic {
     NewTopic {
@@ -221,6 +223,10 @@ fn commands() -> impl Strategy<Value = Vec<Command>> {
         prop::collection::vec(new_topic, 0..4).prop_map(|topics| Command::CreateTopics { topics }),
         prop::collection::vec(1..12u128, 0..4).prop_map(|ids| delete(&ids)),
         (1..5000u32).prop_map(|count| Command::AllocateProducerIds { broker: BrokerId(1), count }),
+        ("[a-c]", prop::option::of(1..9u32)).prop_map(|(name, rate)| {
+            let change = quota_change(&name, rate.map(f64::from));
+            Command::AlterQuotas { changes: vec![change] }
+        }),
         (1..12u128, 1..5u32, 1..3usize)
             .prop_map(|(id, before, count)| Command::CreatePartitions { topics: vec![more(id, before, count)] }),
         (1..12u128, 0..2usize, prop::bool::ANY).prop_map(|(id, before, defaults)| {
@@ -267,6 +273,7 @@ proptest! {
             defaults: state.defaults.clone(),
             ..State::default()
         };
+        brokers_alone.set_quotas(state.quotas.clone());
         for registered in state.brokers() {
             brokers_alone.insert_broker(registered.clone());
         }
@@ -354,6 +361,30 @@ fn configs_take_the_place_of_others() {
     assert_ne!(other.hash(), state.hash());
     assert_ne!(hash, state.hash());
     check(&state);
+}
+
+fn quota_change(client: &str, rate: Option<f64>) -> QuotaChange {
+    let entity = Entity { user: None, client_id: Some(Scope::Named(client.to_owned())) };
+    QuotaChange { entity, quota: Quota::ProducerByteRate, rate: rate.map(|rate| Rate::new(rate).unwrap()) }
+}
+
+#[test]
+fn quotas_are_set_and_removed_and_do_not_outgrow_a_snapshot() {
+    let mut state = State::default();
+    let hash = state.hash();
+    let set = |client: &str, rate| Command::AlterQuotas { changes: vec![quota_change(client, rate)] };
+    assert_eq!(state.apply(1, &set("a", Some(5.0))), [Change::QuotasAltered]);
+    assert_eq!(state.quotas().len(), 1);
+    assert_ne!(state.hash(), hash);
+    let large = "x".repeat(MAX_QUOTA_BYTES / 2);
+    assert_eq!(state.apply(2, &set(&large, Some(5.0))), [Change::QuotasAltered]);
+    let restored = State::from_snapshot(decode_snapshot(&encode_snapshot(&state.snapshot()).unwrap()).unwrap());
+    assert_eq!(restored.unwrap().hash(), state.hash());
+    let larger = "y".repeat(MAX_QUOTA_BYTES / 2);
+    assert_eq!(state.apply(3, &set(&larger, Some(5.0))), [Change::Full]);
+    assert_eq!(state.apply(4, &set(&large, None)), [Change::QuotasAltered]);
+    assert_eq!(state.apply(5, &set(&larger, Some(5.0))), [Change::QuotasAltered]);
+    assert_eq!(state.quotas().len(), 2);
 }
 
 #[test]

@@ -71,7 +71,14 @@ impl Maker<'_> {
                     self.value(*element, false);
                 }
             }
-            Kind::Struct(fields) => self.structure(fields),
+            Kind::Struct(fields) => {
+                if nullable {
+                    self.out.push(if null { 0xff } else { 1 });
+                }
+                if !null {
+                    self.structure(fields);
+                }
+            }
         }
     }
 

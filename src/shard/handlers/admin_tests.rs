@@ -17,6 +17,7 @@ pub(super) fn config() -> BrokerConfig {
         broker_id: BrokerId(1),
         peers: Vec::new(),
         directory_id: [0; 16],
+        log_dir: "/data".to_owned(),
         incarnation: 0,
         advertised_host: "localhost".to_owned(),
         advertised_port: 9092,

@@ -45,7 +45,7 @@ pub fn plan(
     version: i16,
     new_id: &dyn Fn(usize) -> Uuid,
 ) -> Plan {
-    let requested: u64 = request.topics.iter().map(|topic| requested_partitions(topic, config)).sum();
+    let requested = requested_in_all(request, config);
     if requested > MAX_PARTITIONS_PER_REQUEST as u64 {
         let message = format!(
             "The request would create {requested} partitions, at most {MAX_PARTITIONS_PER_REQUEST} are allowed."
@@ -164,6 +164,11 @@ fn requested_partitions(topic: &CreatableTopic, config: &BrokerConfig) -> u64 {
         (0, partitions) => partitions.max(0) as u64,
         (assigned, _) => assigned as u64,
     }
+}
+
+/// How many partitions a request asks for.
+pub fn requested_in_all(request: &CreateTopicsRequest, config: &BrokerConfig) -> u64 {
+    request.topics.iter().map(|topic| requested_partitions(topic, config)).sum()
 }
 
 /// Goes through the topics of one request.

@@ -83,6 +83,16 @@ pub fn failed(request: &DeleteTopicsRequest, error: ErrorCode) -> DeleteTopicsRe
     DeleteTopicsResponse::default().with_responses(results.collect())
 }
 
+/// Partitions of the topics that a request names.
+pub fn requested_partitions(state: &State, request: &DeleteTopicsRequest) -> usize {
+    let partitions = |(target, _): (Target<'_>, usize)| match target {
+        Target::Name(name) => state.topic(name).map(|topic| topic.partitions.len()),
+        Target::Id(id) => state.topic_by_id(id).map(|topic| topic.partitions.len()),
+        Target::Neither | Target::Both(..) => None,
+    };
+    targets(request).into_iter().filter_map(partitions).sum()
+}
+
 /// The topics of a request in their order, each once, with how often it is there. A request has only one of its two
 /// lists: names up to version 5, names or ids from then on.
 fn targets(request: &DeleteTopicsRequest) -> Vec<(Target<'_>, usize)> {

@@ -125,7 +125,7 @@ impl Shard {
         self.send_reads(now, number, ops);
     }
 
-    pub(in crate::shard) fn finish_fetch(&mut self, origin: Origin, number: u64, gathering: Gathering) {
+    pub(in crate::shard) fn finish_fetch(&mut self, now: Now, origin: Origin, number: u64, gathering: Gathering) {
         let request = RequestId { shard: self.id, number };
         for part in &gathering.parts {
             if let (true, Some(log)) = (part.open, part.log) {
@@ -145,7 +145,7 @@ impl Shard {
         let mut response = FetchResponse { session_id, ..FetchResponse::default() };
         let mut told = Vec::new();
         let mut room = gathering.max_bytes;
-        let mut some = false;
+        let (mut some, mut bytes) = (false, 0);
         for part in gathering.parts {
             let mut fetched = FetchedPartition::new(part.wanted.key.partition);
             // A part without an answer is on a disk that takes its time: the client asks again.
@@ -157,6 +157,7 @@ impl Shard {
                 // Only the first batch of all comes whole whatever the limits say.
                 if !some || answer.records.len <= room.min(part.wanted.max_bytes.max(0) as usize) {
                     some |= answer.records.len > 0;
+                    bytes += answer.records.len;
                     room = room.saturating_sub(answer.records.len);
                     fetched.records = answer.records.chunks;
                 }
@@ -173,6 +174,7 @@ impl Shard {
         if let Some(sessions) = self.connections.sessions(origin.slot.conn) {
             sessions.told(session_id, &told);
         }
+        response.throttle_time_ms = self.meter_answer(now, origin, bytes);
         self.respond_encoded(origin, encode_fetch(origin.correlation_id, origin.version, &response));
     }
 }

@@ -172,7 +172,12 @@ fn describe(topic: &Topic, leaders: Leaders<'_>, alive: Alive<'_>) -> MetadataRe
 }
 
 /// A partition. Its in-sync replicas are those on brokers that are there: Raft has no such set to go by.
-fn placed(partition: &Partition, index: i32, leaders: Leaders<'_>, alive: Alive<'_>) -> MetadataResponsePartition {
+pub(super) fn placed(
+    partition: &Partition,
+    index: i32,
+    leaders: Leaders<'_>,
+    alive: Alive<'_>,
+) -> MetadataResponsePartition {
     let leader = leaders(partition.log).filter(|(broker, _)| alive(*broker));
     let replicas: Vec<kafka::BrokerId> = partition.replicas.iter().map(|broker| broker.0.into()).collect();
     let (in_sync, offline) = replicas.iter().partition(|broker| alive(BrokerId(broker.0)));

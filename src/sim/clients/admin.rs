@@ -1,11 +1,12 @@
 //! Clients that create and delete topics, and one that watches what Metadata shows.
 
 use bytes::Bytes;
+use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::{
-    ApiVersionsRequest, ApiVersionsResponse, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest,
-    DeleteTopicsResponse, MetadataRequest, MetadataResponse,
+    ApiVersionsRequest, ApiVersionsResponse, CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest,
+    CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse, MetadataRequest, MetadataResponse,
 };
 use kafka_protocol::protocol::StrBytes;
 
@@ -16,6 +17,7 @@ use crate::sim::wire;
 
 const CREATE_VERSION: i16 = 7;
 const DELETE_VERSION: i16 = 6;
+const GROW_VERSION: i16 = 3;
 const METADATA_VERSION: i16 = 12;
 const API_VERSIONS_VERSION: i16 = 3;
 
@@ -23,6 +25,7 @@ const API_VERSIONS_VERSION: i16 = 3;
 enum Task {
     Create { topics: Vec<(String, i32)>, segment_bytes: u64 },
     Delete { names: Vec<String> },
+    Grow { name: String, partitions: i32 },
 }
 
 /// Creates topics, several in a request, and deletes some of them, until each is done.
@@ -33,6 +36,8 @@ pub(in crate::sim) struct Creator {
     /// Requests that are still to be begun.
     creates: u64,
     deletes: u64,
+    /// Topics that are to get further partitions.
+    grows: u64,
     next_at: u64,
     settling: bool,
     last_error: i16,
@@ -48,6 +53,7 @@ impl Creator {
             task: None,
             creates: rng.between(1, 6),
             deletes: rng.below(4),
+            grows: 0,
             next_at: 0,
             settling: false,
             last_error: code::NONE,
@@ -55,12 +61,17 @@ impl Creator {
         }
     }
 
+    /// The same, that gives so many topics further partitions.
+    pub(in crate::sim) fn growing(self, grows: u64) -> Creator {
+        Creator { grows, ..self }
+    }
+
     /// One that has a single topic to create, with a replica on each of so many brokers, at the end of a run.
     pub(in crate::sim) fn last(rng: &mut Rng, model: &mut Model) -> Creator {
         let names = model.new_topics(&[3]);
         let topics = names.into_iter().map(|name| (name, 3)).collect();
         let task = Some(Task::Create { topics, segment_bytes: 1 << 20 });
-        Creator { task, replication: -1, creates: 0, deletes: 0, settling: true, ..Creator::new(rng) }
+        Creator { task, replication: -1, creates: 0, deletes: 0, grows: 0, settling: true, ..Creator::new(rng) }
     }
 
     fn choose(&mut self, cx: &mut Context<'_>) {
@@ -77,6 +88,10 @@ impl Creator {
                 names.push(other);
             }
             self.task = Some(Task::Delete { names });
+        } else if self.grows > 0 && live.len() > 2 && (self.creates == 0 || cx.rng.one_in(3)) {
+            self.grows -= 1;
+            let (at, more) = (cx.rng.below(1 << 16), cx.rng.between(1, 3) as i32);
+            self.task = cx.model.choose_growing(at, more).map(|(name, partitions)| Task::Grow { name, partitions });
         } else if self.creates > 0 {
             self.creates -= 1;
             let partitions: Vec<i32> = (0..cx.rng.between(1, 4)).map(|_| cx.rng.between(1, 4) as i32).collect();
@@ -94,7 +109,7 @@ impl Creator {
             self.next_at = cx.now + 10_000;
         }
         self.choose(cx);
-        let over = self.settling || self.creates == 0 && self.deletes == 0;
+        let over = self.settling || self.creates == 0 && self.deletes == 0 && self.grows == 0;
         if !(over && self.task.is_none()) {
             cx.wake_in(50_000);
         }
@@ -119,6 +134,16 @@ impl Creator {
                     .with_topics(topics.iter().map(topic).collect())
                     .with_timeout_ms(self.timeout_ms);
                 self.link.send(cx, CREATE_VERSION, &request, within, ());
+            }
+            Task::Grow { name, partitions } => {
+                cx.model.grow_sent(name);
+                let topic = CreatePartitionsTopic::default()
+                    .with_name(topic_name(name))
+                    .with_count(*partitions)
+                    .with_assignments(None);
+                let request =
+                    CreatePartitionsRequest::default().with_topics(vec![topic]).with_timeout_ms(self.timeout_ms);
+                self.link.send(cx, GROW_VERSION, &request, within, ());
             }
             Task::Delete { names } => {
                 let topic = |name: &String| {
@@ -145,6 +170,16 @@ impl Creator {
             }
         }
         if topics.is_empty() {
+            self.task = None;
+        }
+    }
+
+    fn grown(&mut self, cx: &mut Context<'_>, response: CreatePartitionsResponse) {
+        let Some(Task::Grow { name, .. }) = &self.task else { panic!("nothing is growing") };
+        let [result] = &response.results[..] else { panic!("protocol: {response:?}") };
+        assert_eq!(result.name.as_str(), name, "protocol: an answer for another topic");
+        self.last_error = result.error_code;
+        if cx.model.grow_answered(name, result.error_code) {
             self.task = None;
         }
     }
@@ -180,6 +215,7 @@ impl Client for Creator {
         self.link.answered(&frame);
         match self.task {
             Some(Task::Create { .. }) => self.created(cx, wire::response(CREATE_VERSION, frame)),
+            Some(Task::Grow { .. }) => self.grown(cx, wire::response(GROW_VERSION, frame)),
             Some(Task::Delete { .. }) => self.deleted(cx, wire::response(DELETE_VERSION, frame)),
             None => panic!("protocol: an answer to nothing"),
         }
@@ -203,6 +239,7 @@ impl Client for Creator {
         let task = match &self.task {
             Some(Task::Create { topics, .. }) => format!("creates {topics:?}"),
             Some(Task::Delete { names }) => format!("deletes {names:?}"),
+            Some(Task::Grow { name, partitions }) => format!("wants {partitions} partitions of {name}"),
             None => "has nothing to do".into(),
         };
         format!("creator with {} ms {task}, last error {}", self.timeout_ms, self.last_error)
