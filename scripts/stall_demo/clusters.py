@@ -1,0 +1,142 @@
+"""The clusters of three that are compared: each broker on a file system of its own, which can be frozen."""
+
+import os
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "bench_peers"))
+
+from brokers import JVM, Kafka as OneKafka  # noqa: E402
+
+NODES = (1, 2, 3)
+
+
+def run(*command):
+    subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL)
+
+
+def metadata_leader(address):
+    """The node that leads the metadata, by a DescribeQuorum request (version 0)."""
+    topic = b"__cluster_metadata"
+    body = bytes([2, len(topic) + 1]) + topic + bytes([2]) + struct.pack(">i", 0) + bytes(3)
+    request = struct.pack(">hhih", 55, 0, 1, -1) + bytes(1) + body
+    host, port = address.split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(struct.pack(">i", len(request)) + request)
+        answer = connection.makefile("rb")
+        # Length, correlation id, tags, error, topics; the topic's name, partitions; its number and error.
+        answer.read(4 + 4 + 1 + 2 + 1 + 1 + len(topic) + 1 + 4 + 2)
+        return struct.unpack(">i", answer.read(4))[0]
+
+
+class Ringlog:
+    """Three brokers started by scripts/cluster.sh."""
+
+    name = "ringlog"
+    brokers = ["127.0.0.1:19092", "127.0.0.1:29092", "127.0.0.1:39092"]
+
+    def __init__(self, setup):
+        self.settings = "defaults; CLUSTER_ARGS: " + (os.environ.get("CLUSTER_ARGS") or "none")
+
+    def script(self, *args):
+        run(HERE.parent / "cluster.sh", *args)
+
+    def up(self):
+        self.script("up")
+
+    def down(self):
+        self.script("down")
+
+    def freeze(self, node):
+        self.script("freeze", node)
+
+    def thaw(self, node):
+        self.script("thaw", node)
+
+
+KAFKA_PROPERTIES = """process.roles=broker,controller
+node.id={node}
+controller.quorum.voters=1@127.0.0.1:21193,2@127.0.0.1:21293,3@127.0.0.1:21393
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+log.dirs={data}
+min.insync.replicas=2
+"""
+
+
+class Kafka:
+    """Three brokers of Apache Kafka that are controllers too, on the same kind of loop mounts."""
+
+    name = "kafka"
+    brokers = ["127.0.0.1:21192", "127.0.0.1:21292", "127.0.0.1:21392"]
+
+    def __init__(self, setup):
+        self.dir = setup.work_dir / "kafka-cluster"
+        one = SimpleNamespace(work_dir=setup.work_dir, data_dir=self.dir, kafka_version=setup.kafka_version, say=print)
+        self.jars = OneKafka(one, 0)
+        self.mount = os.environ.get("CLUSTER_MOUNT", "1") == "1"
+        self.processes = {}
+        self.frozen = set()
+        self.settings = " ".join(JVM) + "; " + KAFKA_PROPERTIES.replace("\n", " ")
+
+    def up(self):
+        self.jars.fetch()
+        for node in NODES:
+            home = self.dir / f"node-{node}"
+            home.mkdir(parents=True, exist_ok=True)
+            if self.mount:
+                image = self.dir / f"node-{node}.img"
+                run("truncate", "-s", os.environ.get("CLUSTER_IMAGE_MB", "4096") + "M", image)
+                run("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", image)
+                run("mount", "-o", "loop", image, home)
+            port = 21092 + 100 * node
+            values = {"node": node, "port": port, "controller": port + 1, "data": home / "data"}
+            properties = self.dir / f"node-{node}.properties"
+            properties.write_text(KAFKA_PROPERTIES.format(**values))
+            java = ["java", "-cp", f"{self.jars.jars}/libs/*"]
+            run(*java, "kafka.tools.StorageTool", "format", "-t", "4L6g3nShT-eMCtK--X86sw", "-c", properties)
+            with open(self.dir / f"node-{node}.log", "wb") as log:
+                command = ["java", *JVM, *java[1:], "kafka.Kafka", str(properties)]
+                self.processes[node] = subprocess.Popen(command, stdout=log, stderr=log, process_group=0)
+        until = time.monotonic() + 120
+        while not all("Kafka Server started" in self.log(node) for node in NODES):
+            if time.monotonic() > until:
+                raise SystemExit(f"Kafka did not start; see {self.dir}")
+            time.sleep(0.5)
+
+    def log(self, node):
+        return (self.dir / f"node-{node}.log").read_text(errors="replace")
+
+    def down(self):
+        for node in list(self.frozen):
+            self.thaw(node)
+        for process in self.processes.values():
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        self.processes = {}
+        for node in NODES:
+            home = self.dir / f"node-{node}"
+            if os.path.ismount(home):
+                run("umount", home)
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+    def freeze(self, node):
+        run("fsfreeze", "-f", self.dir / f"node-{node}")
+        self.frozen.add(node)
+
+    def thaw(self, node):
+        run("fsfreeze", "-u", self.dir / f"node-{node}")
+        self.frozen.discard(node)
+
+
+KINDS = {kind.name: kind for kind in (Ringlog, Kafka)}
