@@ -1,8 +1,9 @@
-//! The command line: `ringlog server`, `ringlog doctor`, `ringlog bench`.
+//! The command line: `ringlog server`, `ringlog doctor`, `ringlog bench`, `ringlog inspect`.
 
 #[cfg(feature = "bench")]
 mod bench;
 mod doctor;
+mod inspect;
 mod machine;
 mod server;
 mod settings;
@@ -30,6 +31,9 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Check whether the broker can run on this machine, and measure its disk
     Doctor(doctor::DoctorArgs),
+    /// Show what lies in the data directory of a stopped broker
+    #[command(subcommand_required = true)]
+    Inspect(inspect::InspectArgs),
 }
 
 const AFTER_HELP: &str = "\
@@ -38,6 +42,8 @@ Examples:
   ringlog server --listen 0.0.0.0:9092 --advertise broker-1.example:9092 --data-dir /var/lib/ringlog
   ringlog doctor --data-dir /var/lib/ringlog
                                       Check whether this machine can run the broker, and how well
+  ringlog inspect logs --data-dir /var/lib/ringlog
+                                      Show what a stopped broker's data directory holds
   ringlog bench all --brokers 127.0.0.1:9092
                                       Measure a broker, this one or another, and count what is read back";
 
@@ -60,6 +66,7 @@ pub fn main() -> ExitCode {
         #[cfg(feature = "bench")]
         Command::Bench(args) => bench::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
     };
     crate::logging::flush(FLUSH_LOG_WITHIN);
     match result {

@@ -119,7 +119,7 @@ impl DataDir {
     /// Locks the directory, which exists, and reads whose it is; an empty one becomes `broker`'s, of the cluster that
     /// is configured.
     pub(super) fn lock(dir: &Path, broker: BrokerId, cluster: &ClusterId) -> Result<DataDir, IdentityError> {
-        let lock = lock(dir)?;
+        let lock = lock_data_dir(dir)?;
         let file = dir.join(IDENTITY_FILE);
         let failed = |source| IdentityError::Io { file: file.clone(), source };
         let damaged = |detail: String| IdentityError::Damaged { file: file.clone(), detail };
@@ -189,7 +189,11 @@ fn count_start(path: &Path) -> Result<u64, IdentityError> {
     Ok(next)
 }
 
-fn lock(dir: &Path) -> Result<File, IdentityError> {
+/// Keeps brokers, and whoever else asks for it, away from a data directory for as long as the file is open.
+///
+/// # Errors
+/// [`IdentityError::Locked`] while another process has it.
+pub fn lock_data_dir(dir: &Path) -> Result<File, IdentityError> {
     let path = dir.join(LOCK_FILE);
     let failed = |source| IdentityError::Io { file: path.clone(), source };
     let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path).map_err(failed)?;

@@ -24,7 +24,7 @@ mod peers;
 mod run;
 mod signal;
 
-pub use identity::IdentityError;
+pub use identity::{IdentityError, lock_data_dir};
 pub use run::{RunError, run};
 
 use glommio::net::AcceptedTcpStream;

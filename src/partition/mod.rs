@@ -23,6 +23,7 @@ pub use flush::{FlushOutcome, FlushStep, FlushWrite};
 pub use install::Wanted;
 pub use producers::ActiveProducer;
 pub use read::{DiskRead, Found, ReadDone, ReadError, Records};
+pub use segments::{INDEX_ENTRY_LEN, IndexEntry};
 
 use crate::consensus::{Entry, Group, GroupState, HardState, SnapshotPoint};
 use crate::log::recovery::RecoveredLog;

@@ -715,6 +715,28 @@ fn checkpoint_frame(kind: FrameKind, point: &SnapshotPoint) -> Frame {
     Frame { log: LogId::METADATA, kind, term, index, head: Default::default(), body }
 }
 
+/// The metadata as of the last entry of its log, for tools: which of the entries are committed only the other brokers
+/// know.
+///
+/// # Errors
+/// Where the log's checkpoint or one of its entries cannot be read.
+pub fn metadata_of(recovered: &RecoveredLog) -> Result<State, MetadataRecoveryError> {
+    let mut state = State::default();
+    if let Some(frame) = &recovered.checkpoint {
+        (_, state) = read_checkpoint(&frame.payload).map_err(MetadataRecoveryError)?;
+    }
+    for entry in &recovered.entries {
+        if entry.payload.is_empty() {
+            state.skip_to(entry.index);
+            continue;
+        }
+        let command =
+            codec::decode_command(&entry.payload).map_err(|error| MetadataRecoveryError(error.to_string()))?;
+        state.apply(entry.index, &command);
+    }
+    Ok(state)
+}
+
 /// The hard state and the metadata in the payload of a checkpoint.
 fn read_checkpoint(data: &[u8]) -> Result<(HardState, State), String> {
     let checkpoint: MetadataCheckpoint = crate::codec::decode(data).map_err(|error| error.to_string())?;

@@ -42,7 +42,7 @@ use crate::types::{BrokerId, LogId, Map, Now, Set, ShardId};
 use ask::Asks;
 use connections::Connections;
 use coordinator::Coordinator;
-pub use coordinator::MetadataRecoveryError;
+pub use coordinator::{MetadataRecoveryError, metadata_of};
 use groups::Coordinated;
 use mesh::{Leader, Op, ShardMessage};
 use metadata::Visibility;

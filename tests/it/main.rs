@@ -24,6 +24,7 @@ mod freeze;
 mod group_clients;
 mod group_moves;
 mod groups;
+mod inspect;
 mod java;
 mod kcat;
 mod librdkafka;
