@@ -58,6 +58,7 @@ pub enum ReadError {
 pub(super) struct Chunk {
     bytes: Bytes,
     next_offset: Offset,
+    start: Place,
     end: Place,
 }
 
@@ -71,7 +72,8 @@ pub(super) struct Chunks {
 
 impl Chunks {
     fn holding(&self, offset: Offset) -> Option<&Chunk> {
-        self.by_offset.range(..=offset).next_back().map(|(_, chunk)| chunk).filter(|chunk| offset < chunk.next_offset)
+        // Chunks overlap: one that was read while the segment was shorter may begin later and end before.
+        self.by_offset.range(..=offset).rev().map(|(_, chunk)| chunk).find(|chunk| offset < chunk.next_offset)
     }
 
     fn ending_at(&self, offset: Offset) -> Option<Place> {
@@ -186,7 +188,12 @@ impl Partition {
         }
         let at = self.segments.partition_point(|segment| segment.meta.next_offset <= offset);
         let segment = self.segments.get(at).expect("an offset below the tail lies in a segment");
-        segment.place_of(offset)
+        let mut place = segment.place_of(offset)?;
+        // What is in memory from there on ends before the offset: at damage, or where the segment ended when it was read.
+        while let Some(chunk) = self.chunks.by_offset.values().find(|chunk| chunk.start == place) {
+            place = chunk.end;
+        }
+        Ok(place)
     }
 
     /// A read for someone who takes up to `max_bytes`, with what may lie before the first of them since the last entry of
@@ -241,9 +248,10 @@ impl Partition {
                 _ => self.damaged(place),
             };
         };
+        let bytes = bytes.slice(..end);
         let end = Place { segment: place.segment, position: place.position + end as u64 };
         let cost = bytes.len() as u64;
-        let replaced = self.chunks.by_offset.insert(first, Chunk { bytes, next_offset, end }).is_some();
+        let replaced = self.chunks.by_offset.insert(first, Chunk { bytes, next_offset, start: place, end }).is_some();
         ReadDone::Chunk { first, cost, replaced }
     }
 
@@ -269,7 +277,7 @@ impl Partition {
             // The stretch may be longer than a chunk; walk on through the chunks that follow it.
             let mut at = place;
             while at.segment == place.segment && at.position < segment.meta.len {
-                let Some(chunk) = self.chunks.by_offset.values().find(|chunk| chunk.covers(at)) else {
+                let Some(chunk) = self.chunks.by_offset.values().find(|chunk| chunk.start == at) else {
                     return Ok(Found::OnDisk(self.chunk_read(at, READ_CHUNK_BYTES)));
                 };
                 let found = split_batches(&chunk.bytes).find_map(|(_, batch)| self.time_in(&batch, timestamp));
@@ -311,17 +319,6 @@ impl Partition {
             .filter(|entry| entry.batch.header.base_offset.get() < self.high_watermark)
             .map(|entry| entry.batch.header.max_timestamp.get());
         stored.chain(tail).max()
-    }
-}
-
-impl Chunk {
-    fn covers(&self, place: Place) -> bool {
-        let start = self.end.position - self.whole_len();
-        self.end.segment == place.segment && start == place.position
-    }
-
-    fn whole_len(&self) -> u64 {
-        split_batches(&self.bytes).last().map_or(0, |(at, batch)| (at + batch.len()) as u64)
     }
 }
 

@@ -242,6 +242,65 @@ fn damage_on_disk_is_an_error_and_not_a_wrong_answer() {
     assert_eq!(partition.read(0, 1_000).err(), Some(ReadError::Corrupt));
 }
 
+/// A partition whose records, one a batch, are only on disk.
+fn on_disk(disk: &mut Disk, records: &[&[u8]]) -> Partition {
+    let mut partition = open(disk);
+    persist(&mut partition, disk);
+    for record in records {
+        partition.append(now(0), batch(&[record], 0)).unwrap();
+        persist(&mut partition, disk);
+        disk.flush(&mut partition);
+    }
+    while partition.evict_one().is_some() {}
+    partition
+}
+
+fn wanted(partition: &Partition, offset: Offset) -> DiskRead {
+    match partition.read(offset, 10_000) {
+        Ok(Found::OnDisk(read)) => read,
+        other => panic!("expected a read of the disk, not {other:?}"),
+    }
+}
+
+#[test]
+fn a_chunk_that_ends_early_hides_no_other() {
+    let mut disk = Disk::default();
+    let mut partition = on_disk(&mut disk, &[b"a", b"b"]);
+    let whole = wanted(&partition, 0);
+    let len = (whole.len / 2) as usize;
+    partition.read_done(whole, disk.read(whole).slice(..len));
+    let second = wanted(&partition, 1);
+    partition.read_done(second, disk.read(second));
+    partition.evict_chunk(0);
+    for record in [b"c", b"d"] {
+        partition.append(now(0), batch(&[record], 0)).unwrap();
+        persist(&mut partition, &mut disk);
+        disk.flush(&mut partition);
+    }
+    while partition.evict_one().is_some() {}
+    let all = wanted(&partition, 3);
+    assert_eq!(all.position, 0, "the index knows of no later place");
+    partition.read_done(all, disk.read(all));
+    assert!(matches!(partition.read(3, 10_000), Ok(Found::Here(records)) if records.len == len));
+}
+
+#[test]
+fn a_read_behind_damage_comes_to_an_end() {
+    let mut disk = Disk::default();
+    let mut partition = on_disk(&mut disk, &[b"a", b"b", b"c"]);
+    let read = wanted(&partition, 2);
+    let mut bytes = disk.read(read).to_vec();
+    let len = bytes.len() / 3;
+    bytes[2 * len - 1] ^= 1;
+    let bytes = Bytes::from(bytes);
+    assert!(matches!(partition.read_done(read, bytes.clone()), ReadDone::Chunk { first: 0, .. }));
+    assert!(matches!(partition.read(0, 10_000), Ok(Found::Here(records)) if records.len == len));
+    let behind = wanted(&partition, 2);
+    assert_eq!(behind.position, len as u64);
+    assert_eq!(partition.read_done(behind, bytes.slice(len..)), ReadDone::Damaged);
+    assert_eq!(partition.read(2, 10_000).err(), Some(ReadError::Corrupt));
+}
+
 #[test]
 fn a_failed_write_leaves_the_records_in_memory() {
     let mut disk = Disk::default();

@@ -130,7 +130,7 @@ impl Shard {
         }
         let share = |bytes: u64| bytes / u64::from(shards);
         let peers = Peers::new(config.broker_id, &config.voters());
-        let storage = Storage::new(share(config.tail_bytes), share(config.read_cache_bytes));
+        let storage = Storage::new(share(config.tail_bytes), share(config.read_cache_bytes), config.voters().len());
         Ok(Shard {
             id,
             shards,

@@ -235,7 +235,7 @@ impl Shard {
         mut message: consensus::Message,
         mut beside: Vec<crate::log::Chunk>,
     ) {
-        let (full, behind) = (self.storage.full(), self.storage.behind());
+        let (full, wal_full) = (self.storage.follower_full(), self.storage.data.full);
         let Some(owned) = self.owned.get_mut(&log) else {
             // The leader of a new topic may be faster than the word of its creation.
             if log >= self.state.next_log_id() && self.unborn.len() < UNBORN_MESSAGES {
@@ -247,7 +247,7 @@ impl Shard {
         // already are: only by answering for them does this replica hear what is committed, and may be moved to segments.
         // New ones that are committed may have what is left of the WAL, for the same reason.
         let committed = message.entries.last().is_none_or(|last| last.index <= message.commit);
-        if behind || full && !committed {
+        if full || wal_full && !committed {
             let known = owned.partition.free_entries(&message);
             message.entries.truncate(known);
             beside.truncate(known);

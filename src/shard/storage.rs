@@ -98,6 +98,8 @@ pub(super) struct Storage {
     next_token: u64,
     /// Memory for tails on this shard, in bytes.
     tail_budget: u64,
+    /// How much of it clients may fill.
+    append_budget: u64,
     tail_bytes: u64,
     unflushed_bytes: u64,
     /// Logs with records that no segment holds, oldest first.
@@ -122,7 +124,9 @@ pub(super) struct Storage {
 }
 
 impl Storage {
-    pub(super) fn new(tail_budget: u64, chunk_budget: u64) -> Storage {
+    /// With these bytes for tails and for chunks, on one of so many brokers. Each takes from its clients its share of what
+    /// every one has room for: so followers have room for all that is not committed yet, whoever leads.
+    pub(super) fn new(tail_budget: u64, chunk_budget: u64, brokers: usize) -> Storage {
         Storage {
             data: WalHealth::default(),
             meta: WalHealth::default(),
@@ -131,6 +135,7 @@ impl Storage {
             jobs: Map::default(),
             next_token: 0,
             tail_budget,
+            append_budget: tail_budget / brokers as u64,
             tail_bytes: 0,
             unflushed_bytes: 0,
             dirty: VecDeque::new(),
@@ -165,19 +170,21 @@ impl Storage {
         DiskRequest::Space { token: self.job(Job::Space(request, part)) }
     }
 
-    /// Whether more unflushed records are in memory than may be.
+    /// Whether more unflushed records are in memory than clients may add to.
     pub(super) fn tail_full(&self) -> bool {
-        self.unflushed_bytes > self.tail_budget
+        self.unflushed_bytes > self.append_budget
     }
 
     /// Whether an append has to wait: for memory, or for room in the WAL.
     pub(super) fn full(&self) -> bool {
-        self.behind() || self.data.full
+        self.tail_full() || self.data.full || self.data.pending_bytes > WAL_PENDING_BYTES
     }
 
-    /// Whether more is in memory, or on its way to the disk, than may be.
-    pub(super) fn behind(&self) -> bool {
-        self.tail_full() || self.data.pending_bytes > WAL_PENDING_BYTES
+    /// Whether a follower has to wait with new entries. Those that are not committed leave its memory only if it takes what
+    /// comes after them: memory is a reason no longer than some of it is on its way into segments, or finds no room there.
+    pub(super) fn follower_full(&self) -> bool {
+        let drains = self.flushing > 0 || self.no_space;
+        drains && self.unflushed_bytes > self.tail_budget || self.data.pending_bytes > WAL_PENDING_BYTES
     }
 
     /// A partition has taken `bytes` more of records into its tail.
@@ -460,7 +467,7 @@ impl Shard {
     /// Moves records to segments while more of them are in memory than should be.
     pub(super) fn flush_dirty(&mut self) {
         for _ in 0..self.storage.dirty.len() {
-            let enough = self.storage.unflushed_bytes <= self.storage.tail_budget / 2;
+            let enough = self.storage.unflushed_bytes <= self.storage.append_budget / 2;
             if enough || self.storage.flushing == FLUSHES_IN_FLIGHT {
                 return;
             }
@@ -587,7 +594,7 @@ mod tests {
     fn chunks_that_were_passed_go_first_and_soon() {
         const CHUNK: u64 = SPENT_CHUNK_BYTES / 4;
         let log = LogId(7);
-        let mut storage = Storage::new(0, 100 * CHUNK);
+        let mut storage = Storage::new(0, 100 * CHUNK, 1);
         for first in 0..8 {
             storage.chunk_cached(log, first, CHUNK, false);
         }

@@ -55,6 +55,9 @@ pub(super) const TAIL_BYTES: u64 = 192 << 10;
 /// Memory of its read cache, in bytes.
 pub(super) const READ_CACHE_BYTES: u64 = 128 << 10;
 
+/// Partitions of the groups' topic in a cluster, whose logs are all replicated: the fewer, the more seeds can be run.
+const GROUP_PARTITIONS: u32 = 4;
+
 /// The configuration of the broker at this place among so many.
 pub(super) fn config(place: usize, brokers: usize) -> BrokerConfig {
     let machine = Machine { cores: 1, memory_bytes: 8 << 30, hostname: "simulated".into() };
@@ -71,6 +74,7 @@ pub(super) fn config(place: usize, brokers: usize) -> BrokerConfig {
         config.directory_id = [place as u8 + 1; 16];
         let peer = |place| PeerAddress { id: broker_id(place), host: "simulated".into(), port: 1 };
         config.peers = (0..brokers).map(peer).collect();
+        config.groups.offsets_partitions = GROUP_PARTITIONS;
     }
     config
 }

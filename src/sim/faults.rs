@@ -69,6 +69,8 @@ pub(super) struct Plan {
     pub(super) faults: Vec<(u64, usize, Fault)>,
     /// When they are over.
     pub(super) end: u64,
+    /// Nothing happens but that the disk of one broker stalls, again and again: nobody may notice for long.
+    pub(super) frozen: bool,
     /// Bytes of request frames that may be held at once.
     pub(super) frame_bytes: usize,
     disk_micros: (u64, u64),
@@ -97,6 +99,7 @@ impl Plan {
         Plan {
             faults,
             end,
+            frozen: false,
             frame_bytes: 16 << 20,
             disk_micros: *rng.pick(&[(60, 200), (60, 5_000), (1_000, 30_000)]),
             hop_micros: *rng.pick(&[(1, 50), (1, 2_000)]),
@@ -126,10 +129,27 @@ impl Plan {
         Plan {
             faults,
             end,
+            frozen: false,
             frame_bytes: 16 << 20,
             disk_micros: *rng.pick(&[(60, 200), (60, 5_000), (1_000, 30_000)]),
             hop_micros: *rng.pick(&[(1, 50), (1, 2_000)]),
             net_micros: *rng.pick(&[(20, 200), (100, 3_000), (20, 40_000)]),
+        }
+    }
+
+    /// The circumstances of a seed of a cluster in which one broker's disk freezes, and all else is well.
+    pub(super) fn draw_frozen(rng: &mut Rng, brokers: usize) -> Plan {
+        let victim = rng.below(brokers as u64) as usize;
+        let first = rng.between(1_000_000, 4_000_000);
+        let faults = [first, first + 10_000_000].map(|at| (at, victim, Fault::Stall { micros: 8_000_000 }));
+        Plan {
+            faults: faults.to_vec(),
+            end: first + 20_000_000,
+            frozen: true,
+            frame_bytes: 16 << 20,
+            disk_micros: (60, 200),
+            hop_micros: (1, 50),
+            net_micros: *rng.pick(&[(20, 200), (100, 3_000)]),
         }
     }
 

@@ -20,7 +20,6 @@ use super::observer::Observer;
 use super::rng::Rng;
 use super::server_side::{Conn, Seat, ServerEnd};
 use super::trace::Trace;
-use crate::config::GroupConfig;
 use crate::log::disk::{DiskConfig, WalConfig};
 use crate::peer::FrameHeader;
 use crate::types::{Mono, Now};
@@ -175,8 +174,11 @@ impl World {
     /// A run of a cluster of three that is about to begin. Its seeds have nothing to do with those of a single broker.
     pub(super) fn cluster(seed: u64, print: bool) -> World {
         let mut rng = Rng::new(seed ^ 0xC1C1_C1C1_0000_0000);
-        let plan = Plan::draw_cluster(&mut rng, 3);
-        World::begin(rng, plan, 3, (false, grows(seed)), print)
+        let plan = match seed % 10 {
+            7 => Plan::draw_frozen(&mut rng, 3),
+            _ => Plan::draw_cluster(&mut rng, 3),
+        };
+        World::begin(rng, plan, 3, (seed.is_multiple_of(5), grows(seed)), print)
     }
 
     fn begin(mut rng: Rng, plan: Plan, brokers: usize, (groups, grows): (bool, u64), print: bool) -> World {
@@ -211,9 +213,10 @@ impl World {
             rng,
         };
         world.model.disturbed = !world.plan.is_quick() && brokers > 1;
+        world.model.frozen = world.plan.frozen;
         world.invite_clients(grows);
         if groups {
-            world.group_logs = GroupConfig::default().offsets_partitions as usize;
+            world.group_logs = world.nodes[0].config.groups.offsets_partitions as usize;
             (0..2).for_each(|number| world.invite(Box::new(Member::new(number))));
         }
         for (at, node, fault) in world.plan.faults.clone() {
@@ -337,6 +340,8 @@ impl World {
         for node in &mut self.nodes {
             node.disk.full = false;
             node.disk.repair();
+            // A broker whose clock is more than an hour behind refuses the timestamps of its clients.
+            node.wall_skew_ms = 0;
         }
         self.heal_network();
         let power_cut = self.nodes.len() > 1 && self.rng.one_in(3);

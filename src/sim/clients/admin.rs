@@ -10,7 +10,7 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::StrBytes;
 
-use super::{AT_ONCE_MS, Client, Context, Link, topic_name};
+use super::{AT_ONCE_MS, Client, Context, Link, broker_index, topic_name};
 use crate::sim::checkers::{Model, Shown, Stamp, code};
 use crate::sim::rng::Rng;
 use crate::sim::wire;
@@ -98,7 +98,7 @@ impl Creator {
             let names = cx.model.new_topics(&partitions);
             let segment_bytes = *cx.rng.pick(&[1 << 20, 2 << 20]);
             if cx.brokers > 1 {
-                self.replication = *cx.rng.pick(&[3, 3, 3, -1, 2, 1]);
+                self.replication = *cx.rng.pick(if cx.model.frozen { &[3][..] } else { &[3, 3, 3, -1, 2, 1] });
             }
             self.task = Some(Task::Create { topics: names.into_iter().zip(partitions).collect(), segment_bytes });
         }
@@ -244,15 +244,6 @@ impl Client for Creator {
         };
         format!("creator with {} ms {task}, last error {}", self.timeout_ms, self.last_error)
     }
-}
-
-/// The place of a broker in the simulation, by its id.
-fn broker_index(id: i32, brokers: usize) -> usize {
-    if brokers == 1 {
-        return 0;
-    }
-    let index = usize::try_from(id - 1).ok().filter(|index| *index < brokers);
-    index.unwrap_or_else(|| panic!("protocol: broker {id} leads, which there is not"))
 }
 
 enum Asked {

@@ -11,7 +11,7 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::StrBytes;
 
-use super::{Client, Context, Link, topic_name};
+use super::{Client, Context, Links, broker_index, topic_name};
 use crate::group::OFFSETS_TOPIC;
 use crate::limits::{AUTO_CREATE_MS, GROUP_COMMIT_MS, JOIN_SLACK_MS, REQUEST_TIMEOUT_MS};
 use crate::sim::checkers::{Model, code};
@@ -58,7 +58,9 @@ pub(in crate::sim) struct Member {
     /// The greatest offset that was sent, and the greatest that is known to be kept.
     sent: i64,
     kept: i64,
-    link: Link<Purpose>,
+    links: Links<Purpose>,
+    /// The broker that is asked: the group's coordinator, or any while that one is looked for.
+    broker: usize,
     retry_at: u64,
     settling: bool,
     verified: bool,
@@ -76,7 +78,8 @@ impl Member {
             leads: false,
             sent: -1,
             kept: -1,
-            link: Link::to(0),
+            links: Links::default(),
+            broker: 0,
             retry_at: 0,
             settling: false,
             verified: false,
@@ -89,17 +92,20 @@ impl Member {
     }
 
     fn go_on(&mut self, cx: &mut Context<'_>) {
-        if let Some(lost) = self.link.give_up(cx, false) {
-            self.lost(cx, &lost);
+        for broker in 0..cx.brokers {
+            if let Some(lost) = self.links.at(broker).give_up(cx, false) {
+                self.lost(cx, &lost);
+            }
         }
         cx.wake_in(20_000);
-        if self.verified || cx.now < self.retry_at || !self.link.is_up(cx) || !self.link.pending.is_empty() {
+        let waits = self.verified || cx.now < self.retry_at || self.links.pending() > 0;
+        if waits || !self.links.at(self.broker).is_up(cx) {
             return;
         }
         match self.stage {
             Stage::Find => {
                 let request = FindCoordinatorRequest::default().with_coordinator_keys(vec![text(&self.group)]);
-                self.link.send(cx, FIND_VERSION, &request, AUTO_CREATE_MS, Purpose::Find);
+                self.links.at(self.broker).send(cx, FIND_VERSION, &request, AUTO_CREATE_MS, Purpose::Find);
             }
             _ if self.settling => self.fetch(cx),
             Stage::Join => {
@@ -112,7 +118,7 @@ impl Member {
                     .with_protocol_type(text("consumer"))
                     .with_protocols(vec![protocol]);
                 let within = i64::from(REBALANCE_MS) + JOIN_SLACK_MS;
-                self.link.send(cx, JOIN_VERSION, &request, within, Purpose::Join);
+                self.links.at(self.broker).send(cx, JOIN_VERSION, &request, within, Purpose::Join);
             }
             Stage::Sync => {
                 let own = SyncGroupRequestAssignment::default()
@@ -123,7 +129,7 @@ impl Member {
                     .with_generation_id(self.generation)
                     .with_member_id(text(&self.member_id))
                     .with_assignments(vec![own]);
-                self.link.send(cx, SYNC_VERSION, &request, REQUEST_TIMEOUT_MS, Purpose::Sync);
+                self.links.at(self.broker).send(cx, SYNC_VERSION, &request, REQUEST_TIMEOUT_MS, Purpose::Sync);
             }
             Stage::Work => match cx.rng.below(4) {
                 0 => {
@@ -131,7 +137,13 @@ impl Member {
                         .with_group_id(self.group())
                         .with_generation_id(self.generation)
                         .with_member_id(text(&self.member_id));
-                    self.link.send(cx, HEARTBEAT_VERSION, &request, REQUEST_TIMEOUT_MS, Purpose::Heartbeat);
+                    self.links.at(self.broker).send(
+                        cx,
+                        HEARTBEAT_VERSION,
+                        &request,
+                        REQUEST_TIMEOUT_MS,
+                        Purpose::Heartbeat,
+                    );
                 }
                 1 => self.fetch(cx),
                 _ => self.commit(cx),
@@ -152,12 +164,12 @@ impl Member {
             .with_generation_id_or_member_epoch(self.generation)
             .with_member_id(text(&self.member_id))
             .with_topics(vec![topic]);
-        self.link.send(cx, COMMIT_VERSION, &request, GROUP_COMMIT_MS, Purpose::Commit(self.sent));
+        self.links.at(self.broker).send(cx, COMMIT_VERSION, &request, GROUP_COMMIT_MS, Purpose::Commit(self.sent));
     }
 
     fn fetch(&mut self, cx: &mut Context<'_>) {
         let request = OffsetFetchRequest::default().with_group_id(self.group()).with_topics(None);
-        self.link.send(cx, FETCH_VERSION, &request, GROUP_COMMIT_MS, Purpose::Fetch);
+        self.links.at(self.broker).send(cx, FETCH_VERSION, &request, GROUP_COMMIT_MS, Purpose::Fetch);
     }
 
     fn lost(&mut self, cx: &mut Context<'_>, purposes: &[Purpose]) {
@@ -165,21 +177,26 @@ impl Member {
         // A commit that is still on its way must not come after the next: it is not begun after its deadline.
         let wait = if committing { 2 * GROUP_COMMIT_MS as u64 * 1_000 } else { 100_000 };
         self.retry_at = cx.now + wait;
+        self.find(cx);
+    }
+
+    fn find(&mut self, cx: &mut Context<'_>) {
         self.stage = Stage::Find;
+        self.broker = cx.any_broker();
     }
 
     /// Goes on after an answer to a member: it joins again where it must.
     fn refused(&mut self, cx: &mut Context<'_>, error: i16) {
         self.last_error = error;
         self.retry_at = cx.now + 50_000;
-        self.stage = match error {
+        match error {
             UNKNOWN_MEMBER_ID => {
                 self.member_id.clear();
-                Stage::Join
+                self.stage = Stage::Join;
             }
-            ILLEGAL_GENERATION | REBALANCE_IN_PROGRESS => Stage::Join,
-            _ => Stage::Find,
-        };
+            ILLEGAL_GENERATION | REBALANCE_IN_PROGRESS => self.stage = Stage::Join,
+            _ => self.find(cx),
+        }
     }
 
     fn fetched(&mut self, cx: &mut Context<'_>, frame: Bytes) {
@@ -209,20 +226,21 @@ impl Client for Member {
         self.go_on(cx);
     }
 
-    fn connected(&mut self, cx: &mut Context<'_>, _: usize) {
-        self.link.connected();
+    fn connected(&mut self, cx: &mut Context<'_>, broker: usize) {
+        self.links.at(broker).connected();
         self.go_on(cx);
     }
 
-    fn answered(&mut self, cx: &mut Context<'_>, _: usize, frame: Bytes) {
-        match self.link.answered(&frame) {
+    fn answered(&mut self, cx: &mut Context<'_>, broker: usize, frame: Bytes) {
+        match self.links.at(broker).answered(&frame) {
             Purpose::Find => {
                 let response: FindCoordinatorResponse = wire::response(FIND_VERSION, frame);
-                match response.coordinators[0].error_code {
-                    code::NONE if self.generation >= 0 => self.stage = Stage::Work,
-                    code::NONE => self.stage = Stage::Join,
-                    error => self.refused(cx, error),
+                let found = &response.coordinators[0];
+                if found.error_code != code::NONE {
+                    return self.refused(cx, found.error_code);
                 }
+                self.broker = broker_index(found.node_id.0, cx.brokers);
+                self.stage = if self.generation >= 0 { Stage::Work } else { Stage::Join };
             }
             Purpose::Join => {
                 let response: JoinGroupResponse = wire::response(JOIN_VERSION, frame);
@@ -261,9 +279,11 @@ impl Client for Member {
         }
     }
 
-    fn closed(&mut self, cx: &mut Context<'_>, _: usize) {
-        let lost = self.link.closed();
-        self.lost(cx, &lost);
+    fn closed(&mut self, cx: &mut Context<'_>, broker: usize) {
+        let lost = self.links.at(broker).closed();
+        if broker == self.broker {
+            self.lost(cx, &lost);
+        }
         cx.wake_in(10_000);
     }
 
@@ -285,7 +305,7 @@ impl Client for Member {
             self.kept,
             self.sent,
             self.last_error,
-            self.link.pending.len()
+            self.links.pending()
         )
     }
 }

@@ -216,3 +216,12 @@ impl<P> Link<P> {
 fn topic_name(name: &str) -> TopicName {
     TopicName(StrBytes::from_string(name.to_owned()))
 }
+
+/// The place of a broker in the simulation, by its id.
+fn broker_index(id: i32, brokers: usize) -> usize {
+    if brokers == 1 {
+        return 0;
+    }
+    let index = usize::try_from(id - 1).ok().filter(|index| *index < brokers);
+    index.unwrap_or_else(|| panic!("protocol: broker {id} leads, which there is not"))
+}

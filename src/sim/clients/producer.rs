@@ -20,6 +20,9 @@ const IN_FLIGHT: usize = 5;
 /// After this long a batch that could not be delivered is given up, in microseconds.
 const DELIVERY_TIMEOUT: u64 = 12_000_000;
 
+/// Microseconds after which a batch must be in the log where nothing is wrong but one broker's disk.
+const NOTICED_AFTER: u64 = 4_000_000;
+
 /// How a producer goes about it.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::sim) struct Manner {
@@ -81,6 +84,8 @@ struct Lane {
     next_sequence: i32,
     /// The broker that those in flight were sent to.
     sent_to: usize,
+    /// What an attempt was answered with last.
+    last_error: i16,
 }
 
 /// A producer.
@@ -163,11 +168,17 @@ impl Producer {
                 lane.batches.retain(|batch| batch.state == State::InFlight);
                 continue;
             }
+            let waits = lane.batches.iter().any(|batch| cx.now > batch.born + NOTICED_AFTER);
+            assert!(!(waits && cx.model.frozen), "L2: {part:?} takes nothing though only one disk is frozen");
             let before = lane.batches.len();
             lane.batches.retain(|batch| batch.state == State::InFlight || cx.now < batch.born + DELIVERY_TIMEOUT);
             let dropped = lane.batches.len() < before;
             let healthy = self.settling.is_some_and(|since| since + DELIVERY_TIMEOUT < cx.now);
-            assert!(!(dropped && healthy), "L4: {part:?} takes nothing though the disk is well again");
+            let last_error = lane.last_error;
+            assert!(
+                !(dropped && healthy),
+                "L4: {part:?} takes nothing though the disk is well again, but error {last_error}"
+            );
             self.bump |= self.manner.idempotent && dropped;
         }
         if self.bump && self.links.pending() == 0 {
@@ -334,6 +345,7 @@ impl Producer {
                 answers.remove(&part).unwrap_or_else(|| panic!("protocol: no answer for partition {part:?}"));
             let lane = self.lanes.get_mut(&part).expect("a lane is never removed");
             let at = lane.batches.iter().position(|batch| batch.number == number).expect("what is in flight is kept");
+            lane.last_error = error;
             let batch = &lane.batches[at];
             let values = batch.values.clone();
             match error {
