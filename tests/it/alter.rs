@@ -222,3 +222,47 @@ fn what_is_set_for_all_brokers_outlives_them() {
     assert!(described(&mut wire, BROKER, "", "message.max.bytes").is_none());
     assert_eq!(wire.produce(&plain, 0, batch(&[&large])).error_code, 0);
 }
+
+#[test]
+fn clients_that_alter_one_topic_at_once_do_not_overwrite_each_other() {
+    let mut wire = connect();
+    let name = fresh("contended");
+    wire.create_topic(&name, 1, &[]);
+    let keys = ["retention.ms", "max.message.bytes", "segment.bytes", "message.timestamp.after.max.ms"];
+    std::thread::scope(|scope| {
+        for key in keys {
+            let name = &name;
+            scope.spawn(move || {
+                let mut wire = connect();
+                for value in 2_000_000..2_000_020 {
+                    assert_eq!(alter(&mut wire, TOPIC, name, &[(key, SET, Some(&value.to_string()))]), 0);
+                    let found = described(&mut wire, TOPIC, name, key).expect("the config");
+                    assert_eq!(found.value, Some(text(&value.to_string())), "{key}");
+                }
+            });
+        }
+    });
+    for key in keys {
+        let found = described(&mut wire, TOPIC, &name, key).expect("the config");
+        assert_eq!((found.value.as_deref(), found.config_source), (Some("2000019"), 1), "{key}");
+    }
+}
+
+#[test]
+fn of_clients_that_want_the_same_partitions_one_is_told_that_it_made_them() {
+    if external().is_some() {
+        return skipped("Kafka answers before it shows the partitions");
+    }
+    let mut wire = connect();
+    let name = fresh("race");
+    wire.create_topic(&name, 1, &[]);
+    let errors: Vec<i16> = std::thread::scope(|scope| {
+        let racers: Vec<_> =
+            (0..6).map(|_| scope.spawn(|| grow(&mut connect(), to(&name, 4), false).error_code)).collect();
+        racers.into_iter().map(|racer| racer.join().expect("the client")).collect()
+    });
+    assert_eq!(errors.iter().filter(|error| **error == 0).count(), 1, "{errors:?}");
+    let late = code(ResponseError::InvalidPartitions);
+    assert!(errors.iter().all(|error| [0, late].contains(error)), "{errors:?}");
+    assert_eq!(wire.metadata(&name).topics[0].partitions.len(), 4);
+}

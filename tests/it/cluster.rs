@@ -5,10 +5,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
+use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
+use kafka_protocol::messages::{CreatePartitionsRequest, DescribeConfigsRequest, IncrementalAlterConfigsRequest};
+
 use crate::common::librdkafka::{
     RESILIENT, Recorder, admin, assert_exactly_once, create_replicated, keep_producing, read_all,
 };
 use crate::common::process::{Broker, Launch, data_dir, external, free_port};
+use crate::common::records::batch;
+use crate::common::wire::{Wire, code, text, topic_name};
 use crate::common::{skipped, wait_until};
 
 pub(crate) const NODES: u16 = 3;
@@ -86,6 +94,47 @@ fn a_topic_is_shown_by_every_broker_when_its_creation_is_answered() {
                 let partitions = metadata.topics()[0].partitions();
                 assert_eq!(partitions.len(), 3, "broker {shown_by} on {topic}");
                 assert!(partitions.iter().all(|partition| partition.leader() > 0), "broker {shown_by} on {topic}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_there_is_changed_through_any_broker() {
+    let Some(cluster) = Cluster::start() else { return };
+    let nodes = 0..NODES as usize;
+    nodes.clone().for_each(|node| cluster.await_all(node));
+    create_replicated(&cluster.broker(0).address(), "changes", 1, 3, &[]);
+    for (node, count) in nodes.clone().zip(2..) {
+        let mut wire = Wire::connect(&cluster.broker(node).address());
+        let more = CreatePartitionsTopic::default().with_name(topic_name("changes")).with_count(count);
+        let more = CreatePartitionsRequest::default().with_topics(vec![more.with_assignments(None)]);
+        let result = wire.call(3, &more.with_timeout_ms(10_000)).results.remove(0);
+        assert_eq!(result.error_code, 0, "by broker {node}: {:?}", result.error_message);
+        let bytes = (1_000 + node).to_string();
+        let config = AlterableConfig::default().with_name(text("max.message.bytes")).with_value(Some(text(&bytes)));
+        let resource = AlterConfigsResource::default()
+            .with_resource_type(2)
+            .with_resource_name(text("changes"))
+            .with_configs(vec![config]);
+        let altered = wire.call(1, &IncrementalAlterConfigsRequest::default().with_resources(vec![resource]));
+        assert_eq!(altered.responses[0].error_code, 0, "by broker {node}: {:?}", altered.responses[0].error_message);
+        for shown_by in nodes.clone() {
+            let mut wire = Wire::connect(&cluster.broker(shown_by).address());
+            let partitions = wire.metadata("changes").topics.remove(0).partitions;
+            assert_eq!(partitions.len(), count as usize, "broker {shown_by}");
+            assert!(partitions.iter().all(|partition| partition.leader_id.0 > 0 && partition.replica_nodes.len() == 3));
+            let asked = DescribeConfigsResource::default()
+                .with_resource_type(2)
+                .with_resource_name(text("changes"))
+                .with_configuration_keys(Some(vec![text("max.message.bytes")]));
+            let described = wire.call(4, &DescribeConfigsRequest::default().with_resources(vec![asked]));
+            assert_eq!(described.results[0].configs[0].value.as_deref(), Some(&*bytes), "broker {shown_by}");
+            for partition in partitions.iter().filter(|partition| partition.leader_id.0 == shown_by as i32 + 1) {
+                let index = partition.partition_index;
+                assert_eq!(wire.produce("changes", index, batch(&["small"])).error_code, 0);
+                let large = wire.produce("changes", index, batch(&["x".repeat(2_000)]));
+                assert_eq!(large.error_code, code(ResponseError::MessageTooLarge), "broker {shown_by}");
             }
         }
     }

@@ -88,7 +88,10 @@ fn request(api: ApiKey, version: i16, topic: &Topic, spare: &str) -> Option<Requ
         ApiKey::ListOffsets => {
             let partition = ListOffsetsPartition::default().with_timestamp(-1);
             let listed = ListOffsetsTopic::default().with_name(name).with_partitions(vec![partition]);
-            let list = ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![listed]);
+            let mut list = ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![listed]);
+            if version >= 10 {
+                list.timeout_ms = 5_000;
+            }
             RequestKind::ListOffsets(list)
         }
         ApiKey::CreateTopics => {

@@ -1,5 +1,7 @@
 //! DescribeLogDirs: what the partitions of this broker take on its disk, and what room there is.
 
+use std::collections::BTreeMap;
+
 use kafka_protocol::messages::describe_log_dirs_response::{
     DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic,
 };
@@ -13,7 +15,7 @@ use crate::protocol::ErrorCode;
 use crate::shard::Shard;
 use crate::shard::mesh::{Op, OpKind, RequestId};
 use crate::shard::requests::{Kind, Origin, Pending};
-use crate::types::{BrokerId, Deadline, LogId, Map, Now, ShardId};
+use crate::types::{BrokerId, Deadline, LogId, Now, ShardId};
 
 /// Kafka's number for a volume of unknown size.
 const UNKNOWN_BYTES: i64 = -1;
@@ -27,6 +29,14 @@ pub(in crate::shard) struct Gathering {
     open: usize,
     /// Whether the disk has not.
     open_space: bool,
+}
+
+/// What is asked of one shard.
+#[derive(Default)]
+struct Asked {
+    logs: Vec<LogId>,
+    /// Topic and partition in the result of each.
+    places: Vec<(usize, usize)>,
 }
 
 impl Gathering {
@@ -77,23 +87,22 @@ impl Shard {
             result.error_code = ErrorCode::KafkaStorageError.code();
             return self.respond(origin, &DescribeLogDirsResponse::default().with_results(vec![result]).into());
         }
-        let mut by_shard: Map<ShardId, (Vec<LogId>, Vec<(usize, usize)>)> = Map::default();
+        let mut by_shard: BTreeMap<ShardId, Asked> = BTreeMap::new();
         for (topic, partitions) in wanted(&self.state, self.config.broker_id, request) {
             let t = result.topics.len();
             let mut shown = Vec::with_capacity(partitions.len());
             for index in partitions {
                 let log = topic.partitions[index].log;
-                let (logs, places) = by_shard.entry(log.shard(self.shards)).or_default();
-                logs.push(log);
-                places.push((t, shown.len()));
+                let asked = by_shard.entry(log.shard(self.shards)).or_default();
+                asked.logs.push(log);
+                asked.places.push((t, shown.len()));
                 shown.push(DescribeLogDirsPartition::default().with_partition_index(index as i32));
             }
             let name = TopicName(StrBytes::from_string(topic.name.to_string()));
             result.topics.push(DescribeLogDirsTopic::default().with_name(name).with_partitions(shown));
         }
-        let mut asked: Vec<(ShardId, (Vec<LogId>, Vec<(usize, usize)>))> = by_shard.into_iter().collect();
-        asked.sort_unstable_by_key(|(shard, _)| *shard);
-        let (asked, places): (Vec<Vec<LogId>>, Vec<_>) = asked.into_iter().map(|(_, asked)| asked).unzip();
+        let (asked, places): (Vec<Vec<LogId>>, Vec<_>) =
+            by_shard.into_values().map(|asked| (asked.logs, asked.places)).unzip();
         let kind = Kind::LogDirs(Box::new(Gathering { result, places, open: asked.len(), open_space: true }));
         // A disk that hangs is no reason to wait for long.
         let deadline = Deadline::after_millis(now, DISK_READ_MS);
@@ -115,7 +124,7 @@ fn wanted<'a>(
     own: BrokerId,
     request: &DescribeLogDirsRequest,
 ) -> impl Iterator<Item = (&'a Topic, Vec<usize>)> {
-    let mut asked: std::collections::BTreeMap<&'a str, (&'a Topic, Vec<usize>)> = std::collections::BTreeMap::new();
+    let mut asked: BTreeMap<&'a str, (&'a Topic, Vec<usize>)> = BTreeMap::new();
     match &request.topics {
         None => asked.extend(
             state.topics().map(|topic| (&*topic.name, (&**topic, (0..topic.partitions.len()).collect::<Vec<_>>()))),

@@ -30,14 +30,13 @@ pub fn respond(
         // There is no error of the whole answer in it.
         Some(Err(_)) => return failed(request, ErrorCode::InvalidRequest),
     };
-    let named: BTreeSet<&str> = match request.topics.is_empty() {
-        true => state.topics().map(|topic| &*topic.name).collect(),
-        false => request.topics.iter().map(|topic| &**topic.name).collect(),
-    };
     let from = cursor.map_or("", |(topic, _)| topic);
+    let named: BTreeSet<&str> = request.topics.iter().map(|topic| &**topic.name).collect();
+    // All topics are not gathered first: there may be very many, and an answer tells of few.
+    let all = state.topics().take_while(|_| named.is_empty()).map(|topic| &*topic.name).skip_while(|name| *name < from);
     let mut room = (request.response_partition_limit.max(1) as usize).min(MAX_DESCRIBED_PARTITIONS);
     let mut response = DescribeTopicPartitionsResponse::default().with_next_cursor(None);
-    for name in named.range(from..).copied() {
+    for name in all.chain(named.range(from..).copied()) {
         let begin = if cursor.is_some_and(|(topic, _)| topic == name) { first } else { 0 };
         if room == 0 {
             response.next_cursor = Some(at(name, 0));
