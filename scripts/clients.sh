@@ -24,9 +24,15 @@ while [ $# -gt 0 ]; do
         --brokers) brokers=$2 && shift ;;
         --cluster) size=3 ;;
         --install) install_only=true ;;
-        -*) sed -n '2,9s/^# \{0,1\}//p' "$0" >&2 && exit 2 ;;
+        -*)
+            sed -n '2,9s/^# \{0,1\}//p' "$0" >&2
+            exit 2
+            ;;
         *)
-            [[ " ${known[*]} " == *" ${1%%:*} "* ]] || { echo "no such client: $1 (there are: ${known[*]})" >&2 && exit 2; }
+            if [[ " ${known[*]} " != *" ${1%%:*} "* ]]; then
+                echo "no such client: $1 (there are: ${known[*]})" >&2
+                exit 2
+            fi
             chosen+=("$1")
             ;;
     esac

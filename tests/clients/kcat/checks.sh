@@ -42,7 +42,8 @@ eager() {
     local topic
     topic=$(fresh eager)
     seq 1 100 | kc -P -t "$topic"
-    kc -G "$topic" -X auto.offset.reset=earliest -X topic.auto.offset.reset=earliest -c 100 -q "$topic" | diff <(seq 1 100) -
+    kc -G "$topic" -X auto.offset.reset=earliest -X topic.auto.offset.reset=earliest -c 100 -q "$topic" |
+        diff <(seq 1 100) -
 }
 
 administration() {

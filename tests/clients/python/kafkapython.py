@@ -259,6 +259,19 @@ def pattern():
 
 
 @check
+def old():
+    """The oldest protocol that Kafka 4 takes is that of 2.1."""
+    for version in [(2, 1), (2, 6), (3, 9)]:
+        topic = create("old")
+        produce(topic, [{"value": b"%d" % i} for i in range(100)], api_version=version, compression_type="gzip")
+        client = consumer(topic, group_id=fresh("old"), api_version=version)
+        equal([record.value for record in read(client, 100)], [b"%d" % i for i in range(100)])
+        client.commit()
+        equal(client.committed(TopicPartition(topic, 0)), 100)
+        client.close()
+
+
+@check
 def partitions():
     topic = create("wide", 1_000)
     produce(topic, [{"value": b"%d" % i, "partition": i % 1_000} for i in range(2_000)], linger_ms=20)

@@ -219,6 +219,29 @@ func eager() {
 	}
 }
 
+// old speaks as clients for older brokers do; the oldest protocol that Kafka 4 takes is that of 2.1.
+func old() {
+	for _, version := range []sarama.KafkaVersion{sarama.V2_1_0_0, sarama.V2_6_0_0, sarama.V3_6_0_0} {
+		config := config()
+		config.Version = version
+		topic := create("old", 1, nil)
+		checks.Must(produce(config, numbered(topic, 100)))
+		client, err := sarama.NewConsumerGroup(brokers, topic, config)
+		checks.Must(err)
+		member := &member{seen: map[string]bool{}}
+		go func() {
+			for client.Consume(context.Background(), []string{topic}, member) == nil {
+			}
+		}()
+		checks.Eventually(func() bool {
+			member.guard.Lock()
+			defer member.guard.Unlock()
+			return len(member.seen) == 100
+		})
+		checks.Must(client.Close())
+	}
+}
+
 func administration() {
 	value := "3600000"
 	topic := create("admin", 3, map[string]*string{"retention.ms": &value})
@@ -249,6 +272,6 @@ func administration() {
 func main() {
 	checks.Main([]checks.Check{
 		{Name: "codecs", Run: codecs}, {Name: "shapes", Run: shapes}, {Name: "sizes", Run: sizes},
-		{Name: "eager", Run: eager}, {Name: "administration", Run: administration},
+		{Name: "eager", Run: eager}, {Name: "old", Run: old}, {Name: "administration", Run: administration},
 	})
 }
