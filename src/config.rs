@@ -77,6 +77,8 @@ pub struct BrokerConfig {
     pub num_partitions: i32,
     /// `message.max.bytes`: largest batch where the topic's `max.message.bytes` does not say otherwise.
     pub message_max_bytes: i32,
+    /// `log.retention.check.interval.ms`.
+    pub retention_check_ms: u64,
     /// What concerns consumer groups.
     pub groups: GroupConfig,
     /// Bytes of records that may be held in memory by all shards together: those not yet in segments, and a cache of the newest.
@@ -395,6 +397,7 @@ impl Settings {
                 auto_create_topics: self.need("auto.create.topics.enable", Kind::bool)?,
                 num_partitions: self.need("num.partitions", Kind::integer)? as i32,
                 message_max_bytes: message_max_bytes as i32,
+                retention_check_ms: self.need("log.retention.check.interval.ms", Kind::integer)? as u64,
                 groups: self.groups()?,
                 tail_bytes,
                 read_cache_bytes,

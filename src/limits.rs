@@ -175,6 +175,32 @@ pub const FLUSHES_IN_FLIGHT: usize = 4;
 /// Time between two tries to move records to a segment on a disk without room, in milliseconds.
 pub const FLUSH_RETRY_MS: u64 = 1_000;
 
+/// Most bytes that the records of a compressed batch are opened to, where the broker must look inside. It is one step of
+/// a shard's thread, so it must not take long; a larger batch is kept as it is.
+pub const MAX_DECOMPRESSED_BYTES: usize = 16 * 1024 * 1024;
+
+/// Most bytes that each byte of a compressed batch may become, where those are more than [`MIN_DECOMPRESSED_BYTES`].
+pub const MAX_DECOMPRESSION_RATIO: usize = 1_000;
+
+/// Bytes that a compressed batch may always become.
+pub const MIN_DECOMPRESSED_BYTES: usize = 1024 * 1024;
+
+/// Largest window of Zstandard that is opened, in bytes: memory that decompression takes beside its output.
+pub const ZSTD_WINDOW_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Keys that one pass of compaction remembers, with 24 bytes each; more dirty records are left for the next pass. A full
+/// hash map, so that none of its memory is in vain.
+pub const MAX_COMPACTION_KEYS: usize = 7 << 16;
+
+/// Bytes of a segment that compaction reads at once, where a single batch is not larger, and writes at once, about.
+pub const COMPACTION_CHUNK_BYTES: usize = 512 * 1024;
+
+/// Bytes that compaction reads and writes in a second on each shard, at most.
+pub const COMPACTION_BYTES_PER_SECOND: u64 = 256 * 1024 * 1024;
+
+/// Logs that a shard looks at in one tick for records to delete.
+pub const RETENTION_LOGS_PER_TICK: usize = 64;
+
 /// Fetch sessions that one connection may hold.
 pub const FETCH_SESSIONS_PER_CONN: usize = 4;
 
@@ -313,6 +339,8 @@ pub const OFFSETS_CHECK_INTERVAL_MS: u64 = 600_000;
 const _: () = assert!(MAX_JOIN_BYTES < MAX_GROUP_BATCH_BYTES && MAX_GROUP_BATCH_BYTES <= MAX_BATCH_BYTES);
 const _: () = assert!(MAX_GROUP_BYTES < MAX_GROUPS_BYTES && MAX_GROUP_BATCH_BYTES < GROUP_WRITES_IN_FLIGHT_BYTES);
 const _: () = assert!(MAX_OFFSET_METADATA_BYTES < GROUP_BATCH_BYTES && GROUP_BATCH_BYTES < MAX_GROUP_BATCH_BYTES);
+const _: () =
+    assert!(MIN_DECOMPRESSED_BYTES <= MAX_DECOMPRESSED_BYTES && ZSTD_WINDOW_BYTES <= MAX_DECOMPRESSED_BYTES as u64);
 const _: () = assert!(DISK_SILENT_MS > 2 * IDLE_TICK_MS && DISK_SILENT_MS < WAL_STALLED_MS);
 const _: () = assert!(TICK_MS * 2 <= DEADLINE_SLACK_MS);
 const _: () = assert!(MAX_BATCH_BYTES + 2 * BLOCK <= WAL_SEGMENT_BYTES as usize);

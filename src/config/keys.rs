@@ -200,6 +200,13 @@ pub const KEYS: &[Key] = &[
         help: "Time that committed offsets are kept after their consumer group has become empty",
     },
     Key {
+        name: "log.retention.check.interval.ms",
+        value: "MS",
+        kind: Kind::Integer { min: 1, max: i64::MAX },
+        default: Default::Is("300000"),
+        help: "Time between two searches for records that are to be deleted or compacted",
+    },
+    Key {
         name: "log.format",
         value: "FORMAT",
         kind: Kind::Choice(&["human", "json"]),

@@ -262,10 +262,10 @@ fn utf8(name: &OsStr) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::{SegmentFile, SegmentRef, WalId};
+    use crate::log::{SegmentFile, SegmentName, SegmentRef, WalId};
 
     fn segment(log: u64, base: i64, file: SegmentFile) -> FileId {
-        FileId::Segment(SegmentRef { log: LogId(log), base, file })
+        FileId::Segment(SegmentRef { log: LogId(log), name: SegmentName { base, revision: 0 }, file })
     }
 
     #[test]

@@ -153,8 +153,8 @@ impl<B: Buffers> Disk<B> {
             DiskRequest::ReadSegment { token, segment, position, len } => {
                 segments.read((from, token), segment, position, len, cx)
             }
-            DiskRequest::DeleteSegment { token, log, base } => {
-                segments.remove(Some((from, token)), log, Some(base));
+            DiskRequest::DeleteSegment { token, log, segment } => {
+                segments.remove(Some((from, token)), log, Some(segment));
             }
             DiskRequest::DeleteLog { token, log } => {
                 segments.remove(Some((from, token)), log, None);

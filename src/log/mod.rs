@@ -74,12 +74,21 @@ pub enum WalId {
     Data,
 }
 
+/// Names a segment among those of its log. Ordered as their records are.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash, serde::Serialize, serde::Deserialize)]
+pub struct SegmentName {
+    /// The offset at which it begins: none of its records has a smaller one.
+    pub base: i64,
+    /// How often it was written anew; files of one base but different revisions are different files.
+    pub revision: u32,
+}
+
 /// The two files of a partition segment.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub enum SegmentFile {
-    /// Kafka batches back to back, as they are served (`<base-offset>.log`).
+    /// Kafka batches back to back, as they are served (`<base-offset>.log`, with a revision `<base-offset>-<revision>.log`).
     Log,
-    /// The sparse index of the log file (`<base-offset>.index`).
+    /// The sparse index of the log file (`.index`, named alike).
     Index,
 }
 
@@ -88,8 +97,8 @@ pub enum SegmentFile {
 pub struct SegmentRef {
     /// The log it belongs to.
     pub log: LogId,
-    /// The offset of the segment's first record.
-    pub base: i64,
+    /// The segment.
+    pub name: SegmentName,
     /// Which of the segment's files.
     pub file: SegmentFile,
 }
@@ -145,8 +154,8 @@ pub enum DiskRequest {
         token: u64,
         /// The log it belongs to.
         log: LogId,
-        /// The offset of the segment's first record.
-        base: i64,
+        /// The segment.
+        segment: SegmentName,
     },
     /// Remove all files of a log. Its `Deleted` frame is durable by then, so that a crash half-way leaves
     /// only files which the next start removes.
@@ -295,7 +304,8 @@ pub enum FileId {
         /// The slot; slots are reused, the order of their contents is in their headers.
         slot: u32,
     },
-    /// A file of a partition segment: `partitions/<log>/<base, 20 digits>.log` or `.index`.
+    /// A file of a partition segment: `partitions/<log>/<base, 20 digits>.log` or `.index`, with `-<revision>` behind the
+    /// base where the segment was written anew.
     Segment(SegmentRef),
 }
 

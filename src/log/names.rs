@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{FileId, SegmentFile, SegmentRef, WalId};
+use super::{FileId, SegmentFile, SegmentName, SegmentRef, WalId};
 use crate::types::LogId;
 
 /// The folder of the WALs' segments.
@@ -25,8 +25,11 @@ impl fmt::Display for FileId {
                     SegmentFile::Log => "log",
                     SegmentFile::Index => "index",
                 };
-                let (log, base) = (segment.log, segment.base);
-                write!(f, "{PARTITIONS_DIR}/{log}/{base:020}.{ending}")
+                let SegmentRef { log, name: SegmentName { base, revision }, .. } = segment;
+                match revision {
+                    0 => write!(f, "{PARTITIONS_DIR}/{log}/{base:020}.{ending}"),
+                    _ => write!(f, "{PARTITIONS_DIR}/{log}/{base:020}-{revision}.{ending}"),
+                }
             }
         }
     }
@@ -49,13 +52,15 @@ impl FileId {
             }
             (PARTITIONS_DIR, rest) => {
                 let (log, name) = rest.split_once('/')?;
-                let (base, ending) = name.split_once('.')?;
+                let (name, ending) = name.split_once('.')?;
+                let (base, revision) = name.split_once('-').unwrap_or((name, "0"));
                 let file = match ending {
                     "log" => SegmentFile::Log,
                     "index" => SegmentFile::Index,
                     _ => return None,
                 };
-                FileId::Segment(SegmentRef { log: LogId(log.parse().ok()?), base: base.parse().ok()?, file })
+                let name = SegmentName { base: base.parse().ok()?, revision: revision.parse().ok()? };
+                FileId::Segment(SegmentRef { log: LogId(log.parse().ok()?), name, file })
             }
             _ => return None,
         };
@@ -69,14 +74,17 @@ mod tests {
 
     #[test]
     fn every_name_is_read_back() {
-        let segment = |base, file| FileId::Segment(SegmentRef { log: LogId(7), base, file });
+        let segment = |base, revision, file| {
+            FileId::Segment(SegmentRef { log: LogId(7), name: SegmentName { base, revision }, file })
+        };
         let wal = |wal, slot| FileId::Wal { wal, slot };
         for (file, name) in [
             (wal(WalId::Meta, 0), "wal/meta-0000.wal"),
             (wal(WalId::Data, 12), "wal/data-0012.wal"),
             (wal(WalId::Data, 12345), "wal/data-12345.wal"),
-            (segment(0, SegmentFile::Log), "partitions/7/00000000000000000000.log"),
-            (segment(i64::MAX, SegmentFile::Index), "partitions/7/09223372036854775807.index"),
+            (segment(0, 0, SegmentFile::Log), "partitions/7/00000000000000000000.log"),
+            (segment(i64::MAX, 0, SegmentFile::Index), "partitions/7/09223372036854775807.index"),
+            (segment(5, 12, SegmentFile::Log), "partitions/7/00000000000000000005-12.log"),
         ] {
             assert_eq!(file.to_string(), name);
             assert_eq!(FileId::parse(name), Some(file));
@@ -96,6 +104,9 @@ mod tests {
             "partitions/7/0.log",
             "partitions/07/00000000000000000000.log",
             "partitions/7/00000000000000000000.tmp",
+            "partitions/7/00000000000000000000-0.log",
+            "partitions/7/00000000000000000000-01.log",
+            "partitions/7/00000000000000000000-.log",
             "partitions/7/x/00000000000000000000.log",
             "partitions/-1/00000000000000000000.log",
         ] {

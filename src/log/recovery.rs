@@ -8,7 +8,7 @@ use super::disk::DiskConfig;
 use super::pins::Pins;
 use super::wal::Segment;
 use super::wal_format::{self, FrameHeader};
-use super::{Device, FileId, FrameKind, SegmentRef, WalId, scan};
+use super::{Device, FileId, FrameKind, SegmentName, SegmentRef, WalId, scan};
 use crate::types::LogId;
 
 /// An entry of a log that was found in the WAL.
@@ -45,6 +45,8 @@ pub struct RecoveredLog {
     /// Entries after the checkpoint's index, in index order without gaps: where an index was written twice,
     /// the later write won and all that followed the earlier one is dropped, as Raft demands.
     pub entries: Vec<RecoveredEntry>,
+    /// The segments of which there are files, needed or not.
+    pub segments: BTreeSet<SegmentName>,
 }
 
 /// What [`Disk::new`](super::disk::Disk::new) needs to go on where the last run ended. The default is an empty disk.
@@ -214,7 +216,14 @@ pub fn recover(device: &dyn Device, config: &DiskConfig) -> Result<Recovered, Re
     }
     segment_files.sort_unstable();
     disk.deleted = deleted.into_iter().collect();
-    Ok(Recovered { report: found.report, logs: found.into_logs()?, disk, segment_files })
+    let report = found.report;
+    let mut logs = found.into_logs()?;
+    for (segment, _) in &segment_files {
+        if let Ok(at) = logs.binary_search_by_key(&segment.log, |log| log.log) {
+            logs[at].segments.insert(segment.name);
+        }
+    }
+    Ok(Recovered { report, logs, disk, segment_files })
 }
 
 /// What the frames read so far amount to.
@@ -236,6 +245,7 @@ impl Found {
             checkpoint: None,
             hard_state: None,
             entries: Vec::new(),
+            segments: BTreeSet::new(),
         });
         match header.kind {
             FrameKind::Entry => log.add_entry(header, payload),

@@ -12,7 +12,7 @@ use libc::{EDQUOT, ENOENT, ENOSPC};
 use super::names::PARTITIONS_DIR;
 use super::ops::{Context, Purpose};
 use super::wal_format::align_up;
-use super::{Buffers, Chunk, DeviceDone, DeviceOp, DiskError, DiskReply, FileId, SegmentFile, SegmentRef};
+use super::{Buffers, Chunk, DeviceDone, DeviceOp, DiskError, DiskReply, FileId, SegmentFile, SegmentName, SegmentRef};
 use crate::limits::{
     BLOCK, SEGMENT_CHUNK_BYTES, SEGMENT_FILES_KNOWN, SEGMENT_READS_IN_FLIGHT, SEGMENT_REMOVALS_IN_FLIGHT,
     SEGMENT_WRITES_IN_FLIGHT,
@@ -82,7 +82,7 @@ struct Removal {
     asked: Option<(ShardId, u64)>,
     log: LogId,
     /// The segment, or the whole log.
-    base: Option<i64>,
+    segment: Option<SegmentName>,
     /// Operations of the device that are not done.
     left: u32,
     error: Option<DiskError>,
@@ -105,7 +105,7 @@ pub(super) struct Segments {
     removals: Map<u64, Removal>,
     removal_number: u64,
     /// How many removals of a segment, or of a whole log, were accepted and have not ended.
-    doomed: Map<(LogId, Option<i64>), u32>,
+    doomed: Map<(LogId, Option<SegmentName>), u32>,
 }
 
 impl Segments {
@@ -171,11 +171,11 @@ impl Segments {
         self.reads.push_back(Read { from, token, segment, position, len });
     }
 
-    /// Takes a removal of one segment, or of all the log's where `base` is `None`. Operations on its files that
+    /// Takes a removal of one segment, or of all the log's where `segment` is `None`. Operations on its files that
     /// were accepted before end first; later ones are refused.
-    pub(super) fn remove(&mut self, asked: Option<(ShardId, u64)>, log: LogId, base: Option<i64>) {
-        *self.doomed.entry((log, base)).or_default() += 1;
-        self.waiting.push_back(Removal { asked, log, base, left: 0, error: None });
+    pub(super) fn remove(&mut self, asked: Option<(ShardId, u64)>, log: LogId, segment: Option<SegmentName>) {
+        *self.doomed.entry((log, segment)).or_default() += 1;
+        self.waiting.push_back(Removal { asked, log, segment, left: 0, error: None });
     }
 
     /// Starts what may be started.
@@ -399,7 +399,7 @@ impl Segments {
     fn is_doomed(&self, segment: SegmentRef) -> bool {
         !self.doomed.is_empty()
             && (self.doomed.contains_key(&(segment.log, None))
-                || self.doomed.contains_key(&(segment.log, Some(segment.base))))
+                || self.doomed.contains_key(&(segment.log, Some(segment.name))))
     }
 
     fn in_use(&self, removal: &Removal) -> bool {
@@ -421,7 +421,7 @@ impl Segments {
             removal.left += 1;
             cx.start(Purpose::File(FileOp::Remove(number)), op);
         };
-        match removal.base {
+        match removal.segment {
             None => start(DeviceOp::RemoveLog { log: removal.log }),
             Some(_) => {
                 for segment in [from, to] {
@@ -448,7 +448,7 @@ impl Segments {
             self.removals.insert(number, removal);
             return;
         }
-        let key = (removal.log, removal.base);
+        let key = (removal.log, removal.segment);
         if let Some(count) = self.doomed.get_mut(&key) {
             *count -= 1;
             if *count == 0 {
@@ -491,12 +491,15 @@ impl Write {
 impl Removal {
     /// The first and the last file that it can concern.
     fn range(&self) -> (SegmentRef, SegmentRef) {
-        let file = |base, file| SegmentRef { log: self.log, base, file };
-        (file(self.base.unwrap_or(i64::MIN), SegmentFile::Log), file(self.base.unwrap_or(i64::MAX), SegmentFile::Index))
+        let file = |name, file| SegmentRef { log: self.log, name, file };
+        let first = SegmentName { base: i64::MIN, revision: 0 };
+        let last = SegmentName { base: i64::MAX, revision: u32::MAX };
+        let (first, last) = (self.segment.unwrap_or(first), self.segment.unwrap_or(last));
+        (file(first, SegmentFile::Log), file(last, SegmentFile::Index))
     }
 
     fn name(&self) -> String {
-        match self.base {
+        match self.segment {
             Some(_) => name(self.range().0),
             None => format!("{PARTITIONS_DIR}/{}", self.log),
         }

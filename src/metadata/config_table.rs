@@ -5,7 +5,6 @@ use crate::limits::MAX_BATCH_BYTES;
 
 const COMPRESSION: &str =
     "batches are stored compressed as their producer sent them; set the producer's compression.type instead";
-const COMPACTION: &str = "compaction is not supported yet, so the topic would never be compacted";
 const UNCLEAN: &str =
     "a replica that lacks acknowledged records is never elected, so there is no unclean election to enable";
 const REMOTE: &str = "there is no remote storage";
@@ -22,10 +21,10 @@ const fn refused(word: &'static str, why: &'static str) -> Choice {
 pub(super) static TOPIC_CONFIGS: &[ConfigKey] = &[
     ConfigKey {
         name: "cleanup.policy",
-        values: Values::List(&[taken("delete"), refused("compact", COMPACTION)]),
+        values: Values::List(&[taken("delete"), taken("compact")]),
         default: "delete",
         synonym: Some("log.cleanup.policy"),
-        doc: "What becomes of old records. Only `delete` is taken: compaction is not supported yet.",
+        doc: "What becomes of old records: `delete` removes them by time and size, `compact` keeps the last one of each key, both do both.",
     },
     ConfigKey {
         name: "compression.gzip.level",
@@ -67,7 +66,7 @@ pub(super) static TOPIC_CONFIGS: &[ConfigKey] = &[
         values: Values::Long(0),
         default: "86400000",
         synonym: Some("log.cleaner.delete.retention.ms"),
-        doc: "How long a compacted topic keeps tombstones. No effect: no topic is compacted yet.",
+        doc: "How long a compacted topic keeps the record that ends a key, from the compaction on that has removed those before it.",
     },
     ConfigKey {
         name: "file.delete.delay.ms",
@@ -116,7 +115,7 @@ pub(super) static TOPIC_CONFIGS: &[ConfigKey] = &[
         values: Values::Long(1),
         default: "9223372036854775807",
         synonym: Some("log.cleaner.max.compaction.lag.ms"),
-        doc: "Longest time until a record is compacted. No effect: no topic is compacted yet.",
+        doc: "Longest time until a record may be compacted: its segment is closed, and compacted however little is dirty.",
     },
     ConfigKey {
         name: "max.message.bytes",
@@ -151,14 +150,14 @@ pub(super) static TOPIC_CONFIGS: &[ConfigKey] = &[
         values: Values::Ratio,
         default: "0.5",
         synonym: Some("log.cleaner.min.cleanable.ratio"),
-        doc: "Share of a log that makes compaction worth while. No effect: no topic is compacted yet.",
+        doc: "Share of a log, by bytes, that was never compacted and makes compaction worth while.",
     },
     ConfigKey {
         name: "min.compaction.lag.ms",
         values: Values::Long(0),
         default: "0",
         synonym: Some("log.cleaner.min.compaction.lag.ms"),
-        doc: "Shortest time until a record is compacted. No effect: no topic is compacted yet.",
+        doc: "Shortest time until a record is compacted.",
     },
     ConfigKey {
         name: "min.insync.replicas",
@@ -200,14 +199,14 @@ pub(super) static TOPIC_CONFIGS: &[ConfigKey] = &[
         values: Values::Long(i64::MIN),
         default: "-1",
         synonym: Some("log.retention.bytes"),
-        doc: "Bytes that a partition may have before its oldest segments are deleted; -1 for no bound. Stored, but not enforced yet: records stay until their topic is deleted.",
+        doc: "Bytes that a partition may have before its oldest segments are deleted; -1 for no bound.",
     },
     ConfigKey {
         name: "retention.ms",
         values: Values::Long(-1),
         default: "604800000",
         synonym: Some("log.retention.ms"),
-        doc: "Age at which segments are deleted; -1 for never. Stored, but not enforced yet: records stay until their topic is deleted.",
+        doc: "Age, by the newest record's timestamp, at which segments are deleted; -1 for never.",
     },
     ConfigKey {
         name: "segment.bytes",
@@ -228,14 +227,14 @@ pub(super) static TOPIC_CONFIGS: &[ConfigKey] = &[
         values: Values::Long(0),
         default: "0",
         synonym: Some("log.roll.jitter.ms"),
-        doc: "Most that segment.ms is shortened at random. No effect: segments are rolled by size alone.",
+        doc: "Most that segment.ms is shortened at random. No effect: all partitions share one log on the disk, so that there is nothing to spread.",
     },
     ConfigKey {
         name: "segment.ms",
         values: Values::Long(1),
         default: "604800000",
         synonym: Some("log.roll.ms"),
-        doc: "Age at which a segment is closed. No effect: segments are rolled by size alone.",
+        doc: "Age, from its first record to the one that does not go into it any more, at which a segment is closed.",
     },
     ConfigKey {
         name: "unclean.leader.election.enable",

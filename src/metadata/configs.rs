@@ -5,6 +5,8 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::str::FromStr;
 
 use super::config_table::TOPIC_CONFIGS;
 use crate::limits::MAX_BATCH_BYTES;
@@ -110,11 +112,36 @@ pub struct Effective<'a> {
     pub source: ConfigSource,
 }
 
-/// What of a topic's configs the broker's work depends on.
+/// What becomes of old records (`cleanup.policy`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Cleanup {
+    /// They are deleted by time and size.
+    pub delete: bool,
+    /// Of each key the last one is kept.
+    pub compact: bool,
+}
+
+/// What of a topic's configs the broker's work depends on.
+#[derive(Clone, Copy, PartialEq, Debug)]
 pub struct TopicConfig {
     /// `segment.bytes`.
     pub segment_bytes: u64,
+    /// `segment.ms`.
+    pub segment_ms: i64,
+    /// `cleanup.policy`.
+    pub cleanup: Cleanup,
+    /// `retention.ms`; negative for no bound.
+    pub retention_ms: i64,
+    /// `retention.bytes`; negative for no bound.
+    pub retention_bytes: i64,
+    /// `delete.retention.ms`.
+    pub delete_retention_ms: i64,
+    /// `min.compaction.lag.ms`.
+    pub min_compaction_lag_ms: i64,
+    /// `max.compaction.lag.ms`.
+    pub max_compaction_lag_ms: i64,
+    /// `min.cleanable.dirty.ratio`.
+    pub min_cleanable_ratio: f64,
     /// `max.message.bytes`.
     pub max_message_bytes: usize,
     /// `message.timestamp.type`.
@@ -250,7 +277,8 @@ pub fn check_all<'a>(
         })?;
         checked.insert(key.name.to_owned(), key.check(value)?);
     }
-    let (min, max) = (number(&checked, "min.compaction.lag.ms")?, number(&checked, "max.compaction.lag.ms")?);
+    let lag = |name| number::<i64>(&checked, name);
+    let (min, max) = (lag("min.compaction.lag.ms")?, lag("max.compaction.lag.ms")?);
     if min > max {
         return Err(InvalidConfig(format!(
             "min.compaction.lag.ms ({min}) is larger than max.compaction.lag.ms ({max})"
@@ -285,7 +313,7 @@ pub fn effective<'a>(
 ///
 /// # Panics
 /// Where there is no such config with a number by default.
-fn number(overrides: &BTreeMap<String, String>, name: &str) -> Result<i64, InvalidConfig> {
+fn number<N: FromStr<Err: Debug>>(overrides: &BTreeMap<String, String>, name: &str) -> Result<N, InvalidConfig> {
     if let Some(value) = overrides.get(name) {
         return value.parse().map_err(|_| InvalidConfig(format!("{name} is {value}, which is no number")));
     }
@@ -319,8 +347,24 @@ impl TopicConfig {
             Some("LogAppendTime") => TimestampType::LogAppendTime,
             Some(other) => return Err(InvalidConfig(format!("message.timestamp.type is {other}"))),
         };
+        let policies = overrides.get("cleanup.policy").map_or("delete", String::as_str);
+        let cleanup = Cleanup {
+            delete: policies.split(',').any(|policy| policy == "delete"),
+            compact: policies.split(',').any(|policy| policy == "compact"),
+        };
+        if !cleanup.delete && !cleanup.compact {
+            return Err(InvalidConfig(format!("cleanup.policy is {policies}")));
+        }
         Ok(TopicConfig {
             segment_bytes: unsigned("segment.bytes", number(overrides, "segment.bytes")?)? as u64,
+            segment_ms: number(overrides, "segment.ms")?,
+            cleanup,
+            retention_ms: number(overrides, "retention.ms")?,
+            retention_bytes: number(overrides, "retention.bytes")?,
+            delete_retention_ms: number(overrides, "delete.retention.ms")?,
+            min_compaction_lag_ms: number(overrides, "min.compaction.lag.ms")?,
+            max_compaction_lag_ms: number(overrides, "max.compaction.lag.ms")?,
+            min_cleanable_ratio: number(overrides, "min.cleanable.dirty.ratio")?,
             max_message_bytes: unsigned("max.message.bytes", max_message_bytes)?.min(MAX_BATCH_BYTES),
             timestamp_type,
             timestamp_before_max_ms: number(overrides, "message.timestamp.before.max.ms")?,
@@ -354,7 +398,7 @@ mod tests {
             ("retention.bytes", "-5", "-5"),
             ("preallocate", "TRUE", "true"),
             ("remote.storage.enable", "False", "false"),
-            ("cleanup.policy", "delete, delete", "delete,delete"),
+            ("cleanup.policy", "compact, delete", "compact,delete"),
             ("min.cleanable.dirty.ratio", "1", "1.0"),
             ("compression.type", "producer", "producer"),
         ] {
@@ -374,7 +418,6 @@ mod tests {
             ("preallocate", "yes", "Expected value to be either true or false"),
             ("min.cleanable.dirty.ratio", "NaN", "between 0 and 1"),
             ("message.timestamp.type", "createtime", "Value must be one of CreateTime, LogAppendTime"),
-            ("cleanup.policy", "delete,compact", "compaction is not supported yet"),
             ("cleanup.policy", "", "Value must be one of"),
             ("compression.type", "zstd", "stored compressed as their producer sent them"),
             ("unclean.leader.election.enable", "true", "never elected"),
@@ -413,6 +456,8 @@ mod tests {
     fn what_is_set_is_resolved() {
         let set = [
             ("segment.bytes", "1048576"),
+            ("retention.bytes", "77"),
+            ("min.cleanable.dirty.ratio", "0.25"),
             ("message.timestamp.type", "LogAppendTime"),
             ("message.timestamp.before.max.ms", "1"),
             ("message.timestamp.after.max.ms", "2"),
@@ -421,6 +466,14 @@ mod tests {
             TopicConfig::resolve(&check_all(set).unwrap(), 3),
             Ok(TopicConfig {
                 segment_bytes: 1_048_576,
+                segment_ms: 604_800_000,
+                cleanup: Cleanup { delete: true, compact: false },
+                retention_ms: 604_800_000,
+                retention_bytes: 77,
+                delete_retention_ms: 86_400_000,
+                min_compaction_lag_ms: 0,
+                max_compaction_lag_ms: i64::MAX,
+                min_cleanable_ratio: 0.25,
                 max_message_bytes: 3,
                 timestamp_type: TimestampType::LogAppendTime,
                 timestamp_before_max_ms: 1,

@@ -14,6 +14,8 @@ pub struct Checkpoint {
     pub hard_state: HardState,
     /// The first offset that may be read.
     pub log_start: Offset,
+    /// Before it compaction has left one record of each key, in this replica's segments.
+    pub cleaned_to: Offset,
     /// The offset after the last record in segments.
     pub next_offset: Offset,
     /// The segments in order.

@@ -8,7 +8,7 @@ use super::tail::TailEntry;
 use super::{Checkpoint, Partition};
 use crate::consensus::{HardState, SnapshotPoint};
 use crate::limits::{FLUSH_BYTES, INDEX_WRITE_ENTRIES};
-use crate::log::{Chunk, Frame, FrameKind, SegmentFile, SegmentRef};
+use crate::log::{Chunk, Frame, FrameKind, SegmentFile, SegmentName, SegmentRef};
 use crate::types::Offset;
 use smallvec::SmallVec;
 use zerocopy::IntoBytes;
@@ -30,7 +30,7 @@ enum Stage {
     /// The log file is being written.
     Log { batches: usize },
     /// The index file is being written.
-    Index { segment: Offset, entries: usize },
+    Index { segment: SegmentName, entries: usize },
     /// Records that the leader sent are being written.
     Fetched { entries: Vec<TailEntry> },
     /// An error fenced a file: nothing is flushed any more, reads go on.
@@ -77,7 +77,12 @@ pub enum FlushStep {
     /// Write this, then call [`Partition::flush_written`].
     Write(FlushWrite),
     /// Append this checkpoint to the WAL. The flush is over.
-    Checkpoint(Frame),
+    Checkpoint {
+        /// The checkpoint.
+        frame: Frame,
+        /// Segments that it does not name any more: their files are to be removed when it is durable.
+        released: Vec<SegmentName>,
+    },
     /// Nothing to do.
     Done,
 }
@@ -124,12 +129,13 @@ impl Partition {
                 for entry in &entries {
                     segment.note(&entry.batch, entry.index, entry.term);
                 }
+                self.stored_to = segment.meta.next_offset;
                 self.tail.mark_flushed(batches);
                 self.flush.wrote = true;
                 flushed = batches as u64;
             }
             Stage::Index { segment, entries } => {
-                let at = self.segments.partition_point(|known| known.meta.base_offset < segment);
+                let at = self.segments.partition_point(|known| known.meta.name < segment);
                 self.segments[at].index_written(entries);
             }
             Stage::Fetched { entries } => {
@@ -137,6 +143,7 @@ impl Partition {
                 for entry in &entries {
                     segment.note(&entry.batch, entry.index, entry.term);
                 }
+                self.stored_to = segment.meta.next_offset;
             }
             Stage::Idle | Stage::Fenced => unreachable!("no write was under way"),
         }
@@ -144,6 +151,10 @@ impl Partition {
     }
 
     fn next_step(&mut self) -> FlushStep {
+        if (self.has_obsolete() || !self.released.is_empty()) && !self.is_installing() {
+            // First of all: a disk without room gets some.
+            return self.checkpoint();
+        }
         if let Some(write) = self.index_write() {
             return FlushStep::Write(write);
         }
@@ -166,8 +177,13 @@ impl Partition {
         let (mut batches, mut bytes) = (0, 0);
         let first = self.tail.unflushed().next()?.clone();
         let roll = self.segments.last().is_none_or(|active| {
-            active.meta.len + first.batch.len() as u64 > self.config.segment_bytes && active.meta.len > 0
+            let full = active.meta.len + first.batch.len() as u64 > self.config.segment_bytes;
+            active.meta.len > 0 && (full || self.is_due(active.meta.first_timestamp, &first))
         });
+        let since = match self.segments.last().filter(|active| !roll && active.meta.len > 0) {
+            Some(active) => active.meta.first_timestamp,
+            None => first.batch.header.max_timestamp.get(),
+        };
         let room = if roll {
             self.config.segment_bytes
         } else {
@@ -176,7 +192,8 @@ impl Partition {
         for entry in self.tail.unflushed() {
             let len = entry.batch.len() as u64;
             let committed = entry.batch.header.last_offset() < self.high_watermark;
-            if !committed || (batches > 0 && (bytes + len > FLUSH_BYTES || bytes + len > room)) {
+            let full = bytes + len > FLUSH_BYTES || bytes + len > room || self.is_due(since, entry);
+            if !committed || batches > 0 && full {
                 break;
             }
             data.push(Chunk {
@@ -197,11 +214,17 @@ impl Partition {
         }
         let active = self.segments.last().expect("there is an active segment");
         self.flush.stage = Stage::Log { batches };
-        Some(FlushWrite {
-            segment: self.file(active.meta.base_offset, SegmentFile::Log),
-            position: active.meta.len,
-            data,
-        })
+        Some(FlushWrite { segment: self.file(active.meta.name, SegmentFile::Log), position: active.meta.len, data })
+    }
+
+    /// Whether a segment whose first batch has the time `since` is too old for this batch (`segment.ms`, and
+    /// `max.compaction.lag.ms`, as the newest segment is not compacted).
+    fn is_due(&self, since: i64, entry: &TailEntry) -> bool {
+        let age = match self.config.cleanup.compact {
+            true => self.config.segment_ms.min(self.config.max_compaction_lag_ms),
+            false => self.config.segment_ms,
+        };
+        since >= 0 && entry.batch.header.max_timestamp.get().saturating_sub(since) > age
     }
 
     /// The rest of the active segment's index, before a new segment begins.
@@ -219,14 +242,14 @@ impl Partition {
         if entries.len() < at_least {
             return None;
         }
-        let base = active.meta.base_offset;
+        let name = active.meta.name;
         let write = FlushWrite {
-            segment: self.file(base, SegmentFile::Index),
+            segment: self.file(name, SegmentFile::Index),
             position: active.meta.index_persisted * INDEX_ENTRY_LEN as u64,
             data: vec![Chunk { head: SmallVec::new(), body: entries.as_bytes().to_vec().into() }],
         };
         let entries = entries.len();
-        self.flush.stage = Stage::Index { segment: base, entries };
+        self.flush.stage = Stage::Index { segment: name, entries };
         Some(write)
     }
 
@@ -240,7 +263,9 @@ impl Partition {
     pub(super) fn checkpoint_state(&self, hard_state: HardState, next_offset: Offset) -> Checkpoint {
         Checkpoint {
             hard_state,
-            log_start: self.log_start,
+            // A start beyond them is said by an entry behind the checkpoint.
+            log_start: self.log_start.min(next_offset),
+            cleaned_to: self.cleaned_to,
             next_offset,
             segments: self.segments.iter().map(|segment| segment.meta.clone()).collect(),
             pending_index: self.segments.last().map(Segment::pending_bytes).unwrap_or_default(),
@@ -256,16 +281,14 @@ impl Partition {
             // Nothing of this log is durable yet; its first entry is on the way.
             return FlushStep::Done;
         };
-        let next_offset = self.segments.last().map_or(self.log_start, |segment| segment.meta.next_offset);
-        let checkpoint = self.checkpoint_state(self.group.hard_state(), next_offset);
+        self.drop_obsolete();
+        let checkpoint = self.checkpoint_state(self.group.hard_state(), self.stored_to);
         self.flush.wrote = false;
         self.checkpointed = index;
         self.compact();
         let body = checkpoint.encode();
         self.group.offer_snapshot(SnapshotPoint { index, term, data: body.clone() });
-        FlushStep::Checkpoint(Frame {
-            body,
-            ..self.frame(FrameKind::Checkpoint, term, index, &[], bytes::Bytes::new())
-        })
+        let frame = Frame { body, ..self.frame(FrameKind::Checkpoint, term, index, &[], bytes::Bytes::new()) };
+        FlushStep::Checkpoint { frame, released: std::mem::take(&mut self.released) }
     }
 }

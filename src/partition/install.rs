@@ -69,18 +69,17 @@ impl Partition {
         self.install.is_some()
     }
 
-    fn segments_end(&self) -> Offset {
-        self.segments.last().map_or(self.log_start, |segment| segment.meta.next_offset)
-    }
-
     /// What to ask the leader for next. Where nothing is missing any more, Raft goes on from the point.
     pub fn wanted(&mut self, now: Now) -> Option<Wanted> {
-        let (log, offset, flushing) = (self.log, self.segments_end(), self.is_flushing());
+        let (log, flushing) = (self.log, self.is_flushing());
         let install = self.install.as_mut()?;
         if flushing || install.restoring {
             return None;
         }
         let end = install.checkpoint.next_offset;
+        // What the leader has deleted is not there to be fetched.
+        self.stored_to = self.stored_to.max(install.checkpoint.log_start);
+        let offset = self.stored_to;
         if offset >= end {
             assert!(offset == end, "log {log}: segments reach {offset}, the leader's checkpoint {end}");
             let leader = self.group.leader()?;
@@ -98,21 +97,31 @@ impl Partition {
         Some(Wanted { from, log, offset, end })
     }
 
-    /// Records that were asked for have come, `offset` on; they are written to the segments.
+    /// Records that were asked for have come, `offset` on, those left out that the leader has deleted or compacted; they
+    /// are written to the segments. Without any the leader says that it has none before `offset`.
     pub fn fetched(&mut self, offset: Offset, batches: &[Chunk]) -> FlushStep {
-        let expected = self.segments_end();
-        if self.is_flushing() || offset != expected {
+        if self.is_flushing() {
             return FlushStep::Done;
         }
         let Some(install) = self.install.as_mut().filter(|install| !install.restoring) else {
             return FlushStep::Done;
         };
         let (index, term, end) = (install.point.index, install.point.term, install.checkpoint.next_offset);
-        let mut next = expected;
+        if batches.is_empty() {
+            if (self.stored_to..=end).contains(&offset) {
+                self.stored_to = offset;
+                install.asked = None;
+            }
+            return FlushStep::Done;
+        }
+        if offset != self.stored_to {
+            return FlushStep::Done;
+        }
+        let mut next = offset;
         let mut entries = Vec::new();
         for (_, batch) in batches.iter().flat_map(|chunk| split_batches(&chunk.body)) {
             let header = &batch.header;
-            if header.base_offset.get() != next || header.last_offset() >= end || batch.check_crc().is_err() {
+            if header.last_offset() < next || header.last_offset() >= end || batch.check_crc().is_err() {
                 tracing::warn!(log = %self.log, offset = next, "records came damaged from the leader");
                 break;
             }
@@ -120,7 +129,7 @@ impl Partition {
             entries.push(TailEntry { index, term, batch });
         }
         if entries.is_empty() {
-            // The leader had none; ask again when the time is up.
+            // They came damaged; they are asked for again when the time is up.
             return FlushStep::Done;
         }
         install.asked = None;
@@ -137,7 +146,7 @@ impl Partition {
             self.segments.push(Segment::begin(&entries[0].batch, entries[0].index));
         }
         let active = self.segments.last().expect("there is an active segment");
-        let segment = self.file(active.meta.base_offset, SegmentFile::Log);
+        let segment = self.file(active.meta.name, SegmentFile::Log);
         let position = active.meta.len;
         let chunk = |entry: &TailEntry| crate::log::Chunk {
             head: SmallVec::from_slice(entry.batch.header.as_bytes()),
@@ -154,10 +163,12 @@ impl Partition {
         assert_eq!((install.point.index, install.point.term), (point.index, point.term));
         debug_assert_eq!(install.message.kind, MessageKind::Snapshot);
         self.tail.clear();
+        self.starts = Default::default();
         self.epochs = install.checkpoint.epochs;
         self.producers = Producers::from_snapshot(install.checkpoint.producers, install.checkpoint.forgotten_producer);
-        self.log_start = self.log_start.max(install.checkpoint.log_start);
         self.next_offset = install.checkpoint.next_offset;
+        self.begin_at(install.checkpoint.log_start);
+        self.drop_obsolete();
         self.high_watermark = self.next_offset;
         self.checkpointed = point.index;
         self.flush.forget_writes();

@@ -5,12 +5,14 @@
 //! for the other replicas and disk operations, and is told when they are done.
 
 mod checkpoint;
+mod compact;
 mod flush;
 mod install;
 mod producers;
 mod read;
 mod replicate;
 mod segments;
+mod start;
 mod tail;
 
 use bytes::Bytes;
@@ -19,27 +21,32 @@ use zerocopy::byteorder::little_endian::{I64, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 pub use checkpoint::Checkpoint;
+pub use compact::CompactionStep;
 pub use flush::{FlushOutcome, FlushStep, FlushWrite};
 pub use install::Wanted;
 pub use producers::ActiveProducer;
 pub use read::{DiskRead, Found, ReadDone, ReadError, Records};
-pub use segments::{INDEX_ENTRY_LEN, IndexEntry};
+pub use segments::{INDEX_ENTRY_LEN, IndexEntry, Place};
+pub use start::DeleteError;
 
 use crate::consensus::{Entry, Group, GroupState, HardState, SnapshotPoint};
 use crate::log::recovery::RecoveredLog;
-use crate::log::{Frame, FrameKind, SegmentFile, SegmentRef};
+use crate::log::{Frame, FrameKind, SegmentFile, SegmentName, SegmentRef};
 use crate::metadata::configs::TopicConfig;
 use crate::record::{Batch, TimestampType};
 use crate::types::{BrokerId, LeaderEpoch, LogId, Now, Offset};
+use compact::Pass;
 use flush::Flush;
 use install::Install;
 use producers::{Producers, SequenceCheck};
 use read::Chunks;
 use segments::Segment;
+use start::Starts;
 use tail::{Tail, TailEntry};
 
 /// The data of a Raft entry that carries a batch: enough to tell the batch from any other. The batch itself
-/// lies beside it, in the tail and in the WAL frame.
+/// lies beside it, in the tail and in the WAL frame. An entry whose batch has no bytes has none: it says that the log
+/// begins at `base_offset` now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 struct Descriptor {
@@ -57,6 +64,21 @@ impl Descriptor {
             batch_len: (batch.len() as u32).into(),
             batch_crc: batch.header.crc.get().into(),
         }
+    }
+
+    fn of_start(start: Offset) -> Descriptor {
+        Descriptor { base_offset: start.into(), batch_len: 0.into(), batch_crc: 0.into() }
+    }
+
+    /// The start of the log that an entry's data say, if they do.
+    fn start_of(data: &[u8]) -> Option<Offset> {
+        let descriptor = Descriptor::read_from_bytes(data).ok()?;
+        (descriptor.batch_len.get() == 0).then_some(descriptor.base_offset.get())
+    }
+
+    /// Whether an entry with these data has a batch beside it.
+    fn has_batch(data: &[u8]) -> bool {
+        !data.is_empty() && Descriptor::start_of(data).is_none()
     }
 }
 
@@ -81,6 +103,8 @@ pub enum AppendError {
     StaleProducerEpoch,
     /// An error of the disk has fenced the partition's files.
     Fenced,
+    /// A record without a key, where the topic keeps the last one of each key.
+    NoKey,
     /// A control or transactional batch, which producers without a transaction may not send.
     NotAllowed,
 }
@@ -131,7 +155,8 @@ pub enum RecoveryError {
 
 /// A partition.
 ///
-/// `log_start <= segments' end <= high_watermark <= next_offset`; the tail begins at or before the segments' end.
+/// `log_start <= high_watermark <= next_offset` and `stored_to <= high_watermark`; the tail begins at or before
+/// `stored_to`. Segments are in order and overlap nowhere, but between two of them, and in them, offsets may be missing.
 pub struct Partition {
     log: LogId,
     config: TopicConfig,
@@ -142,6 +167,10 @@ pub struct Partition {
     producers: Producers,
     epochs: Vec<(LeaderEpoch, Offset)>,
     log_start: Offset,
+    /// Moves of the start that are not committed yet.
+    starts: Starts,
+    /// Records before it lie in segments, as far as they are kept.
+    stored_to: Offset,
     high_watermark: Offset,
     next_offset: Offset,
     flush: Flush,
@@ -151,6 +180,12 @@ pub struct Partition {
     install: Option<Box<Install>>,
     /// A follower needs entries whose batches are only in segments.
     point_wanted: bool,
+    /// Segments that the next checkpoint does not name any more: their files can go when it is durable.
+    released: Vec<SegmentName>,
+    /// Before it compaction has left one record of each key.
+    cleaned_to: Offset,
+    /// A pass of compaction that is under way.
+    pass: Option<Box<Pass>>,
 }
 
 impl Partition {
@@ -185,10 +220,11 @@ impl Partition {
             found = recovered.entries;
         }
         let mut segments = Vec::new();
-        let (mut log_start, mut next_offset) = (0, 0);
+        let (mut log_start, mut next_offset, mut cleaned_to) = (0, 0, 0);
         let (mut epochs, mut producers) = (Vec::new(), Producers::default());
         if let Some(checkpoint) = checkpoint {
             (log_start, next_offset) = (checkpoint.log_start, checkpoint.next_offset);
+            cleaned_to = checkpoint.cleaned_to;
             epochs = checkpoint.epochs;
             producers = Producers::from_snapshot(checkpoint.producers, checkpoint.forgotten_producer);
             let last = checkpoint.segments.len().saturating_sub(1);
@@ -199,12 +235,12 @@ impl Partition {
                 segments.push(segment);
             }
         }
-        let mut tail = Tail::default();
-        let flushed_to = next_offset;
+        let (mut tail, mut starts) = (Tail::default(), Starts::default());
+        let stored_to = next_offset;
         for entry in found {
             let damaged = RecoveryError::Entry { log, index: entry.index };
-            let data = if entry.payload.is_empty() {
-                Bytes::new()
+            let data = if !Descriptor::has_batch(&entry.payload) {
+                entry.payload
             } else {
                 let (descriptor, _) = Descriptor::read_from_prefix(&entry.payload).map_err(|_| damaged)?;
                 let damaged = RecoveryError::Entry { log, index: entry.index };
@@ -215,12 +251,14 @@ impl Partition {
                     return Err(damaged);
                 }
                 next_offset = batch.header.last_offset() + 1;
-                producers.note(&batch.header, flushed_to, None);
+                producers.note(&batch.header, stored_to, None);
                 note_epoch(&mut epochs, entry.term as LeaderEpoch, batch.header.base_offset.get());
                 tail.push(TailEntry { index: entry.index, term: entry.term, batch });
                 entry.payload.slice(..DESCRIPTOR_LEN)
             };
-            state.entries.push(Entry { index: entry.index, term: entry.term, data });
+            let entry = Entry { index: entry.index, term: entry.term, data };
+            starts.note(&entry);
+            state.entries.push(entry);
         }
         let checkpointed = state.compacted.0;
         let mut group = Group::new(log, broker, voters, state, weigh, logger);
@@ -238,12 +276,17 @@ impl Partition {
             producers,
             epochs,
             log_start,
-            high_watermark: flushed_to,
+            starts,
+            stored_to,
+            high_watermark: stored_to,
             next_offset,
             flush: Flush::default(),
             checkpointed,
             install: None,
             point_wanted: false,
+            released: Vec::new(),
+            cleaned_to,
+            pass: None,
         };
         partition.advance_high_watermark();
         Ok(partition)
@@ -329,6 +372,9 @@ impl Partition {
         if batch.header.is_control() || batch.header.is_transactional() {
             return Err(AppendError::NotAllowed);
         }
+        if self.config.cleanup.compact && batch.lacks_key() {
+            return Err(AppendError::NoKey);
+        }
         let mut log_append_time = -1;
         if self.config.timestamp_type == TimestampType::LogAppendTime {
             log_append_time = now.wall_ms;
@@ -377,18 +423,16 @@ impl Partition {
                 frames.push(self.frame(FrameKind::HardState, state.term, 0, &state.to_bytes(), Bytes::new()));
             }
             for entry in ready.entries {
-                let body = match self.tail.at_index(entry.index) {
-                    Some(found) => {
-                        let mut head = SmallVec::<[u8; 96]>::from_slice(&entry.data);
-                        head.extend_from_slice(found.batch.header.as_bytes());
-                        let body = found.batch.body.clone();
-                        frames.push(Frame { head, ..self.frame(FrameKind::Entry, entry.term, entry.index, &[], body) });
-                        continue;
-                    }
-                    None => Bytes::new(),
-                };
-                assert!(entry.data.is_empty(), "entry {} of log {} has lost its batch", entry.index, self.log);
-                frames.push(self.frame(FrameKind::Entry, entry.term, entry.index, &[], body));
+                let mut frame = self.frame(FrameKind::Entry, entry.term, entry.index, &entry.data, Bytes::new());
+                if Descriptor::has_batch(&entry.data) {
+                    let found = self.tail.at_index(entry.index);
+                    let Some(TailEntry { batch, .. }) = found else {
+                        panic!("entry {} of log {} has lost its batch", entry.index, self.log);
+                    };
+                    frame.head.extend_from_slice(batch.header.as_bytes());
+                    frame.body = batch.body.clone();
+                }
+                frames.push(frame);
             }
         }
         last
@@ -398,13 +442,8 @@ impl Partition {
         Frame { log: self.log, kind, term, index, head: SmallVec::from_slice(head), body }
     }
 
-    fn file(&self, base: Offset, file: SegmentFile) -> SegmentRef {
-        SegmentRef { log: self.log, base, file }
-    }
-
-    fn segment_at(&self, base: Offset) -> Option<&Segment> {
-        let at = self.segments.binary_search_by_key(&base, |segment| segment.meta.base_offset).ok()?;
-        Some(&self.segments[at])
+    fn file(&self, name: SegmentName, file: SegmentFile) -> SegmentRef {
+        SegmentRef { log: self.log, name, file }
     }
 
     /// The frames up to this number are durable. Whether the high watermark moved.
@@ -414,10 +453,15 @@ impl Partition {
     }
 
     fn advance_high_watermark(&mut self) -> bool {
-        let Some(last) = self.tail.last_up_to(self.group.committed()) else { return false };
-        let reached = last.batch.header.last_offset() + 1;
+        if self.install.is_some() {
+            // The tail may not be what is committed; what takes its place is.
+            return false;
+        }
+        let last = self.tail.last_up_to(self.group.committed());
+        let reached = last.map_or(0, |last| last.batch.header.last_offset() + 1);
         let moved = reached > self.high_watermark;
         self.high_watermark = self.high_watermark.max(reached);
+        self.settle_start();
         moved
     }
 
@@ -431,7 +475,9 @@ impl Partition {
             return None;
         }
         let after = self.epochs.partition_point(|(known, _)| *known <= epoch);
-        let (known, _) = self.epochs.get(after.checked_sub(1)?)?;
+        // Of epochs whose records are all deleted nobody knows; what is left begins where the first known one does.
+        let Some(at) = after.checked_sub(1) else { return self.before_epochs(epoch) };
+        let (known, _) = self.epochs.get(at)?;
         let end = self.epochs.get(after).map_or(self.high_watermark, |(_, start)| *start);
         Some((*known, end))
     }
@@ -462,8 +508,8 @@ impl Partition {
     }
 
     /// Drops a chunk of the read cache.
-    pub fn evict_chunk(&mut self, first: Offset) {
-        self.chunks.evict(first);
+    pub fn evict_chunk(&mut self, place: Place) {
+        self.chunks.evict(place);
     }
 }
 

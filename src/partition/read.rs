@@ -6,10 +6,10 @@ use bytes::{Bytes, BytesMut};
 use zerocopy::IntoBytes;
 
 use super::Partition;
-use super::segments::{IndexMissing, Place};
+use super::segments::{IndexMissing, Place, Segment};
 use crate::limits::{INDEX_INTERVAL_BYTES, READ_CHUNK_BYTES};
 use crate::log::{SegmentFile, SegmentRef};
-use crate::record::{Batch, BatchHeader, Compression, HEADER_LEN, RecordTimes, TimestampType, split_batches};
+use crate::record::{Batch, BatchHeader, HEADER_LEN, split_batches};
 use crate::types::Offset;
 
 /// Bodies up to this size are copied next to their headers; larger ones are shared.
@@ -55,36 +55,42 @@ pub enum ReadError {
 
 /// Whole batches read from a segment.
 #[derive(Debug)]
-pub(super) struct Chunk {
+struct Chunk {
     bytes: Bytes,
     next_offset: Offset,
-    start: Place,
-    end: Place,
+    /// Where in the segment's file they end.
+    end: u64,
 }
 
-/// Chunks by the offset of their first record.
+/// Chunks by the place of their first batch.
 #[derive(Debug, Default)]
 pub(super) struct Chunks {
-    by_offset: BTreeMap<Offset, Chunk>,
-    /// A place where damage was found, and the offset that was looked for.
+    by_place: BTreeMap<Place, Chunk>,
+    /// A place where damage was found.
     corrupt: Option<Place>,
 }
 
 impl Chunks {
-    fn holding(&self, offset: Offset) -> Option<&Chunk> {
-        // Chunks overlap: one that was read while the segment was shorter may begin later and end before.
-        self.by_offset.range(..=offset).rev().map(|(_, chunk)| chunk).find(|chunk| offset < chunk.next_offset)
+    /// The chunk that holds the batch at this place.
+    fn covering(&self, place: Place) -> Option<(Place, &Chunk)> {
+        let (start, chunk) = self.by_place.range(..=place).next_back()?;
+        (start.segment == place.segment && place.position < chunk.end).then_some((*start, chunk))
     }
 
-    fn ending_at(&self, offset: Offset) -> Option<Place> {
-        let (_, chunk) = self.by_offset.range(..offset).next_back()?;
-        (chunk.next_offset == offset).then_some(chunk.end)
+    /// Drops the chunk that begins at this place.
+    pub(super) fn evict(&mut self, place: Place) {
+        self.by_place.remove(&place);
     }
+}
 
-    /// Drops the chunk that begins at this offset.
-    pub(super) fn evict(&mut self, first: Offset) {
-        self.by_offset.remove(&first);
-    }
+/// Where a record lies that is not in the tail.
+enum Located<'a> {
+    /// In the chunk of this place, or where it is gone, the next one does.
+    Chunk(Place, &'a Chunk),
+    /// This must be read first.
+    OnDisk(DiskRead),
+    /// Segments hold nothing from there on.
+    Tail,
 }
 
 /// Gathers batches into few pieces.
@@ -130,37 +136,41 @@ impl Partition {
         if self.tail.first_offset().is_some_and(|first| first <= offset) {
             return Ok(Found::Here(self.read_tail(offset, max_bytes)));
         }
-        if let Some(chunk) = self.chunks.holding(offset) {
-            return Ok(Found::Here(chunk_records(&chunk.bytes, offset, max_bytes)));
-        }
-        let place = match self.place_of(offset) {
-            Ok(place) => place,
-            Err(missing) => return Ok(Found::OnDisk(self.index_read(missing))),
-        };
-        if self.chunks.corrupt == Some(place) {
-            return Err(ReadError::Corrupt);
-        }
-        Ok(Found::OnDisk(self.chunk_read(place, max_bytes)))
+        Ok(match self.locate(offset, max_bytes)? {
+            Located::Chunk(_, chunk) => Found::Here(chunk_records(&chunk.bytes, offset, max_bytes)),
+            Located::OnDisk(read) => Found::OnDisk(read),
+            Located::Tail => Found::Here(self.read_tail(offset, max_bytes)),
+        })
     }
 
     /// What is worth reading ahead for a reader that is at `offset` and takes up to `max_bytes` at once: the chunk after
     /// the one that it reads; `None` where that is in memory.
     pub fn read_ahead(&self, offset: Offset, max_bytes: usize) -> Option<DiskRead> {
-        let next = self.chunks.holding(offset)?.next_offset;
-        if self.tail.first_offset().is_some_and(|first| first <= next) || self.chunks.holding(next).is_some() {
+        let in_tail = |offset| self.tail.first_offset().is_some_and(|first| first <= offset);
+        if in_tail(offset) || offset < self.log_start {
             return None;
         }
-        if next >= self.high_watermark {
+        let Ok(Located::Chunk(_, Chunk { next_offset: next, .. })) = self.locate(offset, max_bytes) else {
+            return None;
+        };
+        if in_tail(*next) || *next >= self.high_watermark {
             return None;
         }
-        Some(self.chunk_read(self.place_of(next).ok()?, max_bytes))
+        match self.locate(*next, max_bytes) {
+            Ok(Located::OnDisk(read)) => Some(read),
+            _ => None,
+        }
     }
 
-    /// The first offset of the chunk that a reader at `offset` has just left behind.
-    pub fn spent_chunk(&self, offset: Offset) -> Option<Offset> {
-        let mut back = self.chunks.by_offset.range(..=offset).rev();
-        let (current, _) = back.next().filter(|(_, chunk)| offset < chunk.next_offset)?;
-        back.next().filter(|(_, chunk)| chunk.next_offset == *current).map(|(first, _)| *first)
+    /// The place of the chunk that a reader at `offset` has just left behind.
+    pub fn spent_chunk(&self, offset: Offset) -> Option<Place> {
+        let Ok(Located::Chunk(current, _)) = self.locate(offset, 0) else { return None };
+        let (place, chunk) = self.chunks.by_place.range(..current).next_back()?;
+        let next = match place.segment == current.segment {
+            true => chunk.end == current.position,
+            false => current.position == 0,
+        };
+        (next && chunk.next_offset <= offset).then_some(*place)
     }
 
     fn read_tail(&self, offset: Offset, max_bytes: usize) -> Records {
@@ -178,32 +188,38 @@ impl Partition {
         gather.finish()
     }
 
-    fn place_of(&self, offset: Offset) -> Result<Place, IndexMissing> {
-        if let Some(place) = self.chunks.ending_at(offset) {
-            // A chunk that ends with its segment is followed by the next segment's start.
-            let segment = self.segment_at(place.segment);
-            if segment.is_some_and(|segment| place.position < segment.meta.len) {
-                return Ok(place);
+    /// Where the first record at or after `offset` lies, for someone who takes up to `max_bytes`.
+    fn locate(&self, offset: Offset, max_bytes: usize) -> Result<Located<'_>, ReadError> {
+        let from = self.segments.partition_point(|segment| segment.meta.next_offset <= offset);
+        for segment in &self.segments[from..] {
+            let mut place = match segment.place_of(offset) {
+                Ok(place) => place,
+                Err(missing) => return Ok(Located::OnDisk(self.index_read(missing))),
+            };
+            // From the nearest place that the index knows of.
+            while place.position < segment.meta.len {
+                let Some((start, chunk)) = self.chunks.covering(place) else {
+                    return Ok(Located::OnDisk(self.chunk_read(segment, place, max_bytes)?));
+                };
+                if chunk.next_offset > offset {
+                    return Ok(Located::Chunk(start, chunk));
+                }
+                place.position = chunk.end;
             }
+            // The rest of the segment's offsets are gone.
         }
-        let at = self.segments.partition_point(|segment| segment.meta.next_offset <= offset);
-        let segment = self.segments.get(at).expect("an offset below the tail lies in a segment");
-        let mut place = segment.place_of(offset)?;
-        // What is in memory from there on ends before the offset: at damage, or where the segment ended when it was read.
-        while let Some(chunk) = self.chunks.by_offset.values().find(|chunk| chunk.start == place) {
-            place = chunk.end;
-        }
-        Ok(place)
+        Ok(Located::Tail)
     }
 
     /// A read for someone who takes up to `max_bytes`, with what may lie before the first of them since the last entry of
     /// the index.
-    fn chunk_read(&self, place: Place, max_bytes: usize) -> DiskRead {
-        let segment = self.segment_at(place.segment).expect("the place is in a segment");
-        let left = segment.meta.len - place.position;
+    fn chunk_read(&self, segment: &Segment, place: Place, max_bytes: usize) -> Result<DiskRead, ReadError> {
+        if self.chunks.corrupt == Some(place) {
+            return Err(ReadError::Corrupt);
+        }
         let wanted = (max_bytes as u64).saturating_add(INDEX_INTERVAL_BYTES).min(READ_CHUNK_BYTES as u64);
-        let len = left.min(wanted) as u32;
-        DiskRead { segment: self.file(place.segment, SegmentFile::Log), position: place.position, len }
+        let len = (segment.meta.len - place.position).min(wanted) as u32;
+        Ok(DiskRead { segment: self.file(place.segment, SegmentFile::Log), position: place.position, len })
     }
 
     fn index_read(&self, missing: IndexMissing) -> DiskRead {
@@ -215,29 +231,28 @@ impl Partition {
     }
 
     /// Takes what a [`DiskRead`] gave. A batch larger than the read asks for a larger one. The memory that was
-    /// taken for the cache, with the first offset to evict it by, is returned where a chunk was added.
+    /// taken for the cache, with the place to evict it by, is returned where a chunk was added.
     pub fn read_done(&mut self, read: DiskRead, bytes: Bytes) -> ReadDone {
-        let Some(at) = self.segments.iter().position(|segment| segment.meta.base_offset == read.segment.base) else {
+        let Some(at) = self.segments.iter().position(|segment| segment.meta.name == read.segment.name) else {
             return ReadDone::Gone;
         };
         if read.segment.file == SegmentFile::Index {
             let loaded = self.segments[at].load_index(&bytes).is_ok();
             return if loaded { ReadDone::Index } else { ReadDone::Damaged };
         }
-        let place = Place { segment: read.segment.base, position: read.position };
+        let place = Place { segment: read.segment.name, position: read.position };
         let usable = (self.segments[at].meta.len - read.position).min(bytes.len() as u64) as usize;
         let bytes = bytes.slice(..usable);
         let mut end = 0;
-        let mut offsets: Option<(Offset, Offset)> = None;
+        let mut last: Option<Offset> = None;
         for (position, batch) in split_batches(&bytes) {
             if batch.check_crc().is_err() {
                 break;
             }
             end = position + batch.len();
-            let first = offsets.map_or(batch.header.base_offset.get(), |(first, _)| first);
-            offsets = Some((first, batch.header.last_offset() + 1));
+            last = Some(batch.header.last_offset());
         }
-        let Some((first, next_offset)) = offsets else {
+        let Some(last) = last else {
             // Either the first batch is larger than what was read, or it is damaged.
             return match BatchHeader::peek(&bytes) {
                 Some(header) if header.total_len() > usable && (read.len as usize) < header.total_len() => {
@@ -248,11 +263,12 @@ impl Partition {
                 _ => self.damaged(place),
             };
         };
+        // What follows is another's, or damaged: it is looked at when it is asked for.
         let bytes = bytes.slice(..end);
-        let end = Place { segment: place.segment, position: place.position + end as u64 };
         let cost = bytes.len() as u64;
-        let replaced = self.chunks.by_offset.insert(first, Chunk { bytes, next_offset, start: place, end }).is_some();
-        ReadDone::Chunk { first, cost, replaced }
+        let chunk = Chunk { bytes, next_offset: last + 1, end: place.position + end as u64 };
+        let replaced = self.chunks.by_place.insert(place, chunk).is_some();
+        ReadDone::Chunk { place, cost, replaced }
     }
 
     fn damaged(&mut self, place: Place) -> ReadDone {
@@ -266,25 +282,21 @@ impl Partition {
     /// [`ReadError::Corrupt`] where the batch that should hold it is damaged.
     pub fn find_time(&self, timestamp: i64) -> Result<Found<Option<(Offset, i64)>>, ReadError> {
         for segment in &self.segments {
-            let place = match segment.place_of_time(timestamp) {
+            let mut place = match segment.place_of_time(timestamp) {
                 Ok(Some(place)) => place,
                 Ok(None) => continue,
                 Err(missing) => return Ok(Found::OnDisk(self.index_read(missing))),
             };
-            if self.chunks.corrupt == Some(place) {
-                return Err(ReadError::Corrupt);
-            }
             // The stretch may be longer than a chunk; walk on through the chunks that follow it.
-            let mut at = place;
-            while at.segment == place.segment && at.position < segment.meta.len {
-                let Some(chunk) = self.chunks.by_offset.values().find(|chunk| chunk.start == at) else {
-                    return Ok(Found::OnDisk(self.chunk_read(at, READ_CHUNK_BYTES)));
+            while place.position < segment.meta.len {
+                let Some((_, chunk)) = self.chunks.covering(place) else {
+                    return Ok(Found::OnDisk(self.chunk_read(segment, place, READ_CHUNK_BYTES)?));
                 };
                 let found = split_batches(&chunk.bytes).find_map(|(_, batch)| self.time_in(&batch, timestamp));
                 if found.is_some() {
                     return Ok(Found::Here(found));
                 }
-                at = chunk.end;
+                place.position = chunk.end;
             }
         }
         let found = self
@@ -299,15 +311,7 @@ impl Partition {
         if batch.header.max_timestamp.get() < timestamp || batch.header.last_offset() < self.log_start {
             return None;
         }
-        if batch.header.compression() != Some(Compression::None) {
-            // Its records are the consumer's to open: it starts at the batch, and misses none that it wants.
-            let first = match batch.header.timestamp_type() {
-                TimestampType::CreateTime => batch.header.base_timestamp.get(),
-                TimestampType::LogAppendTime => batch.header.max_timestamp.get(),
-            };
-            return Some((batch.header.base_offset.get().max(self.log_start), first));
-        }
-        RecordTimes::new(&batch.header, &batch.body).find(|(offset, at)| *at >= timestamp && *offset >= self.log_start)
+        batch.find_time(self.log_start, timestamp)
     }
 
     /// The largest timestamp of any committed record.
@@ -327,8 +331,8 @@ impl Partition {
 pub enum ReadDone {
     /// Batches are in the cache now.
     Chunk {
-        /// By this offset they are evicted again.
-        first: Offset,
+        /// By this place they are evicted again.
+        place: Place,
         /// Memory taken, in bytes.
         cost: u64,
         /// Whether an older chunk was in its place.

@@ -34,6 +34,8 @@ impl Partition {
             return Ok(());
         }
         let mut batches = Vec::with_capacity(beside.len());
+        let starts: Vec<Entry> =
+            message.entries.iter().filter(|entry| Descriptor::start_of(&entry.data).is_some()).cloned().collect();
         for (entry, chunk) in message.entries.iter().zip(beside) {
             if let Some(batch) = check(entry, chunk).ok_or(DamagedEntry { index: entry.index })? {
                 batches.push(TailEntry { index: entry.index, term: entry.term, batch });
@@ -41,6 +43,9 @@ impl Partition {
         }
         self.group.step(from, message);
         self.cut_tail();
+        for entry in starts.iter().filter(|entry| self.group.term_at(entry.index) == Some(entry.term)) {
+            self.starts.note(entry);
+        }
         for entry in batches {
             let new = entry.batch.header.base_offset.get() >= self.next_offset;
             if new && self.group.term_at(entry.index) == Some(entry.term) {
@@ -51,14 +56,17 @@ impl Partition {
         Ok(())
     }
 
-    /// How many of the message's entries cost nothing, from the first on: they are in this log already, or open a term.
+    /// How many of the message's entries cost nothing, from the first on: they are in this log already, or
+    /// have no batch.
     pub fn free_entries(&self, message: &Message) -> usize {
         let known = |entry: &&Entry| self.group.term_at(entry.index) == Some(entry.term);
-        message.entries.iter().take_while(|entry| known(entry) || entry.data.is_empty()).count()
+        message.entries.iter().take_while(|entry| known(entry) || !Descriptor::has_batch(&entry.data)).count()
     }
 
     /// Drops the batches of entries that Raft has replaced.
     fn cut_tail(&mut self) {
+        let group = &self.group;
+        self.starts.cut(|index, term| group.term_at(index) == Some(term));
         let mut cut = false;
         while let Some(last) = self.tail.last()
             && self.group.term_at(last.index) != Some(last.term)
@@ -111,7 +119,7 @@ impl Partition {
     }
 
     fn beside(&self, entry: &Entry) -> Option<Chunk> {
-        if entry.data.is_empty() {
+        if !Descriptor::has_batch(&entry.data) {
             return Some(Chunk { head: SmallVec::new(), body: Default::default() });
         }
         let found = self.tail.at_index(entry.index).filter(|found| found.term == entry.term)?;
@@ -218,7 +226,7 @@ fn split(to: BrokerId, mut message: Message, mut beside: Vec<Chunk>, out: &mut V
 /// The batch of an entry, where it has one; `None` where what came is not what the entry says.
 #[expect(clippy::option_option, reason = "damaged, or without a batch, or with one")]
 fn check(entry: &Entry, chunk: Chunk) -> Option<Option<Batch>> {
-    if entry.data.is_empty() {
+    if !Descriptor::has_batch(&entry.data) {
         return chunk.body.is_empty().then_some(None);
     }
     let descriptor = Descriptor::read_from_bytes(&entry.data[..]).ok()?;

@@ -5,6 +5,7 @@ use zerocopy::byteorder::little_endian::{I64, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::limits::INDEX_INTERVAL_BYTES;
+use crate::log::SegmentName;
 use crate::record::Batch;
 use crate::types::Offset;
 
@@ -74,14 +75,16 @@ impl IndexEntry {
 /// The part of a segment's description that is in checkpoints.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct SegmentMeta {
-    /// Offset of the first record; names the files.
-    pub base_offset: Offset,
-    /// Offset after the last record.
+    /// Names the files. The first record's offset is its base, or a greater one where the segment was compacted.
+    pub name: SegmentName,
+    /// Offset after the last record, those included that are gone.
     pub next_offset: Offset,
     /// Raft index of the first batch.
     pub first_index: u64,
     /// Durable bytes of the log file.
     pub len: u64,
+    /// Largest timestamp of the first batch, milliseconds since the Unix epoch.
+    pub first_timestamp: i64,
     /// Largest timestamp, milliseconds since the Unix epoch.
     pub max_timestamp: i64,
     /// Entries in the index file that are durable.
@@ -99,11 +102,11 @@ pub struct Segment {
     pending: Vec<IndexEntry>,
 }
 
-/// Where to read in a segment's log file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Where to read in a segment's log file. Ordered as the records are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place {
-    /// Offset of the segment's first record.
-    pub segment: Offset,
+    /// The segment.
+    pub segment: SegmentName,
     /// Position of a batch in its log file.
     pub position: u64,
 }
@@ -111,8 +114,8 @@ pub struct Place {
 /// The index entries of this segment are on disk and have to be read first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IndexMissing {
-    /// Offset of the segment's first record.
-    pub segment: Offset,
+    /// The segment.
+    pub segment: SegmentName,
     /// Bytes of its index file.
     pub len: u64,
 }
@@ -120,16 +123,27 @@ pub struct IndexMissing {
 impl Segment {
     /// A segment that begins with this batch and holds nothing yet.
     pub fn begin(batch: &Batch, raft_index: u64) -> Segment {
-        let base_offset = batch.header.base_offset.get();
+        let base = batch.header.base_offset.get();
+        Segment::empty(SegmentName { base, revision: 0 }, raft_index)
+    }
+
+    /// One that holds nothing yet.
+    pub fn empty(name: SegmentName, first_index: u64) -> Segment {
         let meta = SegmentMeta {
-            base_offset,
-            next_offset: base_offset,
-            first_index: raft_index,
+            name,
+            next_offset: name.base,
+            first_index,
             len: 0,
+            first_timestamp: i64::MIN,
             max_timestamp: i64::MIN,
             index_persisted: 0,
         };
         Segment { meta, persisted: Some(Vec::new()), pending: Vec::new() }
+    }
+
+    /// Whether the log begins behind all its records. One that holds nothing yet waits for some.
+    pub fn is_before(&self, log_start: Offset) -> bool {
+        self.meta.len > 0 && self.meta.next_offset <= log_start
     }
 
     /// A segment as a checkpoint describes it, with the entries that were not in the index file then.
@@ -150,6 +164,9 @@ impl Segment {
         } else if let Some(last) = self.pending.last_mut() {
             last.max_timestamp.set(last.max_timestamp.get().max(timestamp));
             *last = last.sealed();
+        }
+        if self.meta.len == 0 {
+            self.meta.first_timestamp = timestamp;
         }
         self.meta.len += batch.len() as u64;
         self.meta.next_offset = batch.header.last_offset() + 1;
@@ -191,12 +208,15 @@ impl Segment {
         Ok(())
     }
 
-    fn index(&self) -> Result<impl DoubleEndedIterator<Item = &IndexEntry>, IndexMissing> {
-        let Some(persisted) = &self.persisted else {
-            let len = self.meta.index_persisted * INDEX_ENTRY_LEN as u64;
-            return Err(IndexMissing { segment: self.meta.base_offset, len });
-        };
-        Ok(persisted.iter().chain(&self.pending))
+    /// The entries of the index file, and those that it does not hold yet.
+    fn index(&self) -> Result<[&[IndexEntry]; 2], IndexMissing> {
+        match &self.persisted {
+            Some(persisted) => Ok([persisted, &self.pending]),
+            None => {
+                let len = self.meta.index_persisted * INDEX_ENTRY_LEN as u64;
+                Err(IndexMissing { segment: self.meta.name, len })
+            }
+        }
     }
 
     /// A batch at or before the one that holds `offset`, near it.
@@ -204,8 +224,13 @@ impl Segment {
     /// # Errors
     /// [`IndexMissing`] where the index has to be read first.
     pub fn place_of(&self, offset: Offset) -> Result<Place, IndexMissing> {
-        let entry = self.index()?.rev().find(|entry| entry.base_offset.get() <= offset);
-        Ok(Place { segment: self.meta.base_offset, position: entry.map_or(0, |entry| entry.position.get()) })
+        let last = |entries: &[IndexEntry]| {
+            let after = entries.partition_point(|entry| entry.base_offset.get() <= offset);
+            Some(entries[after.checked_sub(1)?].position.get())
+        };
+        let [persisted, pending] = self.index()?;
+        let position = last(pending).or_else(|| last(persisted)).unwrap_or(0);
+        Ok(Place { segment: self.meta.name, position })
     }
 
     /// The beginning of the first stretch that holds a timestamp of at least `timestamp`.
@@ -216,8 +241,8 @@ impl Segment {
         if self.meta.max_timestamp < timestamp {
             return Ok(None);
         }
-        let entry = self.index()?.find(|entry| entry.max_timestamp.get() >= timestamp);
-        Ok(entry.map(|entry| Place { segment: self.meta.base_offset, position: entry.position.get() }))
+        let entry = self.index()?.into_iter().flatten().find(|entry| entry.max_timestamp.get() >= timestamp);
+        Ok(entry.map(|entry| Place { segment: self.meta.name, position: entry.position.get() }))
     }
 }
 
@@ -258,7 +283,10 @@ mod tests {
         let before = segment.place_of(108).unwrap();
         segment.index_written(count);
         let mut recovered = Segment::recovered(segment.meta.clone(), &segment.pending_bytes()).unwrap();
-        assert_eq!(recovered.place_of(108), Err(IndexMissing { segment: 100, len: (count * INDEX_ENTRY_LEN) as u64 }));
+        assert_eq!(
+            recovered.place_of(108),
+            Err(IndexMissing { segment: segment.meta.name, len: (count * INDEX_ENTRY_LEN) as u64 })
+        );
         for at in 0..bytes.len() {
             let mut damaged = bytes.clone();
             damaged[at] ^= 1;

@@ -515,3 +515,17 @@ pub(super) static ALTER_CLIENT_QUOTAS: Schema = Schema {
         field("validate_only", BOOL),
     ],
 };
+
+pub(super) static DELETE_RECORDS: Schema = Schema {
+    flexible: 2,
+    fields: &[
+        field(
+            "topics",
+            Array(&Struct(&[
+                field("name", String),
+                field("partitions", Array(&Struct(&[field("partition_index", INT32), field("offset", INT64)]))),
+            ])),
+        ),
+        field("timeout_ms", INT32),
+    ],
+};

@@ -28,6 +28,7 @@ macro_rules! for_each_api {
             ApiVersions: ApiVersionsRequest, ApiVersionsResponse, 0..=4, API_VERSIONS;
             CreateTopics: CreateTopicsRequest, CreateTopicsResponse, 2..=7, CREATE_TOPICS;
             DeleteTopics: DeleteTopicsRequest, DeleteTopicsResponse, 1..=6, DELETE_TOPICS;
+            DeleteRecords: DeleteRecordsRequest, DeleteRecordsResponse, 0..=2, DELETE_RECORDS;
             // Version 6 adds two-phase commit, which the broker does not do.
             InitProducerId: InitProducerIdRequest, InitProducerIdResponse, 0..=5, INIT_PRODUCER_ID;
             OffsetForLeaderEpoch: OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, 2..=4, OFFSET_FOR_LEADER_EPOCH;

@@ -97,7 +97,7 @@ fn put_bytes(out: &mut Vec<u8>, bytes: Option<&Bytes>) {
 }
 
 /// A zigzag varint.
-fn put_varint(out: &mut Vec<u8>, value: i64) {
+pub(super) fn put_varint(out: &mut Vec<u8>, value: i64) {
     let mut zigzag = ((value << 1) ^ (value >> 63)) as u64;
     while zigzag >= 0x80 {
         out.push(zigzag as u8 | 0x80);

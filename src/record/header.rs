@@ -20,6 +20,7 @@ const COMPRESSION_MASK: i16 = 0x07;
 const TIMESTAMP_TYPE: i16 = 0x08;
 const TRANSACTIONAL: i16 = 0x10;
 const CONTROL: i16 = 0x20;
+const DELETE_HORIZON: i16 = 0x40;
 
 /// Whose clock the timestamps of a batch are from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -63,7 +64,8 @@ pub struct BatchHeader {
     pub attributes: I16,
     /// Offset of the last record minus the first one's.
     pub last_offset_delta: I32,
-    /// Timestamp of the first record, milliseconds since the Unix epoch.
+    /// What the records' times are counted from: the first one's, milliseconds since the Unix epoch, or the delete
+    /// horizon where the batch has one.
     pub base_timestamp: I64,
     /// Largest timestamp of the batch, milliseconds since the Unix epoch.
     pub max_timestamp: I64,
@@ -133,7 +135,18 @@ impl BatchHeader {
 
     /// Sequence number of the last record; sequences wrap from `i32::MAX` to 0.
     pub fn last_sequence(&self) -> i32 {
-        advance_sequence(self.base_sequence.get(), self.record_count.get() - 1)
+        advance_sequence(self.base_sequence.get(), self.last_offset_delta.get())
+    }
+
+    /// Until when the records in it that end a key are needed, milliseconds since the Unix epoch, where compaction has
+    /// said so.
+    pub fn delete_horizon(&self) -> Option<i64> {
+        (self.attributes.get() & DELETE_HORIZON != 0).then(|| self.base_timestamp.get())
+    }
+
+    /// Marks the base timestamp as the delete horizon.
+    pub(super) fn set_delete_horizon(&mut self) {
+        self.attributes.set(self.attributes.get() | DELETE_HORIZON);
     }
 
     /// Marks the timestamps as the broker's.

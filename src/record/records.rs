@@ -46,24 +46,32 @@ impl Iterator for RecordTimes<'_> {
     }
 }
 
-struct RecordHead {
-    timestamp_delta: i64,
-    offset_delta: i64,
+/// What stands in front of a record's key, and the rest from the key's length on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RecordHead<'a> {
+    pub(super) attributes: u8,
+    pub(super) timestamp_delta: i64,
+    pub(super) offset_delta: i64,
+    pub(super) key: Option<&'a [u8]>,
+    pub(super) has_value: bool,
+    pub(super) rest: &'a [u8],
 }
 
-fn next_record(rest: &mut &[u8]) -> Option<RecordHead> {
+/// Takes the next record; `None` where there is none, or none that is well-formed.
+pub(super) fn next_record<'a>(rest: &mut &'a [u8]) -> Option<RecordHead<'a>> {
     let len = usize::try_from(varint(rest)?).ok()?;
     if len > rest.len() {
         return None;
     }
     let (mut record, after) = rest.split_at(len);
     *rest = after;
-    let (_attributes, fields) = record.split_first()?;
+    let (attributes, fields) = record.split_first()?;
     record = fields;
     let timestamp_delta = varint(&mut record)?;
     let offset_delta = varint(&mut record)?;
-    skip_nullable(&mut record)?;
-    skip_nullable(&mut record)?;
+    let rest = record;
+    let key = take_nullable(&mut record)?;
+    let has_value = take_nullable(&mut record)?.is_some();
     let headers = varint(&mut record)?;
     if headers < 0 {
         return None;
@@ -74,17 +82,22 @@ fn next_record(rest: &mut &[u8]) -> Option<RecordHead> {
             return None;
         }
         skip(&mut record, key)?;
-        skip_nullable(&mut record)?;
+        take_nullable(&mut record)?;
     }
-    record.is_empty().then_some(RecordHead { timestamp_delta, offset_delta })
+    let head = RecordHead { attributes: *attributes, timestamp_delta, offset_delta, key, has_value, rest };
+    record.is_empty().then_some(head)
 }
 
-fn skip_nullable(rest: &mut &[u8]) -> Option<()> {
+/// Nullable bytes; not there where the record is cut short.
+#[expect(clippy::option_option, reason = "cut short, or null, or there")]
+fn take_nullable<'a>(rest: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
     let len = varint(rest)?;
-    if len < -1 {
-        return None;
+    if len == -1 {
+        return Some(None);
     }
-    skip(rest, len.max(0))
+    let bytes = rest.get(..usize::try_from(len).ok()?)?;
+    *rest = &rest[bytes.len()..];
+    Some(Some(bytes))
 }
 
 pub(super) fn skip(rest: &mut &[u8], len: i64) -> Option<()> {

@@ -222,6 +222,8 @@ impl Shard {
         let Some(owned) = self.owned.get(&log) else { return };
         if *next < *end {
             match owned.partition.read(*next, GROUP_LOAD_BYTES) {
+                // What was there was deleted.
+                Ok(Found::Here(records)) if records.len == 0 => *next = *end,
                 Ok(Found::Here(records)) => {
                     let before = *next;
                     *next = replay(now, log, groups, records, *next, *end);
@@ -432,6 +434,7 @@ impl Shard {
             AppendError::InvalidTimestamp
             | AppendError::OutOfOrderSequence
             | AppendError::StaleProducerEpoch
+            | AppendError::NoKey
             | AppendError::NotAllowed => {
                 tracing::error!(%log, ?error, "a record of a group was refused by its own log");
                 Error::NotAvailable

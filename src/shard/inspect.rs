@@ -22,9 +22,10 @@ impl Shard {
         }
     }
 
-    /// High watermark and end of a partition's log that is here.
-    pub(crate) fn offsets(&self, log: LogId) -> Option<(Offset, Offset)> {
-        self.owned.get(&log).map(|owned| (owned.partition.high_watermark(), owned.partition.next_offset()))
+    /// Start, high watermark and end of a partition's log that is here.
+    pub(crate) fn offsets(&self, log: LogId) -> Option<(Offset, Offset, Offset)> {
+        let partition = &self.owned.get(&log)?.partition;
+        Some((partition.log_start(), partition.high_watermark(), partition.next_offset()))
     }
 
     /// A log of the metadata whose leader this shard does not know.

@@ -155,6 +155,13 @@ pub enum OpKind {
         /// The offset after the last.
         end: Offset,
     },
+    /// Delete the records before an offset; answered once that is durable.
+    DeleteRecords {
+        /// The offset, or -1 for the high watermark.
+        before: Offset,
+        /// When the request must have been answered: after that nothing is deleted any more.
+        deadline: Deadline,
+    },
     /// Look up where an epoch ends.
     EpochEnd {
         /// The epoch asked about.
@@ -184,6 +191,8 @@ pub enum Answer {
     Read(ReadAnswer),
     /// To [`OpKind::ListOffset`].
     ListOffset(Result<OffsetAnswer, ErrorCode>),
+    /// To [`OpKind::DeleteRecords`]: the first offset that may be read.
+    DeleteRecords(Result<Offset, ErrorCode>),
     /// To [`OpKind::EpochEnd`]: the epoch and its end, -1 for both where it is not known.
     EpochEnd(Result<(LeaderEpoch, Offset), ErrorCode>),
     /// To [`OpKind::Sizes`], in bytes: none for a log that is not open.

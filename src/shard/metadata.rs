@@ -135,6 +135,7 @@ impl Shard {
             return;
         }
         let new = recovered.is_none();
+        let found = recovered.as_ref().map(|recovered| recovered.segments.clone()).unwrap_or_default();
         let config = match self.config_of(topic) {
             Ok(config) => config,
             Err(error) => {
@@ -161,7 +162,11 @@ impl Shard {
             let place = partition.replicas.iter().position(|replica| *replica == own).unwrap_or(0) as u64;
             owned.stands_at = (place > 0).then(|| now.mono.plus_millis(place * STAND_NEXT_MS));
         }
+        let strays = owned.partition.strays(found);
         self.owned.insert(log, owned);
+        for segment in strays {
+            self.remove_segment(log, segment);
+        }
         self.wake(log);
         self.touch(log);
     }

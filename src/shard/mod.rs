@@ -6,6 +6,7 @@
 
 mod ask;
 mod changes;
+mod compaction;
 mod connections;
 mod coordinator;
 pub mod event;
@@ -19,6 +20,7 @@ mod ops;
 mod peers;
 mod quotas;
 mod requests;
+mod retention;
 mod rng;
 mod sessions;
 mod storage;
@@ -40,6 +42,7 @@ use crate::metadata::state::Topic;
 use crate::protocol::ErrorCode;
 use crate::types::{BrokerId, LogId, Map, Now, Set, ShardId};
 use ask::Asks;
+use compaction::Compactor;
 use connections::Connections;
 use coordinator::Coordinator;
 pub use coordinator::{MetadataRecoveryError, metadata_of};
@@ -50,6 +53,7 @@ use ops::Owned;
 use peers::Peers;
 use quotas::Meters;
 use requests::Requests;
+use retention::Rounds;
 use rng::Rng;
 use storage::Storage;
 
@@ -101,6 +105,8 @@ pub struct Shard {
     /// Messages that came before that.
     early: Vec<(ShardId, ShardMessage)>,
     stopping: bool,
+    rounds: Rounds,
+    compactor: Compactor,
     next_expiry: u64,
     out: Vec<Effect>,
 }
@@ -161,6 +167,8 @@ impl Shard {
             opened: false,
             early: Vec::new(),
             stopping: false,
+            rounds: Rounds::default(),
+            compactor: Compactor::default(),
             next_expiry: 0,
             out: Vec::new(),
         })
@@ -211,6 +219,7 @@ impl Shard {
             || !self.awake.is_empty()
             || self.storage.busy()
             || self.groups.busy()
+            || self.compactor.busy()
             || self.coordinator.as_ref().is_some_and(Coordinator::busy)
             || !self.ready()
     }
@@ -240,6 +249,8 @@ impl Shard {
         self.retry_flushes(now);
         self.tick_peers(now);
         self.tick_coordinator(now);
+        self.tick_retention(now);
+        self.tick_compaction(now);
         if now.mono.0 >= self.next_expiry {
             self.next_expiry = now.mono.0 + EXPIRY_INTERVAL_MICROS;
             for owned in self.owned.values_mut() {

@@ -8,7 +8,7 @@ use super::mesh::{Answer, AppendAnswer, Leader, OffsetAnswer, Op, OpKind, ReadAn
 use crate::consensus::{self, MessageKind};
 use crate::limits::{INSTALL_BYTES, UNBORN_MESSAGES, WAL_STALLED_MS};
 use crate::log::DiskError;
-use crate::partition::{AppendError, Appended, DiskRead, Found, Partition, ReadDone, ReadError};
+use crate::partition::{AppendError, Appended, DeleteError, DiskRead, Found, Partition, ReadDone, ReadError};
 use crate::peer::PeerMessage;
 use crate::protocol::ErrorCode;
 use crate::record::{Batch, split_batches};
@@ -34,6 +34,10 @@ pub(super) struct Owned {
     pub(super) quiet_ticks: u32,
     /// Appends that are not durable yet, by the offset that the high watermark must reach.
     appends: VecDeque<WaitingAppend>,
+    /// Segments whose removal was asked for and has not ended.
+    pub(super) removals: usize,
+    /// Moves of the log's start that are not durable yet.
+    pub(super) deletions: Vec<WaitingDeletion>,
     /// Reads that wait for new records.
     reads: Vec<Op>,
     /// Ops that wait for the disk.
@@ -48,6 +52,13 @@ struct WaitingAppend {
     appended: Appended,
 }
 
+/// A DeleteRecords request that waits for its log to begin there.
+pub(super) struct WaitingDeletion {
+    pub(super) request: RequestId,
+    pub(super) part: u32,
+    pub(super) start: Offset,
+}
+
 impl Owned {
     pub(super) fn new(partition: Partition) -> Owned {
         Owned {
@@ -56,6 +67,8 @@ impl Owned {
             stands_at: None,
             quiet_ticks: 0,
             appends: VecDeque::new(),
+            removals: 0,
+            deletions: Vec::new(),
             reads: Vec::new(),
             on_disk: Vec::new(),
             disk_reads: Vec::new(),
@@ -68,12 +81,14 @@ enum Outcome {
     Answer(Answer),
     /// Wait for the append to be durable.
     Durable(Appended),
+    /// Wait for the log to begin there.
+    Start(Offset),
     /// Wait for more records.
     More,
     /// Wait for the disk.
     Disk(DiskRead),
-    /// Batches for another broker.
-    Copied(bytes::Bytes),
+    /// Batches for another broker; none where there are none before the end that it asked for.
+    Copied(Option<bytes::Bytes>),
     /// Nothing can be done, and nobody waits.
     Nothing,
 }
@@ -125,8 +140,8 @@ impl Shard {
                 let outcome = read(&owned.partition, *offset, *max_bytes, *epoch, *more_than);
                 let (ahead, spent) =
                     (owned.partition.read_ahead(*offset, *max_bytes), owned.partition.spent_chunk(*offset));
-                if let Some(first) = spent {
-                    self.storage.chunk_spent(op.log, first);
+                if let Some(place) = spent {
+                    self.storage.chunk_spent(op.log, place);
                     self.evict_chunks();
                 }
                 if let Some(ahead) = ahead {
@@ -140,6 +155,11 @@ impl Shard {
                 let up = owned.partition.is_up().then(|| owned.partition.active_producers(now));
                 Outcome::Answer(Answer::Producers(up.ok_or(ErrorCode::NotLeaderOrFollower)))
             }
+            OpKind::DeleteRecords { before, deadline } => match refusal {
+                Some(error) => Outcome::Answer(Answer::DeleteRecords(Err(error))),
+                None if deadline.passed(now) => return,
+                None => delete_records(&mut owned.partition, *before),
+            },
             OpKind::ListOffset { timestamp, epoch } => list_offset(&owned.partition, *timestamp, *epoch),
             OpKind::EpochEnd { wanted, epoch } => Outcome::Answer(Answer::EpochEnd(
                 check_epoch(&owned.partition, *epoch)
@@ -150,9 +170,23 @@ impl Shard {
         match outcome {
             Outcome::Answer(answer) => self.answer_op(now, op.request, op.part, answer),
             Outcome::Copied(batches) => {
-                let OpKind::Copy { to, offset, .. } = op.kind else { unreachable!("only a copy is copied") };
-                let chunk = crate::log::Chunk { head: Default::default(), body: batches };
-                self.peers.send(to, PeerMessage::LogPart { log, offset, batches: vec![chunk] });
+                let OpKind::Copy { to, offset, end } = op.kind else { unreachable!("only a copy is copied") };
+                let message = match batches {
+                    Some(body) => {
+                        let batches = vec![crate::log::Chunk { head: Default::default(), body }];
+                        PeerMessage::LogPart { log, offset, batches }
+                    }
+                    None => PeerMessage::LogPart { log, offset: end, batches: Vec::new() },
+                };
+                self.peers.send(to, message);
+            }
+            Outcome::Start(start) => {
+                let waiting = WaitingDeletion { request: op.request, part: op.part, start };
+                self.owned.get_mut(&log).expect("it was there").deletions.push(waiting);
+                self.wake(log);
+                self.touch(log);
+                // The log may begin there, or later, already.
+                self.settle_start(now, log);
             }
             Outcome::Nothing => {}
             Outcome::Durable(appended) => {
@@ -277,6 +311,7 @@ impl Shard {
         if deposed {
             self.step_down(now, log);
         }
+        self.settle_start(now, log);
         if moved {
             self.settle_appends(now, log);
             self.settle_groups(now, log);
@@ -299,6 +334,10 @@ impl Shard {
         let Some(owned) = self.owned.get_mut(&log) else { return };
         owned.announced = None;
         let (appends, reads) = (std::mem::take(&mut owned.appends), std::mem::take(&mut owned.reads));
+        for waiting in std::mem::take(&mut owned.deletions) {
+            let answer = Answer::DeleteRecords(Err(ErrorCode::NotLeaderOrFollower));
+            self.answer_op(now, waiting.request, waiting.part, answer);
+        }
         for waiting in appends {
             let answer = Answer::Append(Err(ErrorCode::NotLeaderOrFollower));
             self.answer_op(now, waiting.request, waiting.part, answer);
@@ -335,6 +374,10 @@ impl Shard {
             let answer = Answer::Append(Err(ErrorCode::UnknownTopicOrPartition));
             self.answer_op(now, waiting.request, waiting.part, answer);
         }
+        for waiting in owned.deletions {
+            let answer = Answer::DeleteRecords(Err(ErrorCode::UnknownTopicOrPartition));
+            self.answer_op(now, waiting.request, waiting.part, answer);
+        }
         for op in owned.reads.into_iter().chain(owned.on_disk) {
             self.answer_failed(now, &op, ErrorCode::UnknownTopicOrPartition);
         }
@@ -363,8 +406,8 @@ impl Shard {
         owned.disk_reads.retain(|other| *other != read);
         let failure = match result {
             Ok(bytes) => match owned.partition.read_done(read, bytes) {
-                ReadDone::Chunk { first, cost, replaced } => {
-                    self.storage.chunk_cached(log, first, cost, replaced);
+                ReadDone::Chunk { place, cost, replaced } => {
+                    self.storage.chunk_cached(log, place, cost, replaced);
                     None
                 }
                 ReadDone::Index | ReadDone::Gone => None,
@@ -397,6 +440,7 @@ fn failed(kind: &OpKind, error: ErrorCode) -> Option<Answer> {
         OpKind::Append { .. } => Answer::Append(Err(error)),
         OpKind::Read { .. } => Answer::Read(ReadAnswer::failed(error)),
         OpKind::ListOffset { .. } => Answer::ListOffset(Err(error)),
+        OpKind::DeleteRecords { .. } => Answer::DeleteRecords(Err(error)),
         OpKind::EpochEnd { .. } => Answer::EpochEnd(Err(error)),
         OpKind::Group { .. } => Answer::Group(Err(crate::group::Error::NotCoordinator)),
         OpKind::Producers => Answer::Producers(Err(error)),
@@ -411,14 +455,17 @@ fn copy(partition: &Partition, offset: Offset, end: Offset) -> Outcome {
     if !partition.leads() {
         return Outcome::Nothing;
     }
+    let offset = offset.max(partition.log_start());
+    if offset >= end {
+        return Outcome::Copied(None);
+    }
     match partition.read(offset, INSTALL_BYTES) {
+        // This leader does not know yet that they are committed.
+        Ok(Found::Here(records)) if records.len == 0 => Outcome::Nothing,
         Ok(Found::Here(records)) => {
             let whole: bytes::Bytes = records.chunks.concat().into();
             let within = split_batches(&whole).take_while(|(_, batch)| batch.header.last_offset() < end);
-            match within.last() {
-                Some((at, batch)) => Outcome::Copied(whole.slice(..at + batch.len())),
-                None => Outcome::Nothing,
-            }
+            Outcome::Copied(within.last().map(|(at, batch)| whole.slice(..at + batch.len())))
         }
         Ok(Found::OnDisk(read)) => Outcome::Disk(read),
         Err(_) => Outcome::Nothing,
@@ -446,7 +493,19 @@ fn append(now: Now, owned: &mut Owned, batch: &mut Batch) -> Outcome {
             AppendError::OutOfOrderSequence => ErrorCode::OutOfOrderSequenceNumber,
             AppendError::StaleProducerEpoch => ErrorCode::InvalidProducerEpoch,
             AppendError::Fenced => ErrorCode::KafkaStorageError,
-            AppendError::NotAllowed => ErrorCode::InvalidRecord,
+            AppendError::NotAllowed | AppendError::NoKey => ErrorCode::InvalidRecord,
+        }))),
+    }
+}
+
+fn delete_records(partition: &mut Partition, before: Offset) -> Outcome {
+    match partition.delete_records(before) {
+        Ok(start) => Outcome::Start(start),
+        Err(error) => Outcome::Answer(Answer::DeleteRecords(Err(match error {
+            DeleteError::NotLeader => ErrorCode::NotLeaderOrFollower,
+            DeleteError::OutOfRange => ErrorCode::OffsetOutOfRange,
+            DeleteError::NotDeleted => ErrorCode::PolicyViolation,
+            DeleteError::Fenced => ErrorCode::KafkaStorageError,
         }))),
     }
 }

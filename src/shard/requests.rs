@@ -11,8 +11,9 @@ use super::connections::{Response, Slot};
 use super::event::Effect;
 use super::groups::Gather;
 use super::handlers::{
-    api_versions, client_quotas, describe_cluster, describe_configs, describe_log_dirs, describe_producers,
-    describe_topic_partitions, fetch, list_config_resources, list_offsets, metadata, offset_for_leader_epoch, produce,
+    api_versions, client_quotas, delete_records, describe_cluster, describe_configs, describe_log_dirs,
+    describe_producers, describe_topic_partitions, fetch, list_config_resources, list_offsets, metadata,
+    offset_for_leader_epoch, produce,
 };
 use super::mesh::{Answer, Question, Reply, RequestId};
 use super::quotas::{self, Metered};
@@ -51,6 +52,7 @@ pub(super) enum Kind {
     EpochEnds(offset_for_leader_epoch::Gathering),
     LogDirs(Box<describe_log_dirs::Gathering>),
     Producers(describe_producers::Gathering),
+    DeleteRecords(delete_records::Gathering),
     /// The coordinator's reply; the answer to give where it does not come in time.
     Coordinator {
         late: Box<ResponseBody>,
@@ -169,6 +171,7 @@ impl Shard {
             RequestBody::Fetch(request) => self.fetch(now, origin, request),
             RequestBody::ListOffsets(request) => self.list_offsets(now, origin, request),
             RequestBody::OffsetForLeaderEpoch(request) => self.offset_for_leader_epoch(now, origin, request),
+            RequestBody::DeleteRecords(request) => self.delete_records(now, origin, request),
             RequestBody::Metadata(request) => self.metadata(now, origin, request),
             RequestBody::ApiVersions(request) => {
                 let body = api_versions::handle(origin.version, &request);
@@ -312,6 +315,7 @@ impl Shard {
             (Kind::LogDirs(gathering), Answer::Sizes(sizes)) => gathering.sizes(part, sizes),
             (Kind::LogDirs(gathering), Answer::Space(space)) => gathering.space(space),
             (Kind::Producers(gathering), Answer::Producers(result)) => gathering.answered(part, result),
+            (Kind::DeleteRecords(gathering), Answer::DeleteRecords(result)) => gathering.answered(part, result),
             (Kind::Fetch(gathering), Answer::Read(read)) => {
                 gathering.answered(part, read);
                 return self.fetch_progress(now, request.number);
@@ -337,6 +341,7 @@ impl Shard {
             Kind::EpochEnds(gathering) => self.respond(origin, &gathering.finish().into()),
             Kind::LogDirs(gathering) => self.respond(origin, &gathering.finish().into()),
             Kind::Producers(gathering) => self.respond(origin, &gathering.finish().into()),
+            Kind::DeleteRecords(gathering) => self.respond(origin, &gathering.finish().into()),
             Kind::Fetch(gathering) => self.finish_fetch(now, origin, number, *gathering),
             Kind::Coordinator { late } => self.respond(origin, &late),
             // The topics that are there by now are shown; a client asks again for the others.

@@ -8,10 +8,10 @@ use super::mesh::{Answer, RequestId};
 use crate::limits::{
     CANARY_MS, DISK_SLOW_MS, FLUSH_RETRY_MS, FLUSHES_IN_FLIGHT, LEASE_MS, SPENT_CHUNK_BYTES, WAL_PENDING_BYTES,
 };
-use crate::log::{DiskError, DiskReply, DiskRequest, Frame, FrameKind, WalId};
-use crate::partition::{DiskRead, FlushOutcome, FlushStep, Partition};
+use crate::log::{DiskError, DiskReply, DiskRequest, Frame, FrameKind, SegmentName, WalId};
+use crate::partition::{DiskRead, FlushOutcome, FlushStep, Partition, Place};
 use crate::peer::{DiskState, PeerMessage};
-use crate::types::{LogId, Map, Mono, Now, Offset, Set};
+use crate::types::{LogId, Map, Mono, Now, Set};
 
 /// What the disk last said of a WAL.
 #[derive(Clone, Copy, Debug, Default)]
@@ -49,6 +49,8 @@ struct Outcome {
     readies: Vec<(LogId, u64)>,
     /// Logs whose end was written.
     deleted: Vec<LogId>,
+    /// Segments that no checkpoint names any more.
+    released: Vec<(LogId, SegmentName)>,
 }
 
 impl Appends {
@@ -81,11 +83,14 @@ impl Appends {
 }
 
 /// An operation on segments that was asked of the disk.
-enum Job {
+pub(super) enum Job {
     Read(LogId, DiskRead),
     Flush(LogId),
     Delete(LogId),
     Space(RequestId, u32),
+    DeleteSegment(LogId),
+    CompactionRead(LogId, DiskRead),
+    CompactionWrite(LogId),
 }
 
 /// The state of all that.
@@ -116,10 +121,10 @@ pub(super) struct Storage {
     /// Memory for chunks read from segments on this shard, in bytes.
     chunk_budget: u64,
     chunk_bytes: u64,
-    /// Log, first offset and cost of each, oldest first.
-    chunks: VecDeque<(LogId, Offset, u64)>,
+    /// Log, place and cost of each, oldest first.
+    chunks: VecDeque<(LogId, Place, u64)>,
     /// The same for those that a reader has passed: they go first.
-    spent: VecDeque<(LogId, Offset, u64)>,
+    spent: VecDeque<(LogId, Place, u64)>,
     spent_bytes: u64,
 }
 
@@ -153,7 +158,8 @@ impl Storage {
         }
     }
 
-    fn job(&mut self, job: Job) -> u64 {
+    /// The token of an operation that is about to be asked for.
+    pub(super) fn job(&mut self, job: Job) -> u64 {
         self.next_token += 1;
         self.jobs.insert(self.next_token, job);
         self.next_token
@@ -207,15 +213,15 @@ impl Storage {
     }
 
     /// Takes chunks out of the account.
-    fn drop_chunks(&mut self, which: impl Fn(LogId, Offset) -> bool) {
+    fn drop_chunks(&mut self, which: impl Fn(LogId, Place) -> bool) {
         let (all, of_spent) = (&mut self.chunk_bytes, &mut self.spent_bytes);
-        self.chunks.retain(|(log, first, cost)| {
-            let dropped = which(*log, *first);
+        self.chunks.retain(|(log, place, cost)| {
+            let dropped = which(*log, *place);
             *all -= if dropped { *cost } else { 0 };
             !dropped
         });
-        self.spent.retain(|(log, first, cost)| {
-            let dropped = which(*log, *first);
+        self.spent.retain(|(log, place, cost)| {
+            let dropped = which(*log, *place);
             *all -= if dropped { *cost } else { 0 };
             *of_spent -= if dropped { *cost } else { 0 };
             !dropped
@@ -232,17 +238,17 @@ impl Storage {
     }
 
     /// A chunk was put into a partition's cache, in the place of an older one where `replaced`.
-    pub(super) fn chunk_cached(&mut self, log: LogId, first: Offset, cost: u64, replaced: bool) {
+    pub(super) fn chunk_cached(&mut self, log: LogId, place: Place, cost: u64, replaced: bool) {
         if replaced {
-            self.drop_chunks(|owner, offset| (owner, offset) == (log, first));
+            self.drop_chunks(|owner, other| (owner, other) == (log, place));
         }
         self.chunk_bytes += cost;
-        self.chunks.push_back((log, first, cost));
+        self.chunks.push_back((log, place, cost));
     }
 
     /// A reader has passed a chunk.
-    pub(super) fn chunk_spent(&mut self, log: LogId, first: Offset) {
-        let at = self.chunks.iter().position(|(owner, offset, _)| (*owner, *offset) == (log, first));
+    pub(super) fn chunk_spent(&mut self, log: LogId, place: Place) {
+        let at = self.chunks.iter().position(|(owner, other, _)| (*owner, *other) == (log, place));
         if let Some(chunk) = at.and_then(|at| self.chunks.remove(at)) {
             self.spent_bytes += chunk.2;
             self.spent.push_back(chunk);
@@ -250,11 +256,11 @@ impl Storage {
     }
 
     /// Takes a chunk out of the account that is one too many.
-    fn surplus_chunk(&mut self) -> Option<(LogId, Offset)> {
+    fn surplus_chunk(&mut self) -> Option<(LogId, Place)> {
         if self.spent_bytes <= SPENT_CHUNK_BYTES && self.chunk_bytes <= self.chunk_budget {
             return None;
         }
-        let (log, first, cost) = match self.spent.pop_front() {
+        let (log, place, cost) = match self.spent.pop_front() {
             Some(spent) => {
                 self.spent_bytes -= spent.2;
                 spent
@@ -262,7 +268,7 @@ impl Storage {
             None => self.chunks.pop_front()?,
         };
         self.chunk_bytes -= cost;
-        Some((log, first))
+        Some((log, place))
     }
 
     /// How the disk takes writes, as far as this shard's own tell.
@@ -388,6 +394,15 @@ impl Shard {
         self.out.push(Effect::Disk { request: DiskRequest::DeleteLog { token, log } });
     }
 
+    /// Removes a segment of a log that no durable checkpoint names.
+    pub(super) fn remove_segment(&mut self, log: LogId, segment: SegmentName) {
+        if let Some(owned) = self.owned.get_mut(&log) {
+            owned.removals += 1;
+        }
+        let token = self.storage.job(Job::DeleteSegment(log));
+        self.out.push(Effect::Disk { request: DiskRequest::DeleteSegment { token, log, segment } });
+    }
+
     pub(super) fn disk_replied(&mut self, now: Now, reply: DiskReply) {
         match reply {
             DiskReply::Appended { wal, ticket } => self.appended(now, wal, ticket),
@@ -397,31 +412,48 @@ impl Shard {
                 }
             }
             DiskReply::Written { token, result } => {
-                let Some(Job::Flush(log)) = self.storage.jobs.remove(&token) else {
-                    unreachable!("a write was asked for under this token")
+                let (log, compacts) = match self.storage.jobs.remove(&token) {
+                    Some(Job::Flush(log)) => (log, false),
+                    Some(Job::CompactionWrite(log)) => (log, true),
+                    _ => unreachable!("a write was asked for under this token"),
                 };
                 let outcome = match result {
                     Ok(()) => FlushOutcome::Durable,
                     Err(DiskError::NoSpace { .. }) => FlushOutcome::NoSpace,
+                    // Its topic was deleted meanwhile.
+                    Err(_) if !self.owned.contains_key(&log) => FlushOutcome::Failed,
+                    Err(error) if compacts => {
+                        tracing::error!(%log, %error, "writing a segment anew failed: it stays as it was");
+                        FlushOutcome::Failed
+                    }
                     Err(error) => {
                         tracing::error!(%log, %error, "moving records to a segment failed: the partition takes no more");
                         FlushOutcome::Failed
                     }
                 };
-                self.flush_written(now, log, outcome);
+                match compacts {
+                    true => self.compaction_written(now, log, outcome),
+                    false => self.flush_written(now, log, outcome),
+                }
             }
-            DiskReply::Read { token, result } => {
-                let Some(Job::Read(log, read)) = self.storage.jobs.remove(&token) else {
-                    unreachable!("a read was asked for under this token")
-                };
-                self.disk_read_done(now, log, read, result);
-            }
+            DiskReply::Read { token, result } => match self.storage.jobs.remove(&token) {
+                Some(Job::Read(log, read)) => self.disk_read_done(now, log, read, result),
+                Some(Job::CompactionRead(log, read)) => self.compaction_read(now, log, read, result.ok()),
+                _ => unreachable!("a read was asked for under this token"),
+            },
             DiskReply::Removed { token, result } => {
-                let Some(Job::Delete(log)) = self.storage.jobs.remove(&token) else {
-                    unreachable!("a removal was asked for under this token")
+                let log = match self.storage.jobs.remove(&token) {
+                    Some(Job::Delete(log)) => log,
+                    Some(Job::DeleteSegment(log)) => {
+                        if let Some(owned) = self.owned.get_mut(&log) {
+                            owned.removals -= 1;
+                        }
+                        log
+                    }
+                    _ => unreachable!("a removal was asked for under this token"),
                 };
                 if let Err(error) = result {
-                    tracing::warn!(%log, %error, "removing the files of a deleted log failed; the next start tries again");
+                    tracing::warn!(%log, %error, "removing files that are not needed failed; the next start tries again");
                 }
             }
             DiskReply::Space { token, result } => {
@@ -461,6 +493,12 @@ impl Shard {
             for log in outcome.deleted {
                 self.remove_files(log);
             }
+            for (log, segment) in outcome.released {
+                // Those of a deleted log go with it.
+                if self.owned.contains_key(&log) {
+                    self.remove_segment(log, segment);
+                }
+            }
         }
     }
 
@@ -498,7 +536,7 @@ impl Shard {
         }
     }
 
-    fn flush_log(&mut self, log: LogId, checkpoint: bool) {
+    pub(super) fn flush_log(&mut self, log: LogId, checkpoint: bool) {
         let Some(owned) = self.owned.get_mut(&log) else { return };
         let step = owned.partition.flush(checkpoint);
         self.begin_flush(log, step);
@@ -562,7 +600,11 @@ impl Shard {
                 };
                 self.out.push(Effect::Disk { request });
             }
-            FlushStep::Checkpoint(frame) => self.storage.data_appends.frames().push(frame),
+            FlushStep::Checkpoint { frame, released } => {
+                let appends = &mut self.storage.data_appends;
+                appends.frames().push(frame);
+                appends.outcome.released.extend(released.into_iter().map(|segment| (log, segment)));
+            }
             FlushStep::Done => {}
         }
     }
@@ -578,9 +620,9 @@ impl Shard {
     }
 
     pub(super) fn evict_chunks(&mut self) {
-        while let Some((log, first)) = self.storage.surplus_chunk() {
+        while let Some((log, place)) = self.storage.surplus_chunk() {
             if let Some(owned) = self.owned.get_mut(&log) {
-                owned.partition.evict_chunk(first);
+                owned.partition.evict_chunk(place);
             }
         }
     }
@@ -590,29 +632,33 @@ impl Shard {
 mod tests {
     use super::*;
 
+    fn place(position: u64) -> Place {
+        Place { segment: SegmentName { base: 0, revision: 0 }, position }
+    }
+
     #[test]
     fn chunks_that_were_passed_go_first_and_soon() {
         const CHUNK: u64 = SPENT_CHUNK_BYTES / 4;
         let log = LogId(7);
         let mut storage = Storage::new(0, 100 * CHUNK, 1);
         for first in 0..8 {
-            storage.chunk_cached(log, first, CHUNK, false);
+            storage.chunk_cached(log, place(first), CHUNK, false);
         }
-        storage.chunk_cached(log, 7, CHUNK, true);
+        storage.chunk_cached(log, place(7), CHUNK, true);
         assert_eq!(storage.memory(), 8 * CHUNK);
         for first in [5, 3, 6, 4] {
-            storage.chunk_spent(log, first);
+            storage.chunk_spent(log, place(first));
         }
         assert_eq!(storage.surplus_chunk(), None, "so many are kept for those who follow");
-        storage.chunk_spent(log, 0);
-        assert_eq!(storage.surplus_chunk(), Some((log, 5)));
+        storage.chunk_spent(log, place(0));
+        assert_eq!(storage.surplus_chunk(), Some((log, place(5))));
         assert_eq!(storage.surplus_chunk(), None);
         storage.chunk_budget = 4 * CHUNK;
-        let rest: Vec<Offset> = std::iter::from_fn(|| storage.surplus_chunk()).map(|(_, first)| first).collect();
+        let rest: Vec<u64> = std::iter::from_fn(|| storage.surplus_chunk()).map(|(_, at)| at.position).collect();
         assert_eq!(rest, [3, 6, 4], "before those that nobody has read");
         storage.chunk_budget = 0;
-        storage.drop_chunks(|_, first| first == 0);
-        let rest: Vec<Offset> = std::iter::from_fn(|| storage.surplus_chunk()).map(|(_, first)| first).collect();
+        storage.drop_chunks(|_, at| at == place(0));
+        let rest: Vec<u64> = std::iter::from_fn(|| storage.surplus_chunk()).map(|(_, at)| at.position).collect();
         assert_eq!((rest, storage.memory()), (vec![1, 2, 7], 0));
     }
 }

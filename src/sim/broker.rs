@@ -65,6 +65,7 @@ pub(super) fn config(place: usize, brokers: usize) -> BrokerConfig {
     let mut config = BrokerConfig {
         cluster_id: "simulated".into(),
         message_max_bytes: 100_000,
+        retention_check_ms: 300,
         tail_bytes: TAIL_BYTES,
         read_cache_bytes: READ_CACHE_BYTES,
         ..config.broker

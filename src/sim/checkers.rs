@@ -6,6 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::wire;
+
 /// The number of a value, unique in a run.
 pub(super) type ValueId = u64;
 
@@ -29,9 +31,21 @@ struct Value {
     seen_at: Vec<i64>,
 }
 
+/// What a topic keeps of its records.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Keeping {
+    /// All but what clients delete.
+    All,
+    /// The newest, as its configuration says.
+    Newest,
+    /// The last of each key, as its configuration says.
+    LastOfKey,
+}
+
 /// What is known of a topic.
 struct Topic {
     partitions: i32,
+    keeping: Keeping,
     /// The CreateTopics request it was in, one entry of the metadata's log.
     group: u64,
     create_sent: u32,
@@ -73,6 +87,13 @@ struct Log {
     committed: i64,
     /// The highest high watermark that was shown in each epoch of a leader.
     watermarks: BTreeMap<i32, i64>,
+    /// The furthest start of the log that was shown in each epoch of a leader.
+    starts: BTreeMap<i32, i64>,
+    /// How far requests may have moved the start, and how far they have.
+    may_start: i64,
+    deleted: i64,
+    /// What the reader at the end has found: offsets that are still there.
+    kept: BTreeSet<i64>,
 }
 
 /// Kafka's error codes that the checks know.
@@ -87,6 +108,7 @@ pub(super) mod code {
     pub(in crate::sim) const NOT_ENOUGH_REPLICAS_AFTER_APPEND: i16 = 20;
     pub(in crate::sim) const TOPIC_ALREADY_EXISTS: i16 = 36;
     pub(in crate::sim) const INVALID_PARTITIONS: i16 = 37;
+    pub(in crate::sim) const POLICY_VIOLATION: i16 = 44;
     pub(in crate::sim) const OUT_OF_ORDER_SEQUENCE: i16 = 45;
     pub(in crate::sim) const DUPLICATE_SEQUENCE: i16 = 46;
     pub(in crate::sim) const INVALID_PRODUCER_EPOCH: i16 = 47;
@@ -167,13 +189,14 @@ impl Model {
     // Topics.
 
     /// Names for the topics of a new CreateTopics request with these numbers of partitions.
-    pub(super) fn new_topics(&mut self, partitions: &[i32]) -> Vec<String> {
+    pub(super) fn new_topics(&mut self, partitions: &[i32], keeping: Keeping) -> Vec<String> {
         self.groups += 1;
         let mut names = Vec::new();
         for partitions in partitions {
             let name = format!("t{}", self.topics.len());
             let topic = Topic {
                 partitions: *partitions,
+                keeping,
                 group: self.groups,
                 create_sent: 0,
                 create_refused: 0,
@@ -482,6 +505,45 @@ impl Model {
         *known = high_watermark.max(*known);
     }
 
+    /// What a partition keeps.
+    pub(super) fn keeping(&self, part: &Part) -> Keeping {
+        self.topics[&part.0].keeping
+    }
+
+    /// A request goes out that deletes the records before this offset.
+    pub(super) fn delete_records_sent(&mut self, part: &Part, before: i64) {
+        let log = self.logs.entry(part.clone()).or_default();
+        log.may_start = log.may_start.max(before);
+    }
+
+    /// It was answered: the log begins here, or later, whoever leads.
+    pub(super) fn records_deleted(&mut self, part: &Part, start: i64) {
+        let log = self.logs.entry(part.clone()).or_default();
+        log.deleted = log.deleted.max(start);
+    }
+
+    /// The start that a leader of this epoch must show at least.
+    pub(super) fn start_by_epoch(&self, part: &Part, epoch: i32) -> i64 {
+        let starts = self.logs.get(part).map(|log| &log.starts);
+        starts.and_then(|starts| starts.range(..=epoch).map(|(_, start)| *start).max()).unwrap_or(0)
+    }
+
+    /// A request that was sent when leaders of this or an earlier epoch had shown the start `floor` was told this one.
+    pub(super) fn log_start(&mut self, part: &Part, floor: i64, epoch: i32, start: i64) {
+        let keeping = self.keeping(part);
+        let log = self.logs.entry(part.clone()).or_default();
+        assert!(start >= floor, "S1: the start of {part:?} went back from {floor} to {start}");
+        let allowed = keeping == Keeping::Newest || start <= log.may_start;
+        assert!(allowed, "S1: the start of {part:?} has moved to {start}, {} was asked for", log.may_start);
+        let known = log.starts.entry(epoch).or_default();
+        *known = start.max(*known);
+    }
+
+    /// The reader at the end has found the record at `offset`.
+    pub(super) fn kept(&mut self, part: &Part, offset: i64) {
+        self.logs.entry(part.clone()).or_default().kept.insert(offset);
+    }
+
     /// A consumer has read the record at `offset`.
     pub(super) fn read(&mut self, part: &Part, offset: i64, id: ValueId) {
         self.records_read += 1;
@@ -493,9 +555,30 @@ impl Model {
     pub(super) fn check_complete(&self) {
         for part in self.live_parts() {
             let Some(log) = self.logs.get(&part) else { continue };
-            let offsets: Vec<i64> = log.values.keys().copied().collect();
-            let all: Vec<i64> = (0..log.committed).collect();
-            assert!(offsets == all, "S1: {part:?} has holes: {} values up to {}", offsets.len(), log.committed);
+            let start = log.starts.values().copied().max().unwrap_or(0);
+            assert!(
+                start >= log.deleted,
+                "S1: {part:?} begins at {start}, its records before {} are back",
+                log.deleted
+            );
+            if self.keeping(&part) == Keeping::LastOfKey {
+                let last: BTreeMap<u8, i64> =
+                    log.values.range(start..log.committed).map(|(offset, id)| (wire::key(*id), *offset)).collect();
+                for (key, offset) in last {
+                    assert!(log.kept.contains(&offset), "S1: {part:?} has lost offset {offset}, the last of key {key}");
+                }
+                continue;
+            }
+            let offsets: Vec<i64> = log.values.range(start..).map(|(offset, _)| *offset).collect();
+            let all: Vec<i64> = (start..log.committed.max(start)).collect();
+            assert!(
+                offsets == all,
+                "S1: {part:?} has holes: {} values from {start} up to {}",
+                offsets.len(),
+                log.committed
+            );
+            let missing = all.iter().find(|offset| !log.kept.contains(offset));
+            assert_eq!(missing, None, "S1: {part:?} was not read whole at the end");
         }
         for (id, value) in self.values.iter().enumerate() {
             assert!(!value.acked || !value.seen_at.is_empty(), "S1: value {id} was acknowledged and never seen");

@@ -3,7 +3,9 @@
 //! A run has brokers with their clients on a virtual clock, network and disks ([`world`]). Faults come by chance
 //! ([`faults`]): stalls, errors, a full disk, flipped bits, kills at any moment, with torn writes. Clients
 //! ([`clients`]) report what they were promised to a model ([`checkers`]), which knows the invariants of the design by
-//! their names: S1 to S3, S5, S7, S9, L1, L2, L4, L5; of a cluster, [`observer`] holds S2, S6 and S8. The same seed gives the same run, byte for byte.
+//! their names: S1 to S3, S5, S7, S9, L1, L2, L4, L5 (S1 with what clients and configs have deleted, and the last
+//! record of each key where a topic is compacted); of a cluster, [`observer`] holds S2, S6 and S8. The same seed gives
+//! the same run, byte for byte.
 
 mod broker;
 mod checkers;

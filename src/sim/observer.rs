@@ -70,8 +70,8 @@ struct Standing {
     term: u64,
     last_index: u64,
     committed: u64,
-    /// High watermark and end of the log; none of the metadata.
-    offsets: Option<(i64, i64)>,
+    /// Start, high watermark and end of the log; none of the metadata.
+    offsets: Option<(i64, i64, i64)>,
 }
 
 impl World {

@@ -54,7 +54,7 @@ pub(super) fn batch(values: &[ValueId], identity: Identity, timestamp: i64) -> B
             offset: at as i64,
             sequence: sequence + at as i32,
             timestamp,
-            key: None,
+            key: Some(Bytes::copy_from_slice(&[key(*value)])),
             value: Some(payload(*value)),
             headers: Default::default(),
         })
@@ -63,6 +63,11 @@ pub(super) fn batch(values: &[ValueId], identity: Identity, timestamp: i64) -> B
     let options = kp::RecordEncodeOptions { version: 2, compression: kp::Compression::None };
     kp::RecordBatchEncoder::encode(&mut out, records.iter(), &options).expect("the batch can be encoded");
     out.freeze()
+}
+
+/// The key of a value.
+pub(super) fn key(value: ValueId) -> u8 {
+    (value % 7) as u8
 }
 
 /// The bytes of a value: its number, then bytes that follow from it.
@@ -86,7 +91,7 @@ pub(super) fn values(records: &Bytes) -> Option<Vec<(i64, ValueId)>> {
     for record in sets.into_iter().flat_map(|set| set.records) {
         let bytes = record.value?;
         let value = ValueId::from_be_bytes(bytes.get(..8)?.try_into().ok()?);
-        if bytes != payload(value) {
+        if bytes != payload(value) || record.key.as_deref() != Some(&[key(value)]) {
             return None;
         }
         out.push((record.offset, value));

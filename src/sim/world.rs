@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::broker::{Actor, Broker, Input};
 use super::checkers::Model;
-use super::clients::{Client, Consumer, Creator, Manner, Member, Producer, Watcher};
+use super::clients::{Client, Consumer, Creator, Deleter, Manner, Member, Producer, Watcher};
 use super::faults::{Fault, Plan};
 use super::network::{LinkKey, Network};
 use super::node::Node;
@@ -246,6 +246,9 @@ impl World {
         }
         for _ in 0..rng.between(1, 2) {
             clients.push(Box::new(Consumer::new(&mut rng, brokers)));
+        }
+        if rng.one_in(2) {
+            clients.push(Box::new(Deleter::default()));
         }
         for client in clients {
             self.invite(client);

@@ -49,6 +49,12 @@ impl Launch {
         self
     }
 
+    /// With a further argument and its value.
+    pub fn with(mut self, argument: &str, value: &str) -> Launch {
+        self.arguments.extend([argument.to_owned(), value.to_owned()]);
+        self
+    }
+
     /// As one of the brokers of a cluster: its number, and all brokers as `controller.quorum.voters` has them.
     pub fn in_cluster(mut self, node: u16, voters: &str) -> Launch {
         self.arguments =
@@ -58,6 +64,10 @@ impl Launch {
 
     /// The command line.
     pub fn command(&self) -> Command {
+        // The records of most tests are of the past, and must not be deleted for it.
+        let interval = "--log-retention-check-interval-ms";
+        let asked = self.arguments.iter().any(|argument| argument == interval);
+        let retention = if asked { vec![] } else { vec![interval, "3600000"] };
         let mut command = Command::new(binary());
         command
             .arg("server")
@@ -67,6 +77,7 @@ impl Launch {
             .args(["--shards", &self.shards.to_string()])
             .args(["--memory", "512MiB"])
             .args(&self.arguments)
+            .args(&retention)
             // Tests start their consumers together and wait for all of them: a first rebalance need not.
             .args(["--group-initial-rebalance-delay-ms", "0"])
             // The broker's own variables must not reach it from whoever runs the tests.

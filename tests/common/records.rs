@@ -16,6 +16,7 @@ pub const TIME: i64 = 1_700_000_000_000;
 #[derive(Clone)]
 pub struct Batch {
     values: Vec<Bytes>,
+    keys: Vec<Option<Bytes>>,
     timestamps: Vec<i64>,
     producer_id: i64,
     producer_epoch: i16,
@@ -27,6 +28,7 @@ impl Batch {
     pub fn of<V: AsRef<[u8]>>(values: &[V]) -> Batch {
         Batch {
             values: values.iter().map(|value| Bytes::copy_from_slice(value.as_ref())).collect(),
+            keys: vec![None; values.len()],
             timestamps: vec![TIME; values.len()],
             producer_id: -1,
             producer_epoch: -1,
@@ -37,6 +39,13 @@ impl Batch {
     /// From an idempotent producer.
     pub fn by(mut self, producer_id: i64, producer_epoch: i16, base_sequence: i32) -> Batch {
         (self.producer_id, self.producer_epoch, self.base_sequence) = (producer_id, producer_epoch, base_sequence);
+        self
+    }
+
+    /// With a key for each record.
+    pub fn keyed(mut self, keys: &[String]) -> Batch {
+        assert_eq!(keys.len(), self.values.len());
+        self.keys = keys.iter().map(|key| Some(Bytes::copy_from_slice(key.as_bytes()))).collect();
         self
     }
 
@@ -67,7 +76,7 @@ impl Batch {
                 // without a sequence (-1) has to count from there too.
                 sequence: self.base_sequence + index as i32,
                 timestamp: *timestamp,
-                key: None,
+                key: self.keys[index].clone(),
                 value: Some(value.clone()),
                 headers: Default::default(),
             })

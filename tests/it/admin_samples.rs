@@ -3,13 +3,14 @@
 
 use kafka_protocol::messages::alter_configs_request as replace;
 use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
+use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use kafka_protocol::messages::describe_log_dirs_request::DescribableLogDirTopic;
 use kafka_protocol::messages::incremental_alter_configs_request as increment;
 use kafka_protocol::messages::{
-    AlterClientQuotasRequest, AlterConfigsRequest, ApiKey, CreatePartitionsRequest, DescribeClientQuotasRequest,
-    DescribeLogDirsRequest, DescribeProducersRequest, DescribeTopicPartitionsRequest, IncrementalAlterConfigsRequest,
-    ListConfigResourcesRequest, RequestKind, ResponseKind, alter_client_quotas_request, describe_producers_request,
-    describe_topic_partitions_request,
+    AlterClientQuotasRequest, AlterConfigsRequest, ApiKey, CreatePartitionsRequest, DeleteRecordsRequest,
+    DescribeClientQuotasRequest, DescribeLogDirsRequest, DescribeProducersRequest, DescribeTopicPartitionsRequest,
+    IncrementalAlterConfigsRequest, ListConfigResourcesRequest, RequestKind, ResponseKind, alter_client_quotas_request,
+    describe_producers_request, describe_topic_partitions_request,
 };
 
 use crate::common::wire::{text, topic_name};
@@ -23,6 +24,13 @@ pub fn request(api: ApiKey, topic: &str) -> Option<RequestKind> {
             let request = CreatePartitionsRequest::default().with_topics(vec![more]).with_timeout_ms(5_000);
             // The other requests expect one partition.
             RequestKind::CreatePartitions(request.with_validate_only(true))
+        }
+        ApiKey::DeleteRecords => {
+            // The other requests read from the first record on.
+            let partition = DeleteRecordsPartition::default().with_offset(0);
+            let topic = DeleteRecordsTopic::default().with_name(topic_name(topic)).with_partitions(vec![partition]);
+            let request = DeleteRecordsRequest::default().with_topics(vec![topic]).with_timeout_ms(5_000);
+            RequestKind::DeleteRecords(request)
         }
         ApiKey::AlterConfigs => {
             let config =
@@ -80,6 +88,10 @@ pub fn check(response: ResponseKind, version: i16, topic: &str) {
         ResponseKind::CreatePartitions(response) => {
             let answer = &response.results[0];
             assert_eq!((answer.error_code, answer.name.as_str()), (0, topic), "{:?}", answer.error_message);
+        }
+        ResponseKind::DeleteRecords(response) => {
+            let answer = &response.topics[0].partitions[0];
+            assert_eq!((answer.error_code, answer.low_watermark), (0, 0));
         }
         ResponseKind::AlterConfigs(response) => {
             let answer = &response.responses[0];

@@ -30,4 +30,5 @@ mod kcat;
 mod librdkafka;
 mod produce;
 mod quotas;
+mod retention;
 mod versions;

@@ -10,7 +10,9 @@ use super::super::mailbox::mailbox;
 use super::*;
 use crate::log::disk::{DiskConfig, WalConfig};
 use crate::log::recovery::{Recovered, recover};
-use crate::log::{Chunk, DiskError, DiskReply, Frame, FrameKind, SegmentFile, SegmentRef, WalId};
+use crate::log::{Chunk, DiskError, DiskReply, Frame, FrameKind, SegmentFile, SegmentName, SegmentRef, WalId};
+
+const FIRST: SegmentName = SegmentName { base: 0, revision: 0 };
 
 const MIB: u64 = 1024 * 1024;
 
@@ -130,7 +132,7 @@ fn what_is_acknowledged_is_there_after_a_restart() {
 fn segments_are_written_read_and_removed() {
     let dir = tempfile::tempdir().unwrap();
     let disk = start(dir.path());
-    let segment = |log: u64| SegmentRef { log: LogId(log), base: 0, file: SegmentFile::Log };
+    let segment = |log: u64| SegmentRef { log: LogId(log), name: FIRST, file: SegmentFile::Log };
     // More logs than files may stay open.
     for log in 1..=12 {
         let mut position = 0;
@@ -157,7 +159,7 @@ fn segments_are_written_read_and_removed() {
         assert!(bytes[..] == written[500..500 + bytes.len()], "log {log}");
         assert!(bytes.len() > 100_000);
     }
-    disk.ask(DiskRequest::DeleteSegment { token: 10, log: LogId(3), base: 0 });
+    disk.ask(DiskRequest::DeleteSegment { token: 10, log: LogId(3), segment: FIRST });
     assert!(matches!(disk.reply(), DiskReply::Removed { token: 10, result: Ok(()) }));
     disk.ask(DiskRequest::DeleteLog { token: 11, log: LogId(4) });
     assert!(matches!(disk.reply(), DiskReply::Removed { token: 11, result: Ok(()) }));
@@ -175,7 +177,7 @@ fn an_error_of_the_file_system_reaches_the_shard() {
     let disk = start(dir.path());
     // A folder where a segment's should be made.
     std::fs::write(dir.path().join("partitions/5"), b"not a folder").unwrap();
-    let segment = SegmentRef { log: LogId(5), base: 0, file: SegmentFile::Log };
+    let segment = SegmentRef { log: LogId(5), name: FIRST, file: SegmentFile::Log };
     let data = vec![Chunk { head: SmallVec::new(), body: Bytes::from_static(b"bytes") }];
     disk.ask(DiskRequest::WriteSegment { token: 1, segment, position: 0, data });
     match disk.reply() {

@@ -7,7 +7,7 @@ use crate::log::*;
 use crate::types::ShardId;
 
 fn log_file(log: u64, base: i64) -> SegmentRef {
-    SegmentRef { log: LogId(log), base, file: SegmentFile::Log }
+    SegmentRef { log: LogId(log), name: SegmentName { base, revision: 0 }, file: SegmentFile::Log }
 }
 
 fn bytes(from: u64, len: usize) -> Vec<u8> {
@@ -182,18 +182,19 @@ fn removal_waits_for_what_was_accepted_and_refuses_what_comes_later() {
 #[test]
 fn a_segment_is_removed_with_its_index_and_its_neighbours_stay() {
     let mut rig = Rig::started(small());
-    for base in [0, 50] {
+    let names = [(0, 0), (0, 1), (50, 0)].map(|(base, revision)| SegmentName { base, revision });
+    for name in names {
         for file in [SegmentFile::Log, SegmentFile::Index] {
-            write(&mut rig, 1, SegmentRef { log: LogId(3), base, file }, 0, b"x");
+            write(&mut rig, 1, SegmentRef { log: LogId(3), name, file }, 0, b"x");
         }
     }
     rig.settle();
     rig.take_replies();
-    rig.request(0, DiskRequest::DeleteSegment { token: 9, log: LogId(3), base: 0 });
+    rig.request(0, DiskRequest::DeleteSegment { token: 9, log: LogId(3), segment: names[0] });
     rig.settle();
     assert!(matches!(rig.replies[..], [(ShardId(0), DiskReply::Removed { token: 9, result: Ok(()) })]));
     let (_, found) = rig.restart();
-    assert_eq!(found.segment_files.iter().map(|(segment, _)| segment.base).collect::<Vec<_>>(), [50, 50]);
+    assert_eq!(found.segment_files.iter().map(|(segment, _)| segment.name.base).collect::<Vec<_>>(), [0, 0, 50, 50]);
 }
 
 #[test]

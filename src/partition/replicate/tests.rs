@@ -103,7 +103,8 @@ impl Cluster {
             moved = true;
             let Node { partition, disk, .. } = &mut self.nodes[from];
             let mut whole = Vec::new();
-            for batch in consume(partition, disk, wanted.offset) {
+            let first = wanted.offset.max(partition.log_start());
+            for batch in consume(partition, disk, first) {
                 if batch.header.last_offset() < wanted.end {
                     whole.extend_from_slice(batch.header.as_bytes());
                     whole.extend_from_slice(&batch.body);
@@ -114,7 +115,10 @@ impl Cluster {
             }
             let Node { partition, disk, .. } = &mut self.nodes[at];
             let chunk = Chunk { head: SmallVec::new(), body: whole.into() };
-            let mut step = partition.fetched(wanted.offset, &[chunk]);
+            let mut step = match chunk.body.is_empty() {
+                true => partition.fetched(wanted.end, &[]),
+                false => partition.fetched(wanted.offset, &[chunk]),
+            };
             while let FlushStep::Write(write) = step {
                 disk.write(&write);
                 (step, _) = partition.flush_written(FlushOutcome::Durable);
@@ -154,7 +158,7 @@ impl Cluster {
     fn log(&mut self, at: usize) -> Vec<Vec<u8>> {
         let Node { partition, disk, .. } = &mut self.nodes[at];
         let bytes = |batch: Batch| [batch.header.as_bytes(), &batch.body].concat();
-        consume(partition, disk, 0).into_iter().map(bytes).collect()
+        consume(partition, disk, partition.log_start()).into_iter().map(bytes).collect()
     }
 
     fn assert_equal(&mut self) {
@@ -284,6 +288,83 @@ fn a_replica_that_was_away_long_fetches_the_records_and_keeps_the_producers() {
     cluster.run();
     assert!(cluster.nodes[2].partition.is_up());
     assert_eq!(cluster.nodes[2].partition.append(now(1), known).unwrap().base_offset, 1, "a duplicate is known");
+}
+
+#[test]
+fn the_start_of_the_log_is_agreed_on_and_outlives_its_leader() {
+    let mut cluster = Cluster::new();
+    for n in 0..10u8 {
+        cluster.append(0, &[&[n; 10]]);
+    }
+    cluster.run();
+    cluster.nodes[1].stalled = true;
+    cluster.nodes[2].stalled = true;
+    assert_eq!(cluster.nodes[0].partition.delete_records(4), Ok(4));
+    cluster.run();
+    assert_eq!(cluster.nodes[0].partition.log_start(), 0, "one durable copy of three is not enough");
+    cluster.nodes[1].stalled = false;
+    cluster.run();
+    assert_eq!(cluster.nodes[0].partition.log_start(), 4);
+    cluster.nodes[2].stalled = false;
+    cluster.run();
+    cluster.pass(3);
+    // A start that only the leader knows of is forgotten with it.
+    cluster.cut = Some(0);
+    assert_eq!(cluster.nodes[0].partition.delete_records(9), Ok(9));
+    cluster.run();
+    let led = cluster.elect(0);
+    assert_eq!(cluster.nodes[led].partition.log_start(), 4);
+    cluster.append(led, &[b"b"]);
+    cluster.cut = None;
+    cluster.pass(30);
+    for at in 0..3 {
+        assert_eq!(cluster.nodes[at].partition.log_start(), 4, "replica {at}");
+        cluster.restart(at);
+        cluster.pass(30);
+        assert_eq!(cluster.nodes[at].partition.log_start(), 4, "replica {at} after a restart");
+    }
+    cluster.assert_equal();
+}
+
+#[test]
+fn a_replica_that_was_away_does_not_get_what_was_deleted_meanwhile() {
+    for deleted in [150, 301] {
+        let mut cluster = Cluster::new();
+        cluster.append(0, &[b"first"]);
+        cluster.run();
+        let Node { partition, disk, .. } = &mut cluster.nodes[2];
+        disk.flush(partition);
+        cluster.cut = Some(2);
+        for n in 0..300u32 {
+            cluster.append(0, &[&[n as u8; 700]]);
+        }
+        cluster.run();
+        let Node { partition, disk, .. } = &mut cluster.nodes[0];
+        for _ in 0..4 {
+            disk.flush(partition);
+        }
+        partition.delete_records(deleted).unwrap();
+        cluster.run();
+        let Node { partition, disk, .. } = &mut cluster.nodes[0];
+        disk.flush(partition);
+        while partition.evict_one().is_some() {}
+        cluster.cut = None;
+        cluster.pass(60);
+        for at in [0, 2] {
+            let partition = &cluster.nodes[at].partition;
+            assert_eq!((partition.log_start(), partition.high_watermark()), (deleted, 301), "replica {at}");
+        }
+        cluster.assert_equal();
+        cluster.restart(2);
+        cluster.append(0, &[b"later"]);
+        cluster.run();
+        cluster.pass(5);
+        assert_eq!(cluster.nodes[2].partition.log_start(), deleted);
+        cluster.assert_equal();
+        let Node { partition, disk, .. } = &mut cluster.nodes[2];
+        disk.flush(partition);
+        assert!(partition.segments.iter().all(|segment| !segment.is_before(deleted)));
+    }
 }
 
 #[test]

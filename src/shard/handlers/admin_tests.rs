@@ -25,6 +25,7 @@ pub(super) fn config() -> BrokerConfig {
         auto_create_topics: true,
         num_partitions: 2,
         message_max_bytes: 1_048_588,
+        retention_check_ms: 300_000,
         groups: GroupConfig::default(),
         tail_bytes: 0,
         read_cache_bytes: 0,

@@ -207,17 +207,18 @@ fn broker_keys<'a>(config: &BrokerConfig, given: BrokerValues<'a>) -> Vec<Broker
         "Partitions of a topic whose creation names no number.",
     );
     let groups = &config.groups;
-    for (name, value) in [
-        ("group.initial.rebalance.delay.ms", groups.initial_rebalance_delay_ms.to_string()),
-        ("group.max.session.timeout.ms", groups.max_session_timeout_ms.to_string()),
-        ("group.max.size", groups.max_size.to_string()),
-        ("group.min.session.timeout.ms", groups.min_session_timeout_ms.to_string()),
-        ("offsets.retention.minutes", (groups.offsets_retention_ms / 60_000).to_string()),
-        ("offsets.topic.num.partitions", groups.offsets_partitions.to_string()),
+    for (name, config_type, value) in [
+        ("group.initial.rebalance.delay.ms", ConfigType::Int, groups.initial_rebalance_delay_ms.to_string()),
+        ("group.max.session.timeout.ms", ConfigType::Int, groups.max_session_timeout_ms.to_string()),
+        ("group.max.size", ConfigType::Int, groups.max_size.to_string()),
+        ("group.min.session.timeout.ms", ConfigType::Int, groups.min_session_timeout_ms.to_string()),
+        ("log.retention.check.interval.ms", ConfigType::Long, config.retention_check_ms.to_string()),
+        ("offsets.retention.minutes", ConfigType::Int, (groups.offsets_retention_ms / 60_000).to_string()),
+        ("offsets.topic.num.partitions", ConfigType::Int, groups.offsets_partitions.to_string()),
     ] {
         let key = Key::named(name).expect("a key of the broker");
         let keys::Default::Is(default) = key.default else { unreachable!("{name} has a default") };
-        configured(key.name, ConfigType::Int, Some(default), Some(value), key.help);
+        configured(key.name, config_type, Some(default), Some(value), key.help);
     }
     let mut built_in = |name, config_type, value: String, doc| {
         let values = vec![(value.into(), ConfigSource::Default)];

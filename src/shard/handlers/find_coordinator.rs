@@ -92,6 +92,7 @@ fn offsets_topic() -> CreateTopicsRequest {
         .with_num_partitions(-1)
         .with_replication_factor(-1)
         .with_configs(vec![
+            config("cleanup.policy", StrBytes::from_static_str("compact")),
             config("max.message.bytes", largest),
             config("segment.bytes", StrBytes::from_static_str(SEGMENT_BYTES)),
         ]);

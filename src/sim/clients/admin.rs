@@ -11,7 +11,7 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 
 use super::{AT_ONCE_MS, Client, Context, Link, broker_index, topic_name};
-use crate::sim::checkers::{Model, Shown, Stamp, code};
+use crate::sim::checkers::{Keeping, Model, Shown, Stamp, code};
 use crate::sim::rng::Rng;
 use crate::sim::wire;
 
@@ -23,7 +23,7 @@ const API_VERSIONS_VERSION: i16 = 3;
 
 /// What a creator is about.
 enum Task {
-    Create { topics: Vec<(String, i32)>, segment_bytes: u64 },
+    Create { topics: Vec<(String, i32)>, configs: Vec<(&'static str, &'static str)> },
     Delete { names: Vec<String> },
     Grow { name: String, partitions: i32 },
 }
@@ -68,9 +68,9 @@ impl Creator {
 
     /// One that has a single topic to create, with a replica on each of so many brokers, at the end of a run.
     pub(in crate::sim) fn last(rng: &mut Rng, model: &mut Model) -> Creator {
-        let names = model.new_topics(&[3]);
+        let names = model.new_topics(&[3], Keeping::All);
         let topics = names.into_iter().map(|name| (name, 3)).collect();
-        let task = Some(Task::Create { topics, segment_bytes: 1 << 20 });
+        let task = Some(Task::Create { topics, configs: Vec::new() });
         Creator { task, replication: -1, creates: 0, deletes: 0, grows: 0, settling: true, ..Creator::new(rng) }
     }
 
@@ -95,12 +95,12 @@ impl Creator {
         } else if self.creates > 0 {
             self.creates -= 1;
             let partitions: Vec<i32> = (0..cx.rng.between(1, 4)).map(|_| cx.rng.between(1, 4) as i32).collect();
-            let names = cx.model.new_topics(&partitions);
-            let segment_bytes = *cx.rng.pick(&[1 << 20, 2 << 20]);
+            let (keeping, configs) = keeping(cx.rng);
+            let names = cx.model.new_topics(&partitions, keeping);
             if cx.brokers > 1 {
                 self.replication = *cx.rng.pick(if cx.model.frozen { &[3][..] } else { &[3, 3, 3, -1, 2, 1] });
             }
-            self.task = Some(Task::Create { topics: names.into_iter().zip(partitions).collect(), segment_bytes });
+            self.task = Some(Task::Create { topics: names.into_iter().zip(partitions).collect(), configs });
         }
     }
 
@@ -118,17 +118,20 @@ impl Creator {
         }
         let within = i64::from(self.timeout_ms);
         match self.task.as_ref().expect("there is a task") {
-            Task::Create { topics, segment_bytes } => {
-                let config = CreatableTopicConfig::default()
-                    .with_name(StrBytes::from_static_str("segment.bytes"))
-                    .with_value(Some(StrBytes::from_string(segment_bytes.to_string())));
+            Task::Create { topics, configs } => {
+                let config = |(name, value): &(&'static str, &'static str)| {
+                    CreatableTopicConfig::default()
+                        .with_name(StrBytes::from_static_str(name))
+                        .with_value(Some(StrBytes::from_static_str(value)))
+                };
+                let configs: Vec<_> = configs.iter().map(config).collect();
                 let topic = |(name, partitions): &(String, i32)| {
                     cx.model.create_sent(name);
                     CreatableTopic::default()
                         .with_name(topic_name(name))
                         .with_num_partitions(*partitions)
                         .with_replication_factor(self.replication)
-                        .with_configs(vec![config.clone()])
+                        .with_configs(configs.clone())
                 };
                 let request = CreateTopicsRequest::default()
                     .with_topics(topics.iter().map(topic).collect())
@@ -243,6 +246,20 @@ impl Client for Creator {
             None => "has nothing to do".into(),
         };
         format!("creator with {} ms {task}, last error {}", self.timeout_ms, self.last_error)
+    }
+}
+
+/// What a new topic keeps, and the configs that say so. Segments are small in time, so that there are several.
+fn keeping(rng: &mut Rng) -> (Keeping, Vec<(&'static str, &'static str)>) {
+    let small = ("segment.bytes", "1048576");
+    let quick = ("segment.ms", *rng.pick(&["200", "1000"]));
+    let compact = ("cleanup.policy", "compact");
+    match rng.below(6) {
+        0 => (Keeping::Newest, vec![quick, ("retention.ms", "1500")]),
+        1 => (Keeping::Newest, vec![quick, ("retention.bytes", "20000")]),
+        2 => (Keeping::All, vec![quick, ("retention.ms", "-1")]),
+        3 => (Keeping::LastOfKey, vec![quick, compact, ("min.cleanable.dirty.ratio", "0.01")]),
+        _ => (Keeping::All, vec![small]),
     }
 }
 

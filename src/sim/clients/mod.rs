@@ -2,6 +2,7 @@
 
 mod admin;
 mod consumer;
+mod deleter;
 mod group;
 mod producer;
 
@@ -17,6 +18,7 @@ use super::wire;
 
 pub(super) use admin::{Creator, Watcher};
 pub(super) use consumer::Consumer;
+pub(super) use deleter::Deleter;
 pub(super) use group::Member;
 pub(super) use producer::{Manner, Producer};
 

@@ -1,0 +1,130 @@
+//! Compaction in the background: one partition of a shard at a time, one step after the other, within an I/O budget.
+
+use super::Shard;
+use super::event::Effect;
+use super::storage::Job;
+use crate::limits::{COMPACTION_BYTES_PER_SECOND, LEASE_MS, TICK_MS};
+use crate::log::DiskRequest;
+use crate::partition::{CompactionStep, DiskRead, FlushOutcome, FlushWrite};
+use crate::types::{LogId, Mono, Now};
+
+/// The pass that is under way, and what it may do.
+#[derive(Default)]
+pub(super) struct Compactor {
+    log: Option<LogId>,
+    /// A read or a write was asked for and has not come back.
+    waits: bool,
+    /// Bytes that may be read or written; below zero it has to wait.
+    allowance: i64,
+    refilled: Mono,
+    /// The dirtiest log of the round that is under way.
+    dirtiest: Option<(LogId, f64)>,
+}
+
+/// What a step may take before it has to wait for the next tick: as much as comes in some ticks.
+const MOST_ALLOWANCE: i64 = (COMPACTION_BYTES_PER_SECOND * TICK_MS * 4 / 1_000) as i64;
+
+impl Compactor {
+    /// Whether a pass is under way.
+    pub(super) fn busy(&self) -> bool {
+        self.log.is_some()
+    }
+
+    /// Notes how dirty a log is.
+    pub(super) fn consider(&mut self, log: LogId, dirtiness: f64) {
+        if self.dirtiest.is_none_or(|(_, most)| dirtiness > most) {
+            self.dirtiest = Some((log, dirtiness));
+        }
+    }
+}
+
+impl Shard {
+    /// All logs were looked at: the dirtiest is compacted, if none is just now.
+    pub(super) fn begin_compaction(&mut self, now: Now) {
+        if self.compactor.busy() {
+            return;
+        }
+        let Some((log, _)) = self.compactor.dirtiest.take() else { return };
+        let seed = u128::from(self.rng.next()) << 64 | u128::from(self.rng.next());
+        let Some(owned) = self.owned.get_mut(&log).filter(|owned| owned.removals == 0) else { return };
+        owned.partition.begin_compaction(now, seed.to_le_bytes());
+        self.compactor.log = Some(log);
+        self.compact(now);
+    }
+
+    /// Time has passed: there is more to spend.
+    pub(super) fn tick_compaction(&mut self, now: Now) {
+        let micros = now.mono.micros_since(self.compactor.refilled).min(1_000_000);
+        self.compactor.refilled = now.mono;
+        let more = (COMPACTION_BYTES_PER_SECOND * micros / 1_000_000) as i64;
+        self.compactor.allowance = (self.compactor.allowance + more).min(MOST_ALLOWANCE);
+        self.compact(now);
+    }
+
+    /// Goes on with the pass as far as it may: not while the disk is behind with what clients wait for.
+    fn compact(&mut self, now: Now) {
+        while let Some(log) = self.compactor.log {
+            let health = &self.storage.data;
+            let behind = self.storage.full() || health.oldest_ms > LEASE_MS || health.failed;
+            if self.compactor.waits || self.compactor.allowance < 0 || behind {
+                return;
+            }
+            let Some(owned) = self.owned.get_mut(&log) else {
+                self.compactor.log = None;
+                return;
+            };
+            let (len, request) = match owned.partition.compaction_step() {
+                CompactionStep::Read(read) => {
+                    let token = self.storage.job(Job::CompactionRead(log, read));
+                    let DiskRead { segment, position, len } = read;
+                    (u64::from(len), DiskRequest::ReadSegment { token, segment, position, len })
+                }
+                CompactionStep::Write(FlushWrite { segment, position, data }) => {
+                    let token = self.storage.job(Job::CompactionWrite(log));
+                    let len = data.iter().map(|chunk| chunk.head.len() + chunk.body.len()).sum::<usize>();
+                    (len as u64, DiskRequest::WriteSegment { token, segment, position, data })
+                }
+                CompactionStep::Checkpoint => {
+                    self.flush_log(log, true);
+                    continue;
+                }
+                CompactionStep::Done { compacted, stray } => {
+                    self.compactor.log = None;
+                    match compacted {
+                        Some((before, after)) => tracing::debug!(%log, before, after, "a log was compacted"),
+                        None => tracing::debug!(%log, "a log was not compacted"),
+                    }
+                    if let Some(segment) = stray {
+                        self.remove_segment(log, segment);
+                    }
+                    if compacted.is_some() {
+                        // Others may be dirty too.
+                        self.look_again(now);
+                    }
+                    return;
+                }
+            };
+            self.compactor.waits = true;
+            self.compactor.allowance -= len as i64;
+            self.out.push(Effect::Disk { request });
+        }
+    }
+
+    /// A read that a pass wanted has come back; without bytes it failed.
+    pub(super) fn compaction_read(&mut self, now: Now, log: LogId, read: DiskRead, bytes: Option<bytes::Bytes>) {
+        self.compactor.waits = false;
+        if let Some(owned) = self.owned.get_mut(&log) {
+            owned.partition.compaction_read(read, bytes);
+        }
+        self.compact(now);
+    }
+
+    /// A write that a pass wanted has ended.
+    pub(super) fn compaction_written(&mut self, now: Now, log: LogId, outcome: FlushOutcome) {
+        self.compactor.waits = false;
+        if let Some(owned) = self.owned.get_mut(&log) {
+            owned.partition.compaction_written(outcome);
+        }
+        self.compact(now);
+    }
+}
