@@ -295,6 +295,16 @@ impl Partition {
         self.high_watermark
     }
 
+    /// Number of segments.
+    pub fn segment_count(&self) -> usize {
+        self.segments.len()
+    }
+
+    /// Bytes of records in segments.
+    pub fn segment_bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.meta.len).sum()
+    }
+
     /// Memory of the tail, in bytes.
     pub fn tail_cost(&self) -> u64 {
         self.tail.cost()

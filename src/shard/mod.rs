@@ -8,13 +8,16 @@ mod ask;
 mod changes;
 mod connections;
 mod coordinator;
+pub mod creation;
 pub mod event;
 mod groups;
 pub mod handlers;
 #[cfg(test)]
 mod inspect;
+mod look;
 pub mod mesh;
 mod metadata;
+mod observe;
 mod ops;
 mod peers;
 mod quotas;
@@ -22,10 +25,12 @@ mod requests;
 mod rng;
 mod sessions;
 mod storage;
+pub mod view;
 
 pub use event::{Effect, Event};
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use kafka_protocol::messages::TopicName;
 use uuid::Uuid;
@@ -37,12 +42,14 @@ use crate::log::Chunk;
 use crate::log::recovery::RecoveredLog;
 use crate::metadata::State;
 use crate::metadata::state::Topic;
+use crate::metrics::ShardMetrics;
 use crate::protocol::ErrorCode;
 use crate::types::{BrokerId, LogId, Map, Now, Set, ShardId};
 use ask::Asks;
 use connections::Connections;
 use coordinator::Coordinator;
 pub use coordinator::MetadataRecoveryError;
+use creation::Creations;
 use groups::Coordinated;
 use mesh::{Leader, Op, ShardMessage};
 use metadata::Visibility;
@@ -101,6 +108,11 @@ pub struct Shard {
     /// Messages that came before that.
     early: Vec<(ShardId, ShardMessage)>,
     stopping: bool,
+    /// When the event came that is being taken: the end of whatever is measured.
+    now: Now,
+    metrics: Arc<ShardMetrics>,
+    /// The last creations of topics, stage by stage.
+    creations: Creations,
     next_expiry: u64,
     out: Vec<Effect>,
 }
@@ -161,6 +173,9 @@ impl Shard {
             opened: false,
             early: Vec::new(),
             stopping: false,
+            now: Now::default(),
+            metrics: Arc::new(observe::metrics()),
+            creations: Creations::default(),
             next_expiry: 0,
             out: Vec::new(),
         })
@@ -174,6 +189,7 @@ impl Shard {
 
     /// Takes one event. Effects of several events may be carried out together, after [`Shard::finish_turn`].
     pub fn step(&mut self, now: Now, event: Event, effects: &mut Vec<Effect>) {
+        self.look_at_clock(now);
         match event {
             Event::Connected { conn, peer } => self.connections.open(conn, peer),
             Event::Closed { conn } => self.connections.close(conn),
@@ -196,10 +212,17 @@ impl Shard {
 
     /// Ends a turn of the driver: what was gathered over the events (WAL frames above all) goes out.
     pub fn finish_turn(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        self.look_at_clock(now);
         self.announce_leaders(now);
         self.flush_dirty();
         self.write_wals(now);
+        self.creations_proposed(now);
         effects.append(&mut self.out);
+    }
+
+    /// What the shard counts, for any thread to read.
+    pub fn metrics(&self) -> Arc<ShardMetrics> {
+        Arc::clone(&self.metrics)
     }
 
     /// Whether anything is under way that needs ticks of [`crate::limits::TICK_MS`].
@@ -240,6 +263,7 @@ impl Shard {
         self.retry_flushes(now);
         self.tick_peers(now);
         self.tick_coordinator(now);
+        self.show_held(now);
         if now.mono.0 >= self.next_expiry {
             self.next_expiry = now.mono.0 + EXPIRY_INTERVAL_MICROS;
             for owned in self.owned.values_mut() {
