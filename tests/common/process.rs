@@ -56,6 +56,12 @@ impl Launch {
         self
     }
 
+    /// With further arguments.
+    pub fn with(mut self, arguments: &[&str]) -> Launch {
+        self.arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        self
+    }
+
     /// The command line.
     pub fn command(&self) -> Command {
         let mut command = Command::new(binary());
