@@ -16,7 +16,7 @@ use super::disk::{DiskSetup, DiskThread, ToDisk, WriteBuffers};
 use super::driver::{self, Core, Loads, ShardSetup};
 use super::files::{Files, RecoveryDevice};
 use super::frames::FrameBudget;
-use super::http::{self, ShardSource, Sources};
+use super::http::{self, Pace, ShardSource, Sources};
 use super::identity::{DataDir, IdentityError, random_bytes};
 use super::mailbox::{Receiver, Sender, mailbox};
 use super::peers::Peering;
@@ -411,6 +411,7 @@ impl Threads {
             memory_bytes,
             ready: Arc::clone(&self.ready),
             stop: Arc::clone(&self.stop),
+            pace: Pace::new(),
         }
     }
 

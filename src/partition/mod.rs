@@ -276,8 +276,7 @@ impl Partition {
 
     /// Bytes of the records that this replica has on its disk: in segments, and in the WAL until they are.
     pub fn size(&self) -> u64 {
-        let in_segments: u64 = self.segments.iter().map(|segment| segment.meta.len).sum();
-        in_segments + self.tail.unflushed().map(|entry| entry.batch.len() as u64).sum::<u64>()
+        self.segment_bytes() + self.tail.unflushed().map(|entry| entry.batch.len() as u64).sum::<u64>()
     }
 
     /// The idempotent producers that are remembered, ordered by their ids.

@@ -136,7 +136,7 @@ pub struct TopicSummary {
     pub internal: bool,
     /// Records between the first and the end offsets of the partitions that this broker has a replica of.
     pub records: i64,
-    /// Bytes of their records, in segments or only in memory and the WAL yet.
+    /// Bytes of their records: in segments, and of memory for those that no segment holds yet.
     pub bytes: u64,
     /// Partitions with a replica on a broker that is gone.
     pub under_replicated: usize,

@@ -8,6 +8,7 @@
 mod exposition;
 mod gather;
 mod json;
+mod pace;
 mod process;
 mod records;
 mod server;
@@ -38,6 +39,7 @@ use crate::metrics::{DiskMetrics, ShardMetrics};
 use crate::shard::view::{CommittedView, Counts, CreationsSeen, GroupPage, GroupView, Look, RecordsSeen, Seen};
 use crate::types::ShardId;
 use gather::Asked;
+pub(super) use pace::Pace;
 use server::{Request, Response};
 
 /// The page.
@@ -65,6 +67,8 @@ pub(super) struct Sources {
     pub(super) ready: Arc<AtomicBool>,
     /// Set when the broker is to stop.
     pub(super) stop: Arc<AtomicBool>,
+    /// Keeps those who look from taking the shards' time.
+    pub(super) pace: Pace,
 }
 
 /// One shard.
@@ -192,17 +196,23 @@ impl Sources {
     }
 
     fn metrics(&self) -> Response {
+        let turn = self.pace.turn(Instant::now() + Duration::from_millis(LOOK_FOR_METRICS_MS));
+        let asked = turn.map(|_turn| self.asked()).unwrap_or_default();
+        match self.page(&asked).render() {
+            Ok(text) => Response { status: 200, content_type: exposition::CONTENT_TYPE, body: text.into() },
+            Err(failure) => error(500, &failure.to_string()),
+        }
+    }
+
+    /// What `/metrics` asks the shards for.
+    fn asked(&self) -> Asked {
         let counts: BTreeMap<u16, Counts> = (self.ask(&Look::Counts, LOOK_FOR_METRICS_MS).into_iter())
             .filter_map(|(shard, seen)| if let Seen::Counts(counts) = seen { Some((shard, counts)) } else { None })
             .collect();
         // Who has not answered the first question in time is not waited for once more.
         let all = counts.len() == self.shards.len();
         let found = if all { self.groups("", LOOK_ITEMS, LOOK_FOR_METRICS_MS) } else { Err(Late) };
-        let asked = Asked { counts, groups: found.unwrap_or_default() };
-        match self.page(&asked).render() {
-            Ok(text) => Response { status: 200, content_type: exposition::CONTENT_TYPE, body: text.into() },
-            Err(failure) => error(500, &failure.to_string()),
-        }
+        Asked { counts, groups: found.unwrap_or_default() }
     }
 
     /// Groups of this broker whose ids come after `after`, with their lag.
@@ -238,13 +248,19 @@ impl Sources {
     fn v1(&self, path: &str, query: &str) -> Result<Response, Late> {
         let parts: Vec<String> = path.split('/').map(decoded).collect();
         let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+        let end = Instant::now() + Duration::from_millis(LOOK_MS);
+        // Neither waits for a turn: the one asks no shard, the other takes several.
+        match parts.as_slice() {
+            ["stats"] => return Ok(json(&self.stats())),
+            ["topics", name, "partitions", partition, "records"] => return self.records(name, partition, query, end),
+            _ => {}
+        }
+        let _turn = self.pace.turn(end)?;
         Ok(match parts.as_slice() {
-            ["stats"] => json(&self.stats()),
             ["cluster"] => self.cluster()?,
             ["topics"] => self.topics(query)?,
             ["topics", name] => self.topic(name)?,
             ["topics", name, "trace"] => self.trace(name)?,
-            ["topics", name, "partitions", partition, "records"] => self.records(name, partition, query)?,
             ["groups"] => self.group_list(query)?,
             ["groups", id] => self.group(id)?,
             ["creations"] => self.creations()?,
@@ -309,19 +325,20 @@ impl Sources {
         Ok(found.map_or_else(|| error(404, "no creation of this topic is remembered here"), |trace| json(&trace)))
     }
 
-    fn records(&self, topic: &str, partition: &str, query: &str) -> Result<Response, Late> {
+    fn records(&self, topic: &str, partition: &str, query: &str, end: Instant) -> Result<Response, Late> {
         let Ok(partition) = partition.parse::<i32>() else { return Ok(error(404, "there is no such partition")) };
         let Some(offset) = number(query, "offset", -20) else { return Ok(error(400, "offset is no number")) };
         let Some(limit) = number(query, "limit", 20).filter(|limit| (1..=LOOK_RECORDS as i64).contains(limit)) else {
             return Ok(error(400, &format!("limit is no number from 1 to {LOOK_RECORDS}")));
         };
         let look = Look::Records { topic: topic.to_owned(), partition, offset, max_bytes: LOOK_BYTES };
-        let end = Instant::now() + Duration::from_millis(LOOK_MS);
         loop {
+            let turn = self.pace.turn(end)?;
             let take = |seen| if let Seen::Records(records) = seen { Some(records) } else { None };
             let left = end.saturating_duration_since(Instant::now()).as_millis() as u64;
             // One shard has the partition; the others say so.
             let seen = self.ask_all(&look, left, take)?;
+            drop(turn);
             let seen = seen.into_iter().find(|seen| !matches!(seen, RecordsSeen::Elsewhere));
             return Ok(match seen.unwrap_or(RecordsSeen::Unknown) {
                 RecordsSeen::Here { offset, log_start, high_watermark, records } => {

@@ -33,6 +33,7 @@ fn sources() -> (Sources, Vec<Receiver<Incoming>>) {
         memory_bytes: 1 << 30,
         ready: Arc::new(AtomicBool::new(true)),
         stop: Arc::default(),
+        pace: Pace::new(),
     };
     (sources, inboxes)
 }
