@@ -50,20 +50,21 @@ imports='
 types      :
 limits     :
 codec      : types limits
+metrics    : types limits
 config     : types limits
 logging    : types limits config
 record     : types limits
 protocol   : types limits record
-log        : types limits codec record
+log        : types limits codec record metrics
 metadata   : types limits codec record
 group      : types limits codec record
 consensus  : types limits codec record log
 peer       : types limits codec record log consensus
 partition  : types limits codec record log consensus metadata peer
-shard      : types limits codec record log consensus metadata group peer partition protocol config
-io         : types limits codec record log consensus metadata group peer partition config logging shard
-sim        : types limits codec record log consensus metadata group peer partition config shard protocol
-cli        : types limits codec record log consensus metadata group peer partition config logging shard protocol io sim
+shard      : types limits codec record log consensus metadata group peer partition protocol config metrics
+io         : types limits codec record log consensus metadata group peer partition config logging shard metrics
+sim        : types limits codec record log consensus metadata group peer partition config shard protocol metrics
+cli        : types limits codec record log consensus metadata group peer partition config logging shard protocol io sim metrics
 '
 check_imports() {
     rust src | grep -v '^src/\(lib\|main\)\.rs$' | lines | awk -v table="$imports" '

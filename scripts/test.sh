@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Builds ringlog in the release profile and runs all of its tests.
 #
-#   scripts/test.sh          everything; installs kcat, a JDK, Maven and Python with apt where they are missing, and further
-#                            clients with scripts/clients.sh
+#   scripts/test.sh          everything; installs kcat, Chromium, a JDK, Maven and Python with apt where they are missing,
+#                            and further clients with scripts/clients.sh
 #   scripts/test.sh --core   only what needs nothing but cargo (and the C compiler and make that the build needs)
 #   scripts/test.sh --long   everything, with a longer freeze of the disk and more kills
 #
@@ -28,6 +28,7 @@ need cc build-essential
 need make build-essential
 if ! $core; then
     need kcat kcat
+    need chromium chromium
     need javac default-jdk-headless
     need mvn maven
     need fsfreeze util-linux

@@ -26,6 +26,8 @@ pub struct Config {
     /// `listen`. Port 0 stands for any free one: the driver then puts the port it got into
     /// `broker.advertised_port`, if that is 0 too.
     pub listen: SocketAddr,
+    /// `http`: where the console page, metrics and health are served, if at all. Port 0 takes a free one.
+    pub http: Option<SocketAddr>,
     /// `shards`: at least 1.
     pub shards: u16,
     /// `memory`, in bytes. What follows are shares of it.
@@ -370,6 +372,7 @@ impl Settings {
         Ok(Config {
             data_dir: self.need("data.dir", Kind::text)?.into(),
             listen,
+            http: self.get("http", Kind::listen)?,
             shards: match self.get("shards", Kind::integer)? {
                 Some(shards) => shards as u16,
                 None => machine.cores.clamp(1, limits::MAX_SHARDS),

@@ -12,6 +12,7 @@ pub mod limits;
 pub mod log;
 pub mod logging;
 pub mod metadata;
+pub mod metrics;
 pub mod partition;
 pub mod peer;
 pub mod protocol;

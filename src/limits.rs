@@ -336,6 +336,57 @@ pub const MAX_OFFSETS_PARTITIONS: usize = 1_000;
 /// `offsets.retention.check.interval.ms`).
 pub const OFFSETS_CHECK_INTERVAL_MS: u64 = 600_000;
 
+/// Threads of the HTTP port: so many connections are served at once, further ones wait.
+pub const HTTP_THREADS: usize = 8;
+
+/// Bytes of the head of an HTTP request, at most.
+pub const HTTP_HEAD_BYTES: usize = 8 * 1024;
+
+/// Headers of an HTTP request, at most.
+pub const HTTP_HEADERS: usize = 64;
+
+/// Time for the head of an HTTP request to come, in milliseconds.
+pub const HTTP_REQUEST_MS: u64 = 1_000;
+
+/// Time for an HTTP request to come and its answer to be taken, in milliseconds.
+pub const HTTP_CONNECTION_MS: u64 = 5_000;
+
+/// Time that shards have to answer whoever looks at them from outside, in milliseconds.
+pub const LOOK_MS: u64 = 1_000;
+
+/// The same for `/metrics`, which can do without.
+pub const LOOK_FOR_METRICS_MS: u64 = 250;
+
+/// An executor that did not turn for this long is not alive, in milliseconds.
+pub const EXECUTOR_SILENT_MS: u64 = 5_000;
+
+/// Topics or groups in one answer under `/v1`, at most.
+pub const LOOK_ITEMS: usize = 1_000;
+
+/// Bytes of batches that a look at the records of a partition gets, unless a single batch has more.
+pub const LOOK_BYTES: usize = 256 * 1024;
+
+/// Records in one answer under `/v1`, at most.
+pub const LOOK_RECORDS: usize = 500;
+
+/// Bytes of a key or value that are shown of a record, at most.
+pub const SHOWN_BYTES: usize = 2 * 1024;
+
+/// Partitions whose lag `/metrics` shows, at most.
+pub const LAG_SERIES: usize = 10_000;
+
+/// Partitions that a shard looks at for one page of a list of topics, but for the last topic of the page.
+pub const LOOK_PARTITIONS: usize = 10_000;
+
+/// Creations of topics that a shard remembers, stage by stage.
+pub const CREATION_TRACES: usize = 64;
+
+/// Names of topics that are kept of one of them.
+pub const TRACED_TOPICS: usize = 16;
+
+const _: () =
+    assert!(LOOK_MS < HTTP_CONNECTION_MS && HTTP_REQUEST_MS < HTTP_CONNECTION_MS && LOOK_FOR_METRICS_MS <= LOOK_MS);
+const _: () = assert!(EXECUTOR_SILENT_MS > 10 * IDLE_TICK_MS);
 const _: () = assert!(MAX_JOIN_BYTES < MAX_GROUP_BATCH_BYTES && MAX_GROUP_BATCH_BYTES <= MAX_BATCH_BYTES);
 const _: () = assert!(MAX_GROUP_BYTES < MAX_GROUPS_BYTES && MAX_GROUP_BATCH_BYTES < GROUP_WRITES_IN_FLIGHT_BYTES);
 const _: () = assert!(MAX_OFFSET_METADATA_BYTES < GROUP_BATCH_BYTES && GROUP_BATCH_BYTES < MAX_GROUP_BATCH_BYTES);

@@ -66,6 +66,11 @@ pub fn flush(most: Duration) {
     }
 }
 
+/// Lines of this process that were lost so far, because standard error did not take them.
+pub fn lost() -> u64 {
+    QUEUE.get().map_or(0, |queue| queue.lost_in_all.load(Ordering::Relaxed))
+}
+
 /// Reads a filter. A bare word that is no level would be taken for a target, and would silence all others.
 fn filter(level: &str) -> Result<EnvFilter, LoggingError> {
     let wrong = || LoggingError::Level { level: level.to_owned() };
@@ -90,13 +95,15 @@ enum Message {
 #[derive(Clone)]
 struct Queue {
     sender: SyncSender<Message>,
+    /// Lines that were lost and that no line tells of yet.
     lost: Arc<AtomicU64>,
+    lost_in_all: Arc<AtomicU64>,
 }
 
 impl Queue {
     fn new(lines: usize) -> (Queue, Receiver<Message>) {
         let (sender, receiver) = sync_channel(lines);
-        (Queue { sender, lost: Arc::default() }, receiver)
+        (Queue { sender, lost: Arc::default(), lost_in_all: Arc::default() }, receiver)
     }
 }
 
@@ -117,6 +124,7 @@ impl Write for Line<'_> {
             Ok(()) => {}
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
                 self.0.lost.fetch_add(1, Ordering::Relaxed);
+                self.0.lost_in_all.fetch_add(1, Ordering::Relaxed);
             }
         }
         Ok(line.len())
@@ -214,6 +222,7 @@ mod tests {
             queue.make_writer().write_all(b"x\n").unwrap();
         }
         assert!(queue.lost.load(Ordering::Relaxed) >= 90);
+        assert!(queue.lost_in_all.load(Ordering::Relaxed) >= 90);
         drop(queue);
         drop(release);
         writer.join().unwrap();

@@ -93,6 +93,13 @@ pub const KEYS: &[Key] = &[
         help: "Address that clients are told to connect to",
     },
     Key {
+        name: "http",
+        value: "IP:PORT",
+        kind: Kind::Listen,
+        default: Default::Found("off"),
+        help: "IP address and port of the console page, /metrics, /health and /v1, which ask nobody for a password",
+    },
+    Key {
         name: "shards",
         value: "N",
         kind: Kind::Integer { min: 1, max: limits::MAX_SHARDS as i64 },

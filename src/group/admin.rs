@@ -1,6 +1,9 @@
 //! What administrators ask: which groups there are, what they are, and that one be deleted.
 
+use std::sync::Arc;
+
 use super::ask::{Described, DescribedMember, Listed, Then};
+use super::records::Committed;
 use super::state::{Group, State};
 use super::{Cx, Error, Record, Reply, Waiter};
 
@@ -9,7 +12,26 @@ pub(super) fn is_listed(group: &Group, states: &[String]) -> bool {
     states.is_empty() || states.iter().any(|state| group.state.name().eq_ignore_ascii_case(state.trim()))
 }
 
+/// All about a group, with how far it has read.
+#[derive(Clone, Debug)]
+pub struct Surveyed {
+    /// Its id.
+    pub group: Arc<str>,
+    /// Its state and its members.
+    pub described: Described,
+    /// Its committed offsets, by topic and partition.
+    pub offsets: Vec<(Arc<str>, i32, Committed)>,
+}
+
 impl Group {
+    /// All about the group, with its offsets.
+    pub(super) fn survey(&self) -> Surveyed {
+        let offsets = self.offsets.iter().flat_map(|(topic, partitions)| {
+            partitions.iter().map(move |(partition, committed)| (topic.clone(), *partition, committed.clone()))
+        });
+        Surveyed { group: self.id.clone(), described: self.describe(), offsets: offsets.collect() }
+    }
+
     /// The group in a list.
     pub(super) fn list(&self) -> Listed {
         Listed {

@@ -25,8 +25,10 @@ mod sync;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
+pub use admin::Surveyed;
 pub use ask::{
     Ask, Commit, CommittedTopic, Described, DescribedMember, Error, Identity, Join, Joined, JoinedMember, Leaver,
     Listed, Output, Reply, Sync, Synced, Then, Waiter, Write,
@@ -223,6 +225,25 @@ impl Groups {
             self.out.extend(waiters.flatten().map(|waiter| Output::Answer(waiter, Err(error))));
             group.joining = 0;
         }
+    }
+
+    /// All about the groups whose ids come after `after`: at most `most` of them, and so many that they have `room`
+    /// members and offsets together, but at least one. Whether there are more.
+    pub fn survey(&self, after: &str, most: usize, mut room: usize) -> (Vec<Surveyed>, bool) {
+        let mut groups = self.by_id.range::<str, _>((Bound::Excluded(after), Bound::Unbounded));
+        let mut surveyed = Vec::new();
+        while surveyed.len() < most && room > 0 {
+            let Some((_, group)) = groups.next() else { return (surveyed, false) };
+            let found = group.survey();
+            room = room.saturating_sub(1 + found.described.members.len() + found.offsets.len());
+            surveyed.push(found);
+        }
+        (surveyed, groups.next().is_some())
+    }
+
+    /// All about a group; `None` where it is not there.
+    pub fn survey_one(&self, id: &str) -> Option<Surveyed> {
+        self.by_id.get(id).map(Group::survey)
     }
 
     /// How many groups there are.

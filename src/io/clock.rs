@@ -18,6 +18,12 @@ impl Clock {
         Clock { origin: Instant::now() }
     }
 
+    /// A clock whose monotonic time began a while ago.
+    #[cfg(test)]
+    pub(super) fn started_ago(ago: std::time::Duration) -> Clock {
+        Clock { origin: Instant::now().checked_sub(ago).expect("the machine has run for longer") }
+    }
+
     /// What both clocks show.
     pub(super) fn now(self) -> Now {
         // A wall clock before 1970 is taken for 1970: it dates records, nothing else depends on it.

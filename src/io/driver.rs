@@ -29,6 +29,8 @@ use super::signal::{Signal, yield_now};
 use super::{Incoming, Report, listener, peer_reader};
 use crate::limits::{DISK_SILENT_MS, IDLE_TICK_MS, MESH_QUEUE, TICK_MS};
 use crate::log::{DiskReply, WalId};
+use crate::metrics::ShardMetrics;
+use crate::shard::view::{Look, Seen};
 use crate::shard::{Effect, Event, Shard};
 use crate::types::{ConnId, Map, Mono, Now, ShardId};
 
@@ -58,6 +60,10 @@ pub(super) trait Core: 'static {
     fn ready(&self) -> bool;
     /// See [`Shard::drained`].
     fn drained(&self) -> bool;
+    /// See [`Shard::metrics`].
+    fn metrics(&self) -> Arc<ShardMetrics>;
+    /// See [`Shard::look`].
+    fn look(&mut self, now: Now, look: &Look, effects: &mut Vec<Effect>) -> Seen;
 }
 
 impl Core for Shard {
@@ -84,6 +90,14 @@ impl Core for Shard {
     fn drained(&self) -> bool {
         Shard::drained(self)
     }
+
+    fn metrics(&self) -> Arc<ShardMetrics> {
+        Shard::metrics(self)
+    }
+
+    fn look(&mut self, now: Now, look: &Look, effects: &mut Vec<Effect>) -> Seen {
+        Shard::look(self, now, look, effects)
+    }
 }
 
 /// How many connections each shard has, by its number.
@@ -95,6 +109,8 @@ pub(super) struct ShardSetup<C> {
     pub(super) id: ShardId,
     /// Its logic.
     pub(super) core: C,
+    /// Shows that its executor turns.
+    pub(super) pulse: Pulse,
     /// The clock of all threads.
     pub(super) clock: Clock,
     /// The listening socket, which all shards accept from.
@@ -138,6 +154,8 @@ pub(super) struct Driver<C> {
     /// What connections read into. Borrowed within a poll only.
     pub(super) scratch: RefCell<Box<[u8]>>,
     core: RefCell<C>,
+    metrics: Arc<ShardMetrics>,
+    pulse: Pulse,
     effects: RefCell<Vec<Effect>>,
     connections: RefCell<Map<ConnId, Rc<Connection>>>,
     loads: Loads,
@@ -177,7 +195,9 @@ pub(super) async fn run<C: Core>(setup: ShardSetup<C>) {
         budget: setup.budget,
         max_request_bytes: setup.max_request_bytes,
         scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
+        metrics: setup.core.metrics(),
         core: RefCell::new(setup.core),
+        pulse: setup.pulse,
         effects: RefCell::default(),
         connections: RefCell::default(),
         loads: setup.loads,
@@ -375,6 +395,7 @@ impl<C: Core> Driver<C> {
                 }
                 Incoming::Connection(stream) => self.connected(stream),
                 Incoming::Peer(stream, hello) => peer_reader::start(&self, stream, hello),
+                Incoming::Look(look, reply) => self.look(&look, &reply),
             }
             taken += 1;
             if taken == MAILBOX_TURN {
@@ -382,6 +403,13 @@ impl<C: Core> Driver<C> {
                 yield_now().await;
             }
         }
+    }
+
+    fn look(&self, look: &Look, reply: &mpsc::SyncSender<(ShardId, Seen)>) {
+        let seen = self.core.borrow_mut().look(self.clock.now(), look, &mut self.effects.borrow_mut());
+        self.turn.set();
+        // Whoever asked may have stopped waiting; the channel has room for all that were asked.
+        let _ = reply.try_send((self.id, seen));
     }
 
     /// Whether anything waits that needs short ticks.
@@ -412,6 +440,8 @@ impl<C: Core> Driver<C> {
             .await;
             if !hurried {
                 last = self.clock.mono();
+                self.metrics.tick_delay.observe(last.micros_since(due));
+                self.pulse.beat(last);
                 self.tick();
             }
         }

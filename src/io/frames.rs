@@ -52,8 +52,12 @@ impl FrameBudget {
         cost(len) <= self.limit - self.reserve
     }
 
+    /// Most bytes that may be charged.
+    pub(super) fn limit(&self) -> u64 {
+        self.limit
+    }
+
     /// Bytes that are charged now.
-    #[cfg(test)]
     pub(super) fn charged(&self) -> u64 {
         self.charged.load(Ordering::Relaxed)
     }

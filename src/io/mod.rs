@@ -4,7 +4,8 @@
 //! One glommio executor a shard, pinned to a core, with its connections ([`driver`], [`connection`], [`listener`]).
 //! One thread for the disk with a ring of its own ([`disk`]): a shard never touches a file, because a file system
 //! that stalls holds up the thread that asks it for something. Mailboxes between them ([`mailbox`]). Connections to and
-//! from other brokers ([`peers`], [`peer_link`], [`peer_reader`]). [`run`] puts it all together.
+//! from other brokers ([`peers`], [`peer_link`], [`peer_reader`]). The page, metrics and health for whoever watches, on threads
+//! of their own ([`http`]). [`run`] puts it all together.
 
 pub mod probe;
 
@@ -14,6 +15,7 @@ mod disk;
 mod driver;
 mod files;
 mod frames;
+mod http;
 mod identity;
 mod listener;
 mod mailbox;
@@ -27,11 +29,14 @@ mod signal;
 pub use identity::{IdentityError, lock_data_dir};
 pub use run::{RunError, run};
 
+use std::sync::mpsc::SyncSender;
+
 use glommio::net::AcceptedTcpStream;
 
 use crate::log::DiskReply;
 use crate::peer::Hello;
 use crate::shard::mesh::ShardMessage;
+use crate::shard::view::{Look, Seen};
 use crate::types::ShardId;
 
 /// What a shard is sent by the broker's other threads.
@@ -49,6 +54,8 @@ enum Incoming {
     Connection(AcceptedTcpStream),
     /// A connection of another broker that another shard has greeted.
     Peer(AcceptedTcpStream, Hello),
+    /// Somebody looks at the shard from outside. The channel has room for the answers of all shards.
+    Look(Look, SyncSender<(ShardId, Seen)>),
 }
 
 /// What the main thread is told.

@@ -3,9 +3,9 @@
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::fd::IntoRawFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 use std::sync::mpsc;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use super::disk::{DiskSetup, DiskThread, ToDisk, WriteBuffers};
 use super::driver::{self, Core, Loads, ShardSetup};
 use super::files::{Files, RecoveryDevice};
 use super::frames::FrameBudget;
+use super::http::{self, Pace, ShardSource, Sources};
 use super::identity::{DataDir, IdentityError, random_bytes};
 use super::mailbox::{Receiver, Sender, mailbox};
 use super::peers::Peering;
@@ -25,6 +26,7 @@ use crate::limits::{BLOCK, STOP_MS};
 use crate::log::disk::{Disk, DiskConfig};
 use crate::log::recovery::{RecoveredLog, RecoveryError, recover};
 use crate::logging;
+use crate::metrics::{DiskMetrics, ShardMetrics};
 use crate::shard::{MetadataRecoveryError, Shard};
 use crate::types::ShardId;
 
@@ -52,6 +54,20 @@ pub enum RunError {
     AddressInUse {
         /// The address.
         addr: SocketAddr,
+    },
+    /// The address of the HTTP port is taken.
+    #[error("{addr} is in use by another program: stop it, or choose another address with --http")]
+    HttpInUse {
+        /// The address.
+        addr: SocketAddr,
+    },
+    /// The address of the HTTP port cannot be listened on.
+    #[error("cannot listen for HTTP on {addr}: {source}")]
+    HttpListen {
+        /// The address.
+        addr: SocketAddr,
+        /// What the kernel said.
+        source: io::Error,
     },
     /// The address cannot be listened on.
     #[error("cannot listen on {addr}: {source}")]
@@ -196,22 +212,33 @@ impl Broker {
         if config.broker.advertised_port == 0 {
             config.broker.advertised_port = addr.port();
         }
+        let http = config.http.map(listen_for_http).transpose()?;
         let peering = Peering::new(&config.broker, config.shards, config.peer_frame_bytes);
         let own = config.broker.peers.iter().find(|peer| peer.id == config.broker.broker_id);
         let peer_listener = own.map(listen_for_peers).transpose()?;
         let (writes, most) = LATENCY_WRITES;
         let latency = probe::median(probe::write_latencies(&config.data_dir, BLOCK, writes, most)?);
-        print_banner(&mut io::stdout(), &config, addr, latency);
+        print_banner(&mut io::stdout(), &config, addr, http.as_ref().map(|(_, addr)| *addr), latency);
+        let sources = Arc::new(OnceLock::new());
+        if let Some((listener, _)) = http {
+            http::start(listener, Arc::clone(&sources))
+                .map_err(|error| system("start the threads of the HTTP port", error))?;
+        }
 
         let (reporter, reports) = mpsc::channel();
         let (threads, inboxes) = Threads::new(config.shards, reporter);
-        let logs = distribute(threads.start_disk(&config, inboxes.disk)?, config.shards);
+        let (logs, disk) = threads.start_disk(&config, inboxes.disk)?;
+        let logs = distribute(logs, config.shards);
         let mut shards = Vec::new();
         for (n, logs) in logs.into_iter().enumerate() {
             let seed = random_bytes().map(u64::from_ne_bytes).map_err(|error| system("get random bytes", error))?;
             shards.push(Shard::new(ShardId(n as u16), config.shards, config.broker.clone(), logs, seed)?);
         }
-        threads.start_shards(&config, &listener, peering.zip(peer_listener), shards, inboxes.shards)?;
+        let metrics: Vec<_> = shards.iter().map(Shard::metrics).collect();
+        let frames =
+            threads.start_shards(&config, &listener, peering.clone().zip(peer_listener), shards, inboxes.shards)?;
+        // Nobody else fills it.
+        let _ = sources.set(threads.sources(metrics, disk, frames, peering, config.memory_bytes));
         let startup_ms = started.elapsed().as_millis() as u64;
         tracing::info!(cluster_id = %data_dir.cluster_id, %addr, startup_ms, "broker started");
         Ok(Broker { addr, listener, threads, reports, _data_dir: data_dir })
@@ -225,6 +252,7 @@ impl Broker {
                 Report::Ready => {
                     ready += 1;
                     if ready == self.threads.shards.len() {
+                        self.threads.ready.store(true, Ordering::Relaxed);
                         // A closed standard output is no reason not to serve.
                         let _ = writeln!(out, "ready {}", self.addr).and_then(|()| out.flush());
                         tracing::info!(addr = %self.addr, "ready");
@@ -287,18 +315,31 @@ fn listen_for_peers(own: &PeerAddress) -> Result<TcpListener, RunError> {
     Err(failed(last))
 }
 
+/// The socket of the HTTP port, and its address.
+fn listen_for_http(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), RunError> {
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::AddrInUse => RunError::HttpInUse { addr },
+        _ => RunError::HttpListen { addr, source },
+    };
+    let listener = listener::bind(addr).map_err(failed)?;
+    let addr = listener.local_addr().map_err(failed)?;
+    Ok((listener, addr))
+}
+
 /// Says what the broker runs on, for people.
-fn print_banner(out: &mut impl Write, config: &Config, addr: SocketAddr, latency: Duration) {
+fn print_banner(out: &mut impl Write, config: &Config, addr: SocketAddr, http: Option<SocketAddr>, latency: Duration) {
     let data_dir = std::path::absolute(&config.data_dir).unwrap_or_else(|_| config.data_dir.clone());
     let lines = format!(
         "ringlog {}\n  listening on   {addr}, advertised as {}:{}\n  data directory {}\n  shards         {}, one a core\n  \
-         disk           a 4 KiB write is durable in {:.0} us (median)\n",
+         disk           a 4 KiB write is durable in {:.0} us (median)\n  {:<14} {}\n",
         env!("CARGO_PKG_VERSION"),
         config.broker.advertised_host,
         config.broker.advertised_port,
         data_dir.display(),
         config.shards,
         latency.as_secs_f64() * 1e6,
+        "console",
+        http.map_or("off; --http 127.0.0.1:9644 turns it on".to_owned(), |addr| format!("http://{addr}/")),
     );
     // A closed standard output is no reason not to serve.
     let _ = out.write_all(lines.as_bytes()).and_then(|()| out.flush());
@@ -309,6 +350,10 @@ struct Threads {
     clock: Clock,
     disk_pulse: Pulse,
     stop: Arc<AtomicBool>,
+    /// Set once all shards serve clients.
+    ready: Arc<AtomicBool>,
+    /// Show that the shards' executors turn.
+    pulses: Vec<Pulse>,
     reporter: mpsc::Sender<Report>,
     shards: Vec<Sender<Incoming>>,
     disk: Sender<ToDisk>,
@@ -323,15 +368,60 @@ struct Inboxes {
 impl Threads {
     /// Mailboxes for `shards` shards and a disk.
     fn new(shards: u16, reporter: mpsc::Sender<Report>) -> (Threads, Inboxes) {
+        let count = shards;
         let (shards, shard_inboxes) = (0..shards).map(|_| mailbox()).unzip();
         let (disk, disk_inbox) = mailbox();
-        let stop = Arc::new(AtomicBool::new(false));
-        let threads = Threads { clock: Clock::start(), disk_pulse: Pulse::default(), stop, reporter, shards, disk };
+        let clock = Clock::start();
+        let threads = Threads {
+            clock,
+            disk_pulse: Pulse::default(),
+            stop: Arc::default(),
+            ready: Arc::default(),
+            pulses: (0..count).map(|_| Pulse::default()).collect(),
+            reporter,
+            shards,
+            disk,
+        };
         (threads, Inboxes { shards: shard_inboxes, disk: disk_inbox })
     }
 
-    /// Recovers what is on the disk and starts the disk's thread. Returns the logs that were found.
-    fn start_disk(&self, config: &Config, inbox: Receiver<ToDisk>) -> Result<Vec<RecoveredLog>, RunError> {
+    /// What the HTTP port shows.
+    fn sources(
+        &self,
+        metrics: Vec<Arc<ShardMetrics>>,
+        disk: DiskMetrics,
+        frames: Arc<FrameBudget>,
+        peering: Option<Arc<Peering>>,
+        memory_bytes: u64,
+    ) -> Sources {
+        let shards = metrics.into_iter().zip(&self.pulses).zip(&self.shards);
+        let shards = shards.map(|((metrics, pulse), mailbox)| ShardSource {
+            metrics,
+            pulse: pulse.clone(),
+            mailbox: mailbox.clone(),
+        });
+        Sources {
+            clock: self.clock,
+            shards: shards.collect(),
+            disk,
+            disk_mailbox: self.disk.clone(),
+            disk_pulse: self.disk_pulse.clone(),
+            frames,
+            peering,
+            memory_bytes,
+            ready: Arc::clone(&self.ready),
+            stop: Arc::clone(&self.stop),
+            pace: Pace::new(),
+        }
+    }
+
+    /// Recovers what is on the disk and starts the disk's thread. Returns the logs that were found, and what the disk's
+    /// machine counts.
+    fn start_disk(
+        &self,
+        config: &Config,
+        inbox: Receiver<ToDisk>,
+    ) -> Result<(Vec<RecoveredLog>, DiskMetrics), RunError> {
         let files =
             Files::open_dir(&config.data_dir).map_err(|error| system("make the data directory's folders", error))?;
         let disk_config = DiskConfig::default();
@@ -339,10 +429,12 @@ impl Threads {
         let recovered = recover(&RecoveryDevice::new(files.clone()), &disk_config)?;
         let ms = started.elapsed().as_millis() as u64;
         tracing::info!(ms, logs = recovered.logs.len(), report = ?recovered.report, "recovered");
+        let machine = Disk::new(disk_config, recovered.disk, WriteBuffers::new(), config.shards);
+        let metrics = machine.metrics();
         let setup = DiskSetup {
             clock: self.clock,
             pulse: self.disk_pulse.clone(),
-            machine: Disk::new(disk_config, recovered.disk, WriteBuffers::new(), config.shards),
+            machine,
             files,
             keep_open: (probe::open_files_limit() / 4).clamp(16, 4096) as usize,
             mailbox: (self.disk.clone(), inbox),
@@ -358,11 +450,12 @@ impl Threads {
                 }
             }
         })?;
-        Ok(recovered.logs)
+        Ok((recovered.logs, metrics))
     }
 
     /// Starts an executor for each of `cores`, the shards' logic in the order of their numbers. `peers` is there where
-    /// there are other brokers: what the shards need for talking to them, and the socket that they connect to.
+    /// there are other brokers: what the shards need for talking to them, and the socket that they connect to. Returns the
+    /// memory of request frames.
     fn start_shards<C: Core + Send>(
         &self,
         config: &Config,
@@ -370,7 +463,7 @@ impl Threads {
         peers: Option<(Arc<Peering>, TcpListener)>,
         cores: Vec<C>,
         inboxes: Vec<Receiver<Incoming>>,
-    ) -> Result<(), RunError> {
+    ) -> Result<Arc<FrameBudget>, RunError> {
         let budget = FrameBudget::new(config.frame_bytes);
         let max_connections = (probe::open_files_limit() / 2 / cores.len() as u64).max(16) as usize;
         let loads: Loads = cores.iter().map(|_| AtomicUsize::new(0)).collect();
@@ -381,6 +474,7 @@ impl Threads {
             let setup = ShardSetup {
                 id: ShardId(n as u16),
                 core,
+                pulse: self.pulses[n].clone(),
                 clock: self.clock,
                 listener: listener.try_clone().map_err(|error| system("share the listening socket", error))?,
                 loads: Arc::clone(&loads),
@@ -408,7 +502,7 @@ impl Threads {
                 }
             })?;
         }
-        Ok(())
+        Ok(budget)
     }
 }
 

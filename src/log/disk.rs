@@ -6,6 +6,7 @@ use super::segment::{FileOp, Segments};
 use super::wal::Wal;
 use super::{Buffers, DeviceDone, DeviceOp, DiskError, DiskReply, DiskRequest, Space, WalId};
 use crate::limits;
+use crate::metrics::DiskMetrics;
 use crate::types::{Now, ShardId};
 
 /// The size of one WAL.
@@ -128,6 +129,11 @@ impl<B: Buffers> Disk<B> {
             data: Wal::new(WalId::Data, config.data, seed.data),
             segments,
         }
+    }
+
+    /// What it counts, for any thread to read.
+    pub fn metrics(&self) -> DiskMetrics {
+        DiskMetrics { meta: self.meta.metrics(), data: self.data.metrics() }
     }
 
     /// Takes one event. What it leads to on the device is started by the next [`Disk::finish_turn`], so that the

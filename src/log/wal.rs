@@ -4,6 +4,7 @@
 //! the device; `recorded` is what the newest of them says about those before it, and is all that a recovery knows.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use super::disk::WalConfig;
 use super::gather::{Acks, Gather, note_ack};
@@ -13,6 +14,7 @@ use super::recovery::WalSeed;
 use super::wal_format::{FRAME_BYTES, HEADER_BYTES, WriteHeader, align_up};
 use super::{Buffers, DeviceDone, DeviceOp, DiskError, DiskReply, FileId, Frame, WalId};
 use crate::limits::{BLOCK, WAL_PENDING_BYTES, WAL_WRITE_BYTES, WAL_WRITES_IN_FLIGHT};
+use crate::metrics::WalMetrics;
 use crate::types::{LogId, Mono, Now, ShardId};
 
 /// With writes in flight, a further one is started only for this many bytes: smaller ones wait and share one.
@@ -61,6 +63,9 @@ struct InFlight {
     empty: bool,
     bytes: u64,
     since: Mono,
+    /// When it was handed to the device, and how long it is there.
+    submitted: Mono,
+    len: u64,
     notes: Vec<Note>,
     acks: Acks,
 }
@@ -136,6 +141,7 @@ pub(super) struct Wal<Buf> {
     reported: Health,
     /// The segment whose logs were asked to release it last, and when.
     asked: Option<(u64, Mono)>,
+    metrics: Arc<WalMetrics>,
 }
 
 impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
@@ -185,7 +191,13 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
             fenced: false,
             reported: Health::default(),
             asked: None,
+            metrics: Arc::default(),
         }
+    }
+
+    /// What it counts, for any thread to read.
+    pub(super) fn metrics(&self) -> Arc<WalMetrics> {
+        Arc::clone(&self.metrics)
     }
 
     /// Accepts the frames for the coming writes. They are answered when all of them are durable.
@@ -256,7 +268,7 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
             }
             let gather = self.ready.pop_front().or_else(|| self.gathering.take());
             if let Some(gather) = gather {
-                self.submit(gather, cx);
+                self.submit(now, gather, cx);
             }
         }
         self.make_spare(now, cx);
@@ -353,10 +365,10 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
     fn submit_empty<B: Buffers<Buf = Buf>, F>(&mut self, now: Now, cx: &mut Context<'_, B, F>) {
         let notes = self.spare_notes.pop().unwrap_or_default();
         let empty = Gather::new(cx.buffers.take(BLOCK), notes, now.mono);
-        self.submit(empty, cx);
+        self.submit(now, empty, cx);
     }
 
-    fn submit<B: Buffers<Buf = Buf>, F>(&mut self, gather: Gather<Buf>, cx: &mut Context<'_, B, F>) {
+    fn submit<B: Buffers<Buf = Buf>, F>(&mut self, now: Now, gather: Gather<Buf>, cx: &mut Context<'_, B, F>) {
         let (Some(offset), Some(oldest)) = (self.offset, self.ring.front()) else {
             panic!("a write was submitted without a segment");
         };
@@ -378,6 +390,8 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
             empty: gather.is_empty(),
             bytes: gather.payload_len() as u64,
             since: gather.since,
+            submitted: now.mono,
+            len,
             notes: Vec::new(),
             acks: Acks::new(),
         };
@@ -394,6 +408,7 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
         let file = FileId::Wal { wal: self.id, slot: segment.slot };
         let buf;
         (buf, write.notes, write.acks) = gather.seal(header);
+        self.metrics.gather.observe(now.mono.micros_since(write.since));
         self.in_flight.push_back(write);
         let purpose = Purpose::WalWrite { wal: self.id, sequence };
         let len = len as usize;
@@ -418,9 +433,12 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
         let write = &mut self.in_flight[(sequence - first) as usize];
         if let Err(errno) = done.result {
             let generation = write.generation;
+            self.metrics.failures.add(1);
             self.fail(generation, errno, cx);
             return;
         }
+        self.metrics.write.observe(now.mono.micros_since(write.submitted));
+        self.metrics.written_bytes.add(write.len);
         write.done = true;
         let mut acks = Acks::new();
         while self.in_flight.front().is_some_and(|write| write.done)

@@ -3,6 +3,7 @@
 mod alter;
 
 use std::collections::{BTreeMap, btree_map};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use crc_fast::{CrcAlgorithm, checksum};
@@ -253,6 +254,11 @@ impl State {
     /// All topics, ordered by name.
     pub fn topics(&self) -> btree_map::Values<'_, Arc<str>, Arc<Topic>> {
         self.topics.values()
+    }
+
+    /// The topics whose names come after `name`, in their order.
+    pub fn topics_after(&self, name: &str) -> impl Iterator<Item = &Arc<Topic>> {
+        self.topics.range::<str, _>((Bound::Excluded(name), Bound::Unbounded)).map(|(_, topic)| topic)
     }
 
     /// Number of partitions of all topics.

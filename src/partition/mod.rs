@@ -320,8 +320,7 @@ impl Partition {
 
     /// Bytes of the records that this replica has on its disk: in segments, and in the WAL until they are.
     pub fn size(&self) -> u64 {
-        let in_segments: u64 = self.segments.iter().map(|segment| segment.meta.len).sum();
-        in_segments + self.tail.unflushed().map(|entry| entry.batch.len() as u64).sum::<u64>()
+        self.segment_bytes() + self.tail.unflushed().map(|entry| entry.batch.len() as u64).sum::<u64>()
     }
 
     /// The idempotent producers that are remembered, ordered by their ids.
@@ -337,6 +336,16 @@ impl Partition {
     /// The offset after the last committed record.
     pub fn high_watermark(&self) -> Offset {
         self.high_watermark
+    }
+
+    /// Number of segments.
+    pub fn segment_count(&self) -> usize {
+        self.segments.len()
+    }
+
+    /// Bytes of records in segments.
+    pub fn segment_bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.meta.len).sum()
     }
 
     /// Memory of the tail, in bytes.

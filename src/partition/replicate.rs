@@ -138,8 +138,7 @@ impl Partition {
     }
 
     /// The offset after the last record, committed or not.
-    #[cfg(test)]
-    pub(crate) fn next_offset(&self) -> crate::types::Offset {
+    pub fn next_offset(&self) -> crate::types::Offset {
         self.next_offset
     }
 

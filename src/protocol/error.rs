@@ -149,6 +149,23 @@ impl ErrorCode {
         self as i16
     }
 
+    /// Kafka's name, such as `REQUEST_TIMED_OUT`.
+    pub fn kafka_name(self) -> String {
+        let mut spelt = String::new();
+        for letter in format!("{self:?}").chars() {
+            if letter.is_ascii_uppercase() && !spelt.is_empty() {
+                spelt.push('_');
+            }
+            spelt.push(letter.to_ascii_uppercase());
+        }
+        spelt
+    }
+
+    /// The place in [`ErrorCode::ALL`] of the error with this code on the wire; none for 0, which is no error.
+    pub fn place_of(code: i16) -> Option<usize> {
+        if code == 0 { None } else { ErrorCode::ALL.iter().position(|error| error.code() == code) }
+    }
+
     /// The code on the wire of an outcome: 0 (Kafka's `NONE`) where there is no error.
     pub const fn code_of(error: Option<ErrorCode>) -> i16 {
         match error {

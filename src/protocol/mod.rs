@@ -9,6 +9,7 @@ pub mod guard;
 pub mod request;
 pub mod response;
 pub mod schema;
+mod told;
 pub mod versions;
 
 pub use error::ErrorCode;
@@ -16,3 +17,4 @@ pub use fetch::{FetchResponse, FetchedPartition, FetchedTopic};
 pub use kafka_protocol::messages::ApiKey;
 pub use request::{FrameError, Request, RequestBody};
 pub use response::{EncodeError, ResponseBody};
+pub use versions::{APIS, Api};

@@ -55,6 +55,8 @@ pub(super) use for_each_api;
 pub struct Api {
     /// Its key.
     pub key: ApiKey,
+    /// Its name.
+    pub name: &'static str,
     /// The oldest version answered.
     pub min: i16,
     /// The newest version answered.
@@ -67,7 +69,7 @@ macro_rules! table {
     ($($name:ident: $request:ident, $response:ident, $min:literal..=$max:literal, $schema:ident;)*) => {
         /// Every API that the broker answers, in the order of its key.
         pub static APIS: &[Api] = &[
-            $(Api { key: ApiKey::$name, min: $min, max: $max, schema: &schema::$schema },)*
+            $(Api { key: ApiKey::$name, name: stringify!($name), min: $min, max: $max, schema: &schema::$schema },)*
         ];
     };
 }
@@ -77,6 +79,11 @@ impl Api {
     /// The API with the key `key`, when the broker answers it.
     pub fn by_key(key: i16) -> Option<&'static Api> {
         APIS.iter().find(|api| api.key as i16 == key)
+    }
+
+    /// The place of the API with this key in [`APIS`]; it is there.
+    pub fn place(key: ApiKey) -> usize {
+        APIS.iter().position(|api| api.key == key).expect("the broker answers the API")
     }
 
     /// Whether `version` is answered.

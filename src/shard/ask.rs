@@ -13,6 +13,7 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::{Decodable, Encodable};
 
 use super::Shard;
+use super::creation::Stages;
 use super::mesh::{Question, Reply, RequestId, ShardMessage};
 use crate::consensus::NotLeader;
 use crate::peer::PeerMessage;
@@ -255,8 +256,9 @@ fn encode_reply(reply: Option<&Reply>) -> Bytes {
             out.put_u8(tag::NOT_LEADER);
             Ok(())
         }
-        Some(Reply::CreateTopics(response)) => {
+        Some(Reply::CreateTopics(response, stages)) => {
             out.put_u8(tag::CREATE_TOPICS);
+            stages.encode(&mut out);
             response.encode(&mut out, CREATE_TOPICS_VERSION)
         }
         Some(Reply::DeleteTopics(response)) => {
@@ -281,7 +283,9 @@ fn decode_reply(mut bytes: Bytes) -> Option<Result<Reply, NotLeader>> {
     Some(Ok(match bytes.try_get_u8().ok()? {
         tag::NOT_LEADER => return Some(Err(NotLeader)),
         tag::CREATE_TOPICS => {
-            Reply::CreateTopics(Box::new(CreateTopicsResponse::decode(&mut bytes, CREATE_TOPICS_VERSION).ok()?))
+            let stages = Stages::decode(&mut bytes)?;
+            let response = CreateTopicsResponse::decode(&mut bytes, CREATE_TOPICS_VERSION).ok()?;
+            Reply::CreateTopics(Box::new(response), stages)
         }
         tag::DELETE_TOPICS => {
             Reply::DeleteTopics(Box::new(DeleteTopicsResponse::decode(&mut bytes, DELETE_TOPICS_VERSION).ok()?))

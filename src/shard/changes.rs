@@ -53,7 +53,7 @@ impl Shard {
         let Plan { command, response, made_before } = self.plan_change(&request, receiver, again);
         let response = Box::new(response);
         let Some(mut command) = command else {
-            return self.tell_when_led(now, asker, deadline, made_before, Reply::Change(response));
+            return self.tell_when_led(now, asker, deadline, made_before, Reply::Change(response), None);
         };
         prefer(&mut command, |broker| self.peers.unfitness(now, own, broker));
         let planned = PlannedChange { asker, deadline, request, response };

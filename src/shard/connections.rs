@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 
 use super::event::Effect;
 use super::sessions::Sessions;
+use crate::metrics::ShardMetrics;
 use crate::types::{ConnId, Map, Mono, Now};
 
 /// The bytes of a response, in pieces; no pieces at all where the request wants none (acks=0).
@@ -22,12 +23,22 @@ pub struct Slot {
     pub number: u64,
 }
 
+/// A request that is not answered, or whose answer waits for those before it.
+struct Place {
+    /// The place of its API in the table of those that the broker answers.
+    api: usize,
+    /// When its frame was there.
+    since: Mono,
+    /// The answer, and since when it is there.
+    response: Option<(Response, Mono)>,
+}
+
 /// One client.
 struct Connection {
     peer: IpAddr,
     /// The number of the first slot.
     first: u64,
-    slots: VecDeque<Option<Response>>,
+    slots: VecDeque<Place>,
     sessions: Sessions,
     /// Until when no further request is taken.
     muted_until: Mono,
@@ -112,25 +123,39 @@ impl Connections {
         self.holding.extend(conns.into_iter().map(|conn| (Mono::default(), conn)));
     }
 
-    /// A place in line for the response to a request; `None` where the client is gone.
-    pub fn next_slot(&mut self, conn: ConnId) -> Option<Slot> {
+    /// A place in line for the response to a request of the API at this place of the table, which came at `since`;
+    /// `None` where the client is gone.
+    pub fn next_slot(&mut self, conn: ConnId, api: usize, since: Mono) -> Option<Slot> {
         let connection = self.by_id.get_mut(&conn)?;
         let number = connection.first + connection.slots.len() as u64;
-        connection.slots.push_back(None);
+        connection.slots.push_back(Place { api, since, response: None });
         self.unanswered += 1;
         Some(Slot { conn, number })
     }
 
     /// Puts a response in its place and sends those that are next in line.
-    pub fn respond(&mut self, slot: Slot, response: Response, effects: &mut Vec<Effect>) {
+    pub fn respond(
+        &mut self,
+        now: Mono,
+        slot: Slot,
+        response: Response,
+        metrics: &ShardMetrics,
+        effects: &mut Vec<Effect>,
+    ) {
         let Some(connection) = self.by_id.get_mut(&slot.conn) else { return };
         let at = (slot.number - connection.first) as usize;
-        assert!(connection.slots[at].is_none(), "a request is answered once");
-        connection.slots[at] = Some(response);
-        while let Some(Some(_)) = connection.slots.front() {
-            let chunks = connection.slots.pop_front().flatten().expect("the front is answered");
+        let before = connection.slots[at].response.replace((response, now));
+        assert!(before.is_none(), "a request is answered once");
+        while let Some(place) = connection.slots.front_mut()
+            && let Some((chunks, answered)) = place.response.take()
+        {
+            let (api, since) = (&metrics.apis[place.api], place.since);
+            connection.slots.pop_front();
             connection.first += 1;
             self.unanswered -= 1;
+            api.time.observe(now.micros_since(since));
+            api.line.observe(now.micros_since(answered));
+            metrics.response_bytes.add(chunks.iter().map(|chunk| chunk.len() as u64).sum());
             effects.push(Effect::Respond { conn: slot.conn, chunks });
         }
     }
@@ -143,6 +168,16 @@ impl Connections {
     /// The client's fetch sessions; `None` where it is gone.
     pub fn sessions(&mut self, conn: ConnId) -> Option<&mut Sessions> {
         self.by_id.get_mut(&conn).map(|connection| &mut connection.sessions)
+    }
+
+    /// How many clients there are.
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// How many requests are not answered, or their answers not sent.
+    pub fn unanswered(&self) -> usize {
+        self.unanswered
     }
 
     /// Whether every request was answered.
@@ -171,21 +206,26 @@ mod tests {
         let conn = ConnId(1);
         connections.open(conn, [127, 0, 0, 1].into());
         assert_eq!(connections.host(conn), "/127.0.0.1");
-        let slots: Vec<Slot> = (0..3).map(|_| connections.next_slot(conn).unwrap()).collect();
+        let slots: Vec<Slot> = (1..=3).map(|n| connections.next_slot(conn, 0, Mono(n)).unwrap()).collect();
+        let metrics = ShardMetrics::new(["Fetch"], []);
         let mut effects = Vec::new();
         let response = |text: &'static [u8]| SmallVec::from_elem(Bytes::from_static(text), 1);
-        connections.respond(slots[1], response(b"b"), &mut effects);
+        connections.respond(Mono(10), slots[1], response(b"b"), &metrics, &mut effects);
         assert!(effects.is_empty());
-        connections.respond(slots[0], response(b"a"), &mut effects);
+        connections.respond(Mono(200), slots[0], response(b"a"), &metrics, &mut effects);
         assert_eq!(sent(&effects), [b"a", b"b"]);
         assert!(!connections.idle());
-        connections.respond(slots[2], response(b"c"), &mut effects);
+        connections.respond(Mono(200), slots[2], response(b"c"), &metrics, &mut effects);
         assert_eq!(sent(&effects).len(), 3);
         assert!(connections.idle());
-        connections.next_slot(conn).unwrap();
+        // The second waited for the first, and that is part of its time.
+        assert_eq!(metrics.apis[0].time.sum_micros(), 199 + 198 + 197);
+        assert_eq!(metrics.apis[0].line.sum_micros(), 190);
+        assert_eq!(metrics.response_bytes.get(), 3);
+        connections.next_slot(conn, 0, Mono(300)).unwrap();
         connections.close(conn);
         assert!(connections.idle());
-        assert_eq!(connections.next_slot(conn), None);
+        assert_eq!(connections.next_slot(conn, 0, Mono(300)), None);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! A request becomes one command, one entry of the log. Its answer goes out when a majority holds the entry, every
 //! shard has applied it, and every partition that it made has a leader that every shard knows.
 
+mod creations;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -14,6 +16,7 @@ use kafka_protocol::messages::{
 
 use super::Shard;
 use super::ask::Asker;
+use super::creation::{Stages, Watch};
 use super::handlers::{create_topics, delete_topics};
 use super::mesh::{Question, Reply, RequestId, ShardMessage};
 use super::rng::Rng;
@@ -23,6 +26,7 @@ use crate::log::recovery::RecoveredLog;
 use crate::log::{Chunk, Frame, FrameKind};
 use crate::metadata::command::{NewBroker, NewPartition};
 use crate::metadata::{Change, Command, State, codec};
+use crate::metrics::Stage;
 use crate::peer::PeerMessage;
 use crate::protocol::request::RequestBody;
 use crate::protocol::{ErrorCode, ResponseBody};
@@ -44,6 +48,8 @@ pub(super) struct Coordinator {
     producer_ids: std::ops::Range<i64>,
     allocating: bool,
     wanting_ids: VecDeque<(Asker, Deadline)>,
+    /// Creations, by the index of their command, for which a stage has ended since the clock was looked at last.
+    ended: Vec<(u64, Stage)>,
     /// Drawn at each start.
     incarnation: u64,
     registered: bool,
@@ -66,12 +72,14 @@ struct MadeBefore {
     deadline: Deadline,
     logs: Vec<LogId>,
     reply: Reply,
+    /// There where it answers a creation.
+    watch: Option<Box<Watch>>,
 }
 
 enum Waiting {
     Register,
     ProducerIds,
-    CreateTopics(Asker, Box<CreateTopicsRequest>, Box<CreateTopicsResponse>),
+    CreateTopics(Asker, Box<CreateTopicsRequest>, Box<CreateTopicsResponse>, Box<Watch>),
     DeleteTopics(Asker, Box<DeleteTopicsRequest>, Box<DeleteTopicsResponse>),
     Change(PlannedChange),
 }
@@ -141,6 +149,7 @@ impl Coordinator {
             producer_ids: 0..0,
             allocating: false,
             wanting_ids: VecDeque::new(),
+            ended: Vec::new(),
             incarnation,
             registered: false,
             next_register: Mono::default(),
@@ -324,6 +333,7 @@ impl Shard {
         }
         self.register(now);
         self.give_older_back(now);
+        self.count_late_creations(now);
         self.settle_shown(now);
         self.settle_made_before(now);
         self.ask_again(now);
@@ -364,6 +374,9 @@ impl Shard {
             return Err((ErrorCode::NotController, waiting));
         };
         let term = coordinator.group.term();
+        if let Waiting::CreateTopics(..) = &waiting {
+            coordinator.ended.push((index, Stage::Validate));
+        }
         coordinator.proposed.insert(index, (term, waiting));
         Ok(())
     }
@@ -410,7 +423,11 @@ impl Shard {
         }
         let coordinator = self.coordinator.as_mut().expect("the shard with the metadata's log");
         match &mut waiting {
-            Some(Waiting::CreateTopics(_, _, response)) => create_topics::note_rejections(response, &changes),
+            Some(Waiting::CreateTopics(_, _, response, watch)) => {
+                watch.end(now, Stage::Commit);
+                coordinator.ended.push((entry.index, Stage::Apply));
+                create_topics::note_rejections(response, &changes);
+            }
             Some(Waiting::DeleteTopics(_, _, response)) => delete_topics::note_rejections(response, &changes),
             Some(Waiting::ProducerIds) => {
                 coordinator.allocating = false;
@@ -470,9 +487,9 @@ impl Shard {
             match coordinator.applied.remove(&index).and_then(|showing| showing.waiting) {
                 None | Some(Waiting::Register) => {}
                 Some(Waiting::ProducerIds) => self.hand_out_producer_ids(now),
-                Some(Waiting::CreateTopics(asker, _, response)) => {
+                Some(Waiting::CreateTopics(asker, _, response, watch)) => {
                     let deadline = Deadline::after_millis(now, REQUEST_TIMEOUT_MS);
-                    self.answer_when_led(now, asker, deadline, Vec::new(), response);
+                    self.answer_when_led(now, asker, deadline, Vec::new(), response, watch);
                 }
                 Some(Waiting::DeleteTopics(asker, _, response)) => {
                     self.tell(now, asker, Ok(Reply::DeleteTopics(response)));
@@ -492,7 +509,11 @@ impl Shard {
                 continue;
             }
             if made.logs.iter().all(|log| self.leaders.contains_key(log)) {
-                self.tell(now, made.asker, Ok(made.reply));
+                let mut reply = made.reply;
+                if let (Reply::CreateTopics(response, stages), Some(watch)) = (&mut reply, made.watch) {
+                    *stages = self.creation_coordinated(now, *watch, response);
+                }
+                self.tell(now, made.asker, Ok(reply));
             } else {
                 self.coordinator.as_mut().expect("it is there").made_before.push(made);
             }
@@ -508,18 +529,28 @@ impl Shard {
         deadline: Deadline,
         mut logs: Vec<LogId>,
         response: Box<CreateTopicsResponse>,
+        watch: Box<Watch>,
     ) {
         let exists = ErrorCode::TopicAlreadyExists.code();
         let there = response.topics.iter().filter(|result| result.error_code == exists);
         let there = there.filter_map(|result| self.state.topic(&result.name));
         logs.extend(there.flat_map(|topic| topic.partitions.iter().map(|partition| partition.log)));
-        self.tell_when_led(now, asker, deadline, logs, Reply::CreateTopics(response));
+        let reply = Reply::CreateTopics(response, Stages::default());
+        self.tell_when_led(now, asker, deadline, logs, reply, Some(watch));
     }
 
     /// Tells whoever asked once all these logs have leaders.
-    pub(super) fn tell_when_led(&mut self, now: Now, asker: Asker, deadline: Deadline, logs: Vec<LogId>, reply: Reply) {
+    pub(super) fn tell_when_led(
+        &mut self,
+        now: Now,
+        asker: Asker,
+        deadline: Deadline,
+        logs: Vec<LogId>,
+        reply: Reply,
+        watch: Option<Box<Watch>>,
+    ) {
         let coordinator = self.coordinator.as_mut().expect("the shard with the metadata's log");
-        coordinator.made_before.push(MadeBefore { asker, deadline, logs, reply });
+        coordinator.made_before.push(MadeBefore { asker, deadline, logs, reply, watch });
         self.settle_made_before(now);
     }
 
@@ -555,6 +586,7 @@ impl Shard {
     pub(super) fn answer_question(&mut self, now: Now, asker: Asker, deadline: Deadline, question: Question) {
         match question {
             Question::CreateTopics { request: wanted, version, token } => {
+                let watch = Box::new(Watch::start(now, deadline));
                 let new_id = |place: usize| Rng::new(token.wrapping_add(place as u64)).uuid();
                 let plan = create_topics::plan(&self.state, &self.config, &wanted, version, &new_id);
                 let mut response = Box::new(plan.response);
@@ -567,14 +599,14 @@ impl Shard {
                         version,
                         &new_id,
                     );
-                    return self.answer_when_led(now, asker, deadline, logs, response);
+                    return self.answer_when_led(now, asker, deadline, logs, response, watch);
                 };
                 let own = self.config.broker_id;
                 prefer(&mut command, |broker| self.peers.unfitness(now, own, broker));
-                let waiting = Waiting::CreateTopics(asker, wanted, response);
-                if let Err((error, Waiting::CreateTopics(asker, wanted, _))) = self.propose(&command, waiting) {
+                let waiting = Waiting::CreateTopics(asker, wanted, response, watch);
+                if let Err((error, Waiting::CreateTopics(asker, wanted, ..))) = self.propose(&command, waiting) {
                     let reply = create_topics::failed(&wanted, error);
-                    self.refuse(now, asker, error, Reply::CreateTopics(Box::new(reply)));
+                    self.refuse(now, asker, error, Reply::CreateTopics(Box::new(reply), Stages::default()));
                 }
             }
             Question::DeleteTopics { request: wanted, .. } => {

@@ -12,10 +12,14 @@ use bytes::{Bytes, BytesMut};
 use super::Shard;
 use super::mesh::{Answer, Op, OpKind, RequestId};
 use super::requests::{Kind, Origin, Pending};
+use super::view::{CommittedView, GroupPage, GroupView, MemberView};
 use crate::group::{
-    Ask, Error, Groups, OFFSETS_TOPIC, Output, Record, Reply, Settings, Then, Waiter, Write, partition_of,
+    Ask, Committed, DescribedMember, Error, Groups, OFFSETS_TOPIC, Output, Record, Reply, Settings, Surveyed, Then,
+    Waiter, Write, partition_of,
 };
-use crate::limits::{GROUP_BATCH_BYTES, GROUP_LOAD_BYTES, GROUP_WRITES_IN_FLIGHT_BYTES, MAX_GROUP_MEMBERS};
+use crate::limits::{
+    GROUP_BATCH_BYTES, GROUP_LOAD_BYTES, GROUP_WRITES_IN_FLIGHT_BYTES, LOOK_PARTITIONS, MAX_GROUP_MEMBERS,
+};
 use crate::metadata::state::Topic;
 use crate::partition::{AppendError, Found, Records};
 use crate::protocol::{ErrorCode, ResponseBody};
@@ -87,6 +91,32 @@ pub(super) trait Gather: Send {
 
     /// The response, of what is known by now.
     fn finish(self: Box<Self>) -> ResponseBody;
+}
+
+fn view_of(surveyed: Surveyed) -> GroupView {
+    let Surveyed { group, described, offsets } = surveyed;
+    let member = |member: DescribedMember| MemberView {
+        member_id: member.member_id,
+        instance: member.instance,
+        client_id: member.client_id,
+        client_host: member.client_host,
+    };
+    let committed = |(topic, partition, committed): (Arc<str>, i32, Committed)| CommittedView {
+        topic: topic.to_string(),
+        partition,
+        offset: committed.offset,
+        committed_ms: committed.time_ms,
+        high_watermark: None,
+        lag: None,
+    };
+    GroupView {
+        group: group.to_string(),
+        state: described.state.name(),
+        protocol_type: described.protocol_type,
+        protocol: described.protocol,
+        members: described.members.into_iter().map(member).collect(),
+        offsets: offsets.into_iter().map(committed).collect(),
+    }
 }
 
 /// The error that a client is told of.
@@ -211,6 +241,32 @@ impl Shard {
             max_size: self.config.groups.max_size.min(MAX_GROUP_MEMBERS),
             offsets_retention_ms: self.config.groups.offsets_retention_ms,
         }
+    }
+
+    fn groups_here(&self) -> impl Iterator<Item = &Groups> {
+        self.groups.logs.values().filter_map(|hosted| match &hosted.stage {
+            Stage::Here { groups, .. } => Some(groups),
+            _ => None,
+        })
+    }
+
+    /// How many groups are here.
+    pub(super) fn group_count(&self) -> usize {
+        self.groups_here().map(Groups::len).sum()
+    }
+
+    /// Groups that are here, at most `most` of those whose ids come after `after`, by id, and whether there are more.
+    pub(super) fn group_views(&self, after: &str, most: usize) -> GroupPage {
+        let parts = self.groups_here().map(|groups| groups.survey(after, most, LOOK_PARTITIONS));
+        GroupPage::join(
+            parts.map(|(found, more)| GroupPage { groups: found.into_iter().map(view_of).collect(), more }),
+            most,
+        )
+    }
+
+    /// A group, where it is here.
+    pub(super) fn group_view(&self, id: &str) -> Option<GroupView> {
+        self.groups_here().find_map(|groups| groups.survey_one(id)).map(view_of)
     }
 
     /// Reads on in a partition that is being taken over.

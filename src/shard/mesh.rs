@@ -7,6 +7,7 @@ use kafka_protocol::messages::{
     InitProducerIdResponse,
 };
 
+use super::creation::Stages;
 use super::quotas::Used;
 use crate::group;
 use crate::log::Space;
@@ -17,7 +18,7 @@ use crate::peer::{DiskState, PeerMessage};
 use crate::protocol::request::RequestBody;
 use crate::protocol::{ErrorCode, ResponseBody};
 use crate::record::Batch;
-use crate::types::{BrokerId, Deadline, LeaderEpoch, LogId, Offset, ShardId};
+use crate::types::{BrokerId, Deadline, LeaderEpoch, LogId, Mono, Offset, ShardId};
 
 /// A message from one shard to another.
 #[derive(Debug)]
@@ -127,6 +128,8 @@ pub enum OpKind {
         batch: Batch,
         /// When the request must have been answered: after that the batch is not appended any more.
         deadline: Deadline,
+        /// When the request's frame was there.
+        since: Mono,
     },
     /// Read committed records.
     Read {
@@ -285,8 +288,8 @@ pub enum Question {
 /// What the coordinator answers.
 #[derive(Debug)]
 pub enum Reply {
-    /// To [`Question::CreateTopics`].
-    CreateTopics(Box<CreateTopicsResponse>),
+    /// To [`Question::CreateTopics`], with the time that the coordinator's stages took.
+    CreateTopics(Box<CreateTopicsResponse>, Stages),
     /// To [`Question::DeleteTopics`].
     DeleteTopics(Box<DeleteTopicsResponse>),
     /// To [`Question::InitProducerId`].

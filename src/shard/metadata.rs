@@ -11,6 +11,7 @@ use crate::log::recovery::RecoveredLog;
 use crate::metadata::configs::{InvalidConfig, TopicConfig};
 use crate::metadata::state::{Partition as PartitionMetadata, Topic};
 use crate::metadata::{Change, Command, State};
+use crate::metrics::Stage;
 use crate::partition::Partition;
 use crate::peer::PeerMessage;
 use crate::types::{BrokerId, LogId, Map, Now, ShardId};
@@ -322,7 +323,8 @@ impl Shard {
     }
 
     fn report_applied(&mut self, now: Now, index: u64) {
-        if self.coordinator.is_some() {
+        if let Some(coordinator) = &mut self.coordinator {
+            coordinator.stage_ended(now, index, Stage::Leaders);
             self.shard_applied(now, index);
         } else {
             self.send(ShardId(0), ShardMessage::Applied { index });

@@ -9,13 +9,16 @@ mod changes;
 mod compaction;
 mod connections;
 mod coordinator;
+pub mod creation;
 pub mod event;
 mod groups;
 pub mod handlers;
 #[cfg(test)]
 mod inspect;
+mod look;
 pub mod mesh;
 mod metadata;
+mod observe;
 mod ops;
 mod peers;
 mod quotas;
@@ -24,10 +27,12 @@ mod retention;
 mod rng;
 mod sessions;
 mod storage;
+pub mod view;
 
 pub use event::{Effect, Event};
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use kafka_protocol::messages::TopicName;
 use uuid::Uuid;
@@ -39,6 +44,7 @@ use crate::log::Chunk;
 use crate::log::recovery::RecoveredLog;
 use crate::metadata::State;
 use crate::metadata::state::Topic;
+use crate::metrics::ShardMetrics;
 use crate::protocol::ErrorCode;
 use crate::types::{BrokerId, LogId, Map, Now, Set, ShardId};
 use ask::Asks;
@@ -46,6 +52,7 @@ use compaction::Compactor;
 use connections::Connections;
 use coordinator::Coordinator;
 pub use coordinator::{MetadataRecoveryError, metadata_of};
+use creation::Creations;
 use groups::Coordinated;
 use mesh::{Leader, Op, ShardMessage};
 use metadata::Visibility;
@@ -107,6 +114,11 @@ pub struct Shard {
     stopping: bool,
     rounds: Rounds,
     compactor: Compactor,
+    /// When the event came that is being taken: the end of whatever is measured.
+    now: Now,
+    metrics: Arc<ShardMetrics>,
+    /// The last creations of topics, stage by stage.
+    creations: Creations,
     next_expiry: u64,
     out: Vec<Effect>,
 }
@@ -169,6 +181,9 @@ impl Shard {
             stopping: false,
             rounds: Rounds::default(),
             compactor: Compactor::default(),
+            now: Now::default(),
+            metrics: Arc::new(observe::metrics()),
+            creations: Creations::default(),
             next_expiry: 0,
             out: Vec::new(),
         })
@@ -182,6 +197,7 @@ impl Shard {
 
     /// Takes one event. Effects of several events may be carried out together, after [`Shard::finish_turn`].
     pub fn step(&mut self, now: Now, event: Event, effects: &mut Vec<Effect>) {
+        self.look_at_clock(now);
         match event {
             Event::Connected { conn, peer } => self.connections.open(conn, peer),
             Event::Closed { conn } => self.connections.close(conn),
@@ -204,10 +220,17 @@ impl Shard {
 
     /// Ends a turn of the driver: what was gathered over the events (WAL frames above all) goes out.
     pub fn finish_turn(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        self.look_at_clock(now);
         self.announce_leaders(now);
         self.flush_dirty();
         self.write_wals(now);
+        self.creations_proposed(now);
         effects.append(&mut self.out);
+    }
+
+    /// What the shard counts, for any thread to read.
+    pub fn metrics(&self) -> Arc<ShardMetrics> {
+        Arc::clone(&self.metrics)
     }
 
     /// Whether anything is under way that needs ticks of [`crate::limits::TICK_MS`].
@@ -251,6 +274,7 @@ impl Shard {
         self.tick_coordinator(now);
         self.tick_retention(now);
         self.tick_compaction(now);
+        self.show_held(now);
         if now.mono.0 >= self.next_expiry {
             self.next_expiry = now.mono.0 + EXPIRY_INTERVAL_MICROS;
             for owned in self.owned.values_mut() {

@@ -50,6 +50,8 @@ struct WaitingAppend {
     request: RequestId,
     part: u32,
     appended: Appended,
+    /// When it was appended.
+    since: Mono,
 }
 
 /// A DeleteRecords request that waits for its log to begin there.
@@ -130,7 +132,7 @@ impl Shard {
             OpKind::Append { .. } if !owned.partition.is_up() => {
                 Outcome::Answer(Answer::Append(Err(ErrorCode::NotLeaderOrFollower)))
             }
-            OpKind::Append { batch, deadline } => match refusal {
+            OpKind::Append { batch, deadline, .. } => match refusal {
                 Some(error) => Outcome::Answer(Answer::Append(Err(error))),
                 // Its client was told that the time is up, by the shard of the connection.
                 None if deadline.passed(now) => return,
@@ -191,11 +193,14 @@ impl Shard {
             Outcome::Nothing => {}
             Outcome::Durable(appended) => {
                 let owned = self.owned.get_mut(&log).expect("it was there");
-                let waiting = WaitingAppend { request: op.request, part: op.part, appended };
+                let waiting = WaitingAppend { request: op.request, part: op.part, appended, since: now.mono };
                 let at = owned.appends.partition_point(|other| other.appended.next_offset <= appended.next_offset);
                 owned.appends.insert(at, waiting);
                 let grown = owned.partition.tail_cost() - before;
                 self.storage.tail_grew(log, grown);
+                if grown > 0 {
+                    self.count_append(now, &op.kind);
+                }
                 self.wake(log);
                 self.touch(log);
                 // A duplicate of what is durable already waits for nothing.
@@ -319,6 +324,7 @@ impl Shard {
         let Some(owned) = self.owned.get_mut(&log) else { return };
         if owned.announced != Some(epoch) && owned.partition.is_up() {
             owned.announced = Some(epoch);
+            self.metrics.leaderships_taken.add(1);
             self.announcements.push(Leader { log, broker: self.config.broker_id, epoch });
         }
         if moved {
@@ -333,6 +339,7 @@ impl Shard {
     fn step_down(&mut self, now: Now, log: LogId) {
         let Some(owned) = self.owned.get_mut(&log) else { return };
         owned.announced = None;
+        self.metrics.leaderships_lost.add(1);
         let (appends, reads) = (std::mem::take(&mut owned.appends), std::mem::take(&mut owned.reads));
         for waiting in std::mem::take(&mut owned.deletions) {
             let answer = Answer::DeleteRecords(Err(ErrorCode::NotLeaderOrFollower));
@@ -356,6 +363,7 @@ impl Shard {
                 return;
             }
             let waiting = owned.appends.pop_front().expect("there is a front");
+            self.metrics.produce.commit.observe(now.mono.micros_since(waiting.since));
             let answer = AppendAnswer {
                 base_offset: waiting.appended.base_offset,
                 log_append_time: waiting.appended.log_append_time,

@@ -93,6 +93,21 @@ impl Peers {
         }
     }
 
+    /// How a broker is, in words, as this one sees it.
+    pub(super) fn condition(&self, now: Now, own: BrokerId, broker: BrokerId) -> &'static str {
+        let (leads, disk, alive) = match self.by_id.get(&broker) {
+            Some(peer) => (peer.status.leads, peer.status.disk, peer.alive),
+            None => (self.leads(now), self.disk(now), broker == own),
+        };
+        match (alive, disk, leads) {
+            (false, ..) => "gone",
+            (true, DiskState::Hangs, _) => "disk hangs",
+            (true, DiskState::Slow, _) => "disk slow",
+            (true, DiskState::Well, false) => "recovering",
+            (true, DiskState::Well, true) => "well",
+        }
+    }
+
     /// Whether none of those before `own` in the order of `replicas` can lead.
     pub(super) fn is_first(&self, mut replicas: impl Iterator<Item = BrokerId>, own: BrokerId) -> bool {
         replicas.find(|replica| *replica == own || self.may_lead(*replica)) == Some(own)
@@ -433,6 +448,7 @@ impl Shard {
         let state = self.storage.disk_state(now);
         if state > DiskState::Well {
             if state == DiskState::Hangs && self.peers.leads(now) {
+                self.metrics.leases_lost.add(1);
                 tracing::warn!("the disk takes no writes: this broker hands its leaderships over");
             }
             self.disk_is(now, state);

@@ -19,8 +19,8 @@ use super::mesh::{Answer, Question, Reply, RequestId};
 use super::quotas::{self, Metered};
 use crate::limits::{AUTO_CREATE_MS, REQUEST_TIMEOUT_MS};
 use crate::protocol::request::{self, FrameError, Request, RequestBody};
-use crate::protocol::{ApiKey, EncodeError, ErrorCode, ResponseBody, response};
-use crate::types::{ConnId, Deadline, Map, Now};
+use crate::protocol::{Api, ApiKey, EncodeError, ErrorCode, ResponseBody, response};
+use crate::types::{ConnId, Deadline, Map, Mono, Now};
 
 /// What identifies a request to its client.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +35,10 @@ pub(super) struct Origin {
     pub(super) throttle_ms: i32,
     /// The quota that its answer is charged to.
     pub(super) metered: Option<Metered>,
+    /// The place of its API in the table of those that the broker answers.
+    pub(super) api: usize,
+    /// When its frame was there.
+    pub(super) since: Mono,
 }
 
 /// A request that waits for something.
@@ -109,6 +113,11 @@ impl Requests {
         self.deadlines.first().filter(|(deadline, _)| deadline.passed(now)).map(|(_, number)| *number)
     }
 
+    /// A request, by its number.
+    pub(super) fn get(&self, number: u64) -> Option<&Pending> {
+        self.by_number.get(&number)
+    }
+
     /// Whether any request waits.
     pub(super) fn is_empty(&self) -> bool {
         self.by_number.is_empty()
@@ -133,25 +142,32 @@ impl Shard {
 
     fn take_request(&mut self, now: Now, conn: ConnId, frame: Bytes) {
         let bytes = frame.len();
+        self.metrics.request_bytes.add(bytes as u64);
         let request = match request::decode(frame) {
             Ok(request) => request,
             Err(FrameError::UnsupportedVersion { api: ApiKey::ApiVersions, correlation_id, .. }) => {
-                let Some(slot) = self.connections.next_slot(conn) else { return };
-                let origin = Origin { slot, correlation_id, version: 0, throttle_ms: 0, metered: None };
+                let Some(origin) = self.origin(now, conn, ApiKey::ApiVersions, 0, correlation_id) else { return };
                 return self.respond(origin, &api_versions::unsupported_version().into());
             }
             Err(error) => {
+                self.metrics.malformed.add(1);
                 let reason = error.to_string();
                 return self.out.push(Effect::Close { conn, reason });
             }
         };
-        let Some(slot) = self.connections.next_slot(conn) else { return };
         let Request { version, correlation_id, client_id, body } = request;
-        let mut origin = Origin { slot, correlation_id, version, throttle_ms: 0, metered: None };
+        let Some(mut origin) = self.origin(now, conn, body.api(), version, correlation_id) else { return };
         if let Some(refused) = self.meter(now, &mut origin, client_id.as_deref(), &body, bytes) {
             return self.respond(origin, &refused);
         }
         self.dispatch(now, origin, client_id, body);
+    }
+
+    /// Takes a place in the line of a connection's responses; `None` where the client is gone.
+    fn origin(&mut self, now: Now, conn: ConnId, api: ApiKey, version: i16, correlation_id: i32) -> Option<Origin> {
+        let (api, since) = (Api::place(api), now.mono);
+        let slot = self.connections.next_slot(conn, api, since)?;
+        Some(Origin { slot, correlation_id, version, throttle_ms: 0, metered: None, api, since })
     }
 
     fn dispatch(&mut self, now: Now, origin: Origin, client_id: Option<StrBytes>, body: RequestBody) {
@@ -282,6 +298,7 @@ impl Shard {
 
     /// Sends a response of the usual kind.
     pub(super) fn respond(&mut self, origin: Origin, body: &ResponseBody) {
+        body.each_error(&mut |code| self.count_error(origin, code));
         let encoded = match origin.throttle_ms {
             0 => response::encode(origin.correlation_id, origin.version, body),
             throttle_ms => {
@@ -295,7 +312,9 @@ impl Shard {
     /// Sends a response that its handler has encoded; no pieces at all where the client wants none.
     pub(super) fn respond_encoded(&mut self, origin: Origin, encoded: Result<Response, EncodeError>) {
         match encoded {
-            Ok(response) => self.connections.respond(origin.slot, response, &mut self.out),
+            Ok(response) => {
+                self.connections.respond(self.now.mono, origin.slot, response, &self.metrics, &mut self.out);
+            }
             Err(error) => {
                 // The client would wait for ever on a response that cannot be written.
                 tracing::error!(%error, "a response cannot be encoded");
@@ -353,13 +372,17 @@ impl Shard {
 
     /// The coordinator's reply to a request of this shard; that request may have been answered already.
     pub(super) fn told(&mut self, now: Now, request: RequestId, reply: Reply) {
+        if let (Some(pending), Reply::CreateTopics(response, stages)) = (self.requests.get(request.number), &reply) {
+            let origin = pending.origin;
+            self.creation_answered(origin, response, *stages);
+        }
         match self.requests.get_mut(request.number).map(|pending| &pending.kind) {
             None => {}
             Some(Kind::AutoCreate(_) | Kind::FindCoordinator(_)) => self.finish(now, request.number),
             Some(_) => {
                 let Some(Pending { origin, .. }) = self.requests.remove(request.number) else { return };
                 let body = match reply {
-                    Reply::CreateTopics(response) => (*response).into(),
+                    Reply::CreateTopics(response, _) => (*response).into(),
                     Reply::DeleteTopics(response) => (*response).into(),
                     Reply::InitProducerId(response) => (*response).into(),
                     Reply::Change(response) => *response,
@@ -372,6 +395,7 @@ impl Shard {
     /// Answers all requests whose time is up.
     pub(super) fn expire_requests(&mut self, now: Now) {
         while let Some(number) = self.requests.overdue(now) {
+            self.deadline_missed(number);
             self.finish(now, number);
         }
     }

@@ -9,6 +9,7 @@ use crate::limits::{
     CANARY_MS, DISK_SLOW_MS, FLUSH_RETRY_MS, FLUSHES_IN_FLIGHT, LEASE_MS, SPENT_CHUNK_BYTES, WAL_PENDING_BYTES,
 };
 use crate::log::{DiskError, DiskReply, DiskRequest, Frame, FrameKind, SegmentName, WalId};
+use crate::metrics::Held;
 use crate::partition::{DiskRead, FlushOutcome, FlushStep, Partition, Place};
 use crate::peer::{DiskState, PeerMessage};
 use crate::types::{LogId, Map, Mono, Now, Set};
@@ -325,6 +326,19 @@ impl Storage {
         }
     }
 
+    /// Shows the memory of records and chunks, and what is known of the WAL.
+    pub(super) fn show_held(&self, held: &Held) {
+        held.tail_bytes.set(self.tail_bytes);
+        held.unflushed_bytes.set(self.unflushed_bytes);
+        held.tail_limit_bytes.set(self.tail_budget);
+        held.cache_bytes.set(self.chunk_bytes);
+        held.cache_limit_bytes.set(self.chunk_budget);
+        held.wal_age_ms.set(self.data.oldest_ms);
+        held.wal_pending_bytes.set(self.data.pending_bytes);
+        held.wal_full.set(u64::from(self.data.full));
+        held.wal_failed.set(u64::from(self.data.failed || self.meta.failed));
+    }
+
     /// The bytes of records and chunks that are held in memory.
     pub(super) fn memory(&self) -> u64 {
         self.tail_bytes + self.chunk_bytes
@@ -483,7 +497,10 @@ impl Shard {
     fn appended(&mut self, now: Now, wal: WalId, ticket: u64) {
         self.storage.appends(wal).durable_at = now.mono;
         while self.storage.appends(wal).in_flight.front().is_some_and(|(known, ..)| *known <= ticket) {
-            let (.., outcome) = self.storage.appends(wal).in_flight.pop_front().expect("there is a front");
+            let (_, since, outcome) = self.storage.appends(wal).in_flight.pop_front().expect("there is a front");
+            if wal == WalId::Data {
+                self.metrics.produce.wal.observe(now.mono.micros_since(since));
+            }
             for (log, number) in outcome.readies {
                 match wal {
                     WalId::Meta => self.metadata_persisted(now, number),

@@ -18,10 +18,11 @@ use kafka_protocol::messages::create_topics_request::CreatableTopic;
 use kafka_protocol::messages::{ApiVersionsRequest, CreateTopicsRequest};
 
 use crate::common::librdkafka::{RESILIENT, Recorder, assert_exactly_once, create_topic, keep_producing, read_all};
-use crate::common::process::{Launch, data_dir, external};
+use crate::common::process::{Launch, data_dir, external, free_port};
 use crate::common::records::{batch, values};
 use crate::common::wire::{Wire, partition_answer, produce_request, topic_name};
 use crate::common::{skipped, wait_until};
+use crate::http::{get, metric};
 
 /// What an answer may be late, in milliseconds: the promise itself.
 const SLACK_MS: u64 = 50;
@@ -207,7 +208,9 @@ fn produce_until(stop: &AtomicBool, address: &str, topic: &str, producer: usize)
 #[test]
 fn a_frozen_disk_delays_nobody_beyond_the_deadline_and_loses_nothing() {
     let Some(disk) = disk() else { return };
-    let broker = Launch::new(&disk.upper.0.join("data")).start();
+    let http = free_port();
+    let launch = Launch::new(&disk.upper.0.join("data")).with("--http", &format!("127.0.0.1:{http}"));
+    let broker = launch.start();
     let address = broker.address();
     let mut wire = Wire::connect(&address);
     wire.create_topic("frozen", PARTITIONS, &[]);
@@ -228,6 +231,7 @@ fn a_frozen_disk_delays_nobody_beyond_the_deadline_and_loses_nothing() {
     let mut asked = 0u32;
     let mut slowest = Duration::ZERO;
     let mut created = false;
+    let mut oldest = 0.0;
     while freeze_begin.elapsed() < freeze_time() {
         let begin = Instant::now();
         assert_eq!(wire.call(3, &api_versions()).error_code, 0);
@@ -235,12 +239,19 @@ fn a_frozen_disk_delays_nobody_beyond_the_deadline_and_loses_nothing() {
         assert_eq!(values(wire.fetch("frozen", 0, 0).records.expect("records"))[0], "in memory");
         asked += 1;
         slowest = slowest.max(begin.elapsed());
+        // What watches the broker does not depend on its disk either.
+        assert_eq!(get(http, "/health/ready").0, 200);
+        let age = metric(http, "ringlog_wal_oldest_append_seconds").expect("the metric");
+        oldest = f64::max(oldest, age);
         if !created && freeze_begin.elapsed() > Duration::from_secs(2) {
             created = true;
             create_while_frozen(&mut Wire::connect(&address), &lag);
         }
         thread::sleep(Duration::from_millis(20));
     }
+    // The topic's creation was told so, and its time counts as missed.
+    assert_eq!(metric(http, "topic_creation_timeout_count"), Some(1.0));
+    assert!(oldest > 1.0 && metric(http, "ringlog_disk_well") == Some(0.0), "the oldest append was {oldest} s old");
     drop(frozen);
     let thawed = Instant::now();
     let limit = Duration::from_millis(3 * SLACK_MS) + 3 * lag.allowance();

@@ -16,6 +16,7 @@ mod clients;
 mod cluster;
 #[path = "../common/mod.rs"]
 mod common;
+mod console;
 mod crash;
 mod describe;
 mod environment;
@@ -24,6 +25,7 @@ mod freeze;
 mod group_clients;
 mod group_moves;
 mod groups;
+mod http;
 mod inspect;
 mod java;
 mod kcat;

@@ -171,3 +171,28 @@ fn memory_is_counted_and_given_back() {
     rig.answer(request).unwrap();
     assert_eq!(rig.groups.bytes, 0);
 }
+
+#[test]
+fn a_survey_of_groups_comes_in_pages() {
+    let mut rig = Rig::new();
+    for group in ["c", "a", "b"] {
+        let identity = Identity { group: group.into(), ..identity(-1, "") };
+        let request = rig.ask(commit(identity, &[("t", 0, 5), ("t", 1, 6)]));
+        rig.answer(request).unwrap();
+    }
+    let page = |after: &str, most, room| {
+        let (found, more) = rig.groups.survey(after, most, room);
+        (found.iter().map(|group| &*group.group).collect::<Vec<_>>().join(""), more)
+    };
+    assert_eq!(page("", 10, 1_000), ("abc".to_owned(), false));
+    assert_eq!(page("", 2, 1_000), ("ab".to_owned(), true));
+    assert_eq!(page("b", 2, 1_000), ("c".to_owned(), false));
+    // A group and its two offsets take up all the room, and one is always there.
+    assert_eq!(page("", 10, 1), ("a".to_owned(), true));
+    assert_eq!(page("", 10, 4), ("ab".to_owned(), true));
+    let found = rig.groups.survey_one("b").unwrap();
+    let offsets: Vec<_> =
+        found.offsets.iter().map(|(topic, partition, kept)| (&**topic, *partition, kept.offset)).collect();
+    assert_eq!(offsets, [("t", 0, 5), ("t", 1, 6)]);
+    assert!(rig.groups.survey_one("d").is_none());
+}

@@ -9,6 +9,7 @@ use smallvec::smallvec;
 use super::*;
 use crate::config::{Machine, Settings};
 use crate::limits::{CONN_UNSENT_BYTES, MAX_IN_FLIGHT_PER_CONN};
+use crate::shard::view::{self, Counts, Look};
 use crate::shard::{Effect, Event};
 use crate::types::{ConnId, Now};
 
@@ -90,6 +91,14 @@ impl Core for Echo {
 
     fn drained(&self) -> bool {
         self.held.is_empty()
+    }
+
+    fn metrics(&self) -> Arc<ShardMetrics> {
+        Arc::new(ShardMetrics::new([], []))
+    }
+
+    fn look(&mut self, _: Now, _: &Look, _: &mut Vec<Effect>) -> view::Seen {
+        view::Seen::Counts(Counts::default())
     }
 }
 

@@ -3,6 +3,7 @@
 use kafka_protocol::messages::FetchRequest;
 
 use crate::limits::{DISK_READ_MS, FETCH_SHARE_BYTES, MAX_FETCH_BYTES};
+use crate::protocol::ErrorCode;
 use crate::protocol::fetch::{FetchResponse, FetchedPartition, FetchedTopic, encode_fetch};
 use crate::shard::Shard;
 use crate::shard::mesh::{Op, OpKind, ReadAnswer, RequestId, ShardMessage};
@@ -56,6 +57,7 @@ impl Shard {
         let (session, wanted) = match sessions.begin(&request, || rng.positive_i32()) {
             Ok(begun) => begun,
             Err(error) => {
+                self.count_error(origin, error.code());
                 let response = FetchResponse { error: Some(error), ..FetchResponse::default() };
                 return self.respond_encoded(origin, encode_fetch(origin.correlation_id, origin.version, &response));
             }
@@ -158,10 +160,12 @@ impl Shard {
                 if !some || answer.records.len <= room.min(part.wanted.max_bytes.max(0) as usize) {
                     some |= answer.records.len > 0;
                     bytes += answer.records.len;
+                    self.metrics.fetched_bytes.add(answer.records.len as u64);
                     room = room.saturating_sub(answer.records.len);
                     fetched.records = answer.records.chunks;
                 }
             }
+            self.count_error(origin, ErrorCode::code_of(fetched.error));
             let now_told = (fetched.high_watermark, fetched.log_start_offset);
             let news = fetched.error.is_some() || !fetched.records.is_empty() || part.wanted.told != Some(now_told);
             if session_id != 0 {

@@ -140,7 +140,8 @@ impl Shard {
         };
         let request = RequestId { shard: self.id, number };
         for (part, (log, batch)) in ops.into_iter().enumerate() {
-            self.send_op(now, Op { request, part: part as u32, log, kind: OpKind::Append { batch, deadline } });
+            let kind = OpKind::Append { batch, deadline, since: origin.since };
+            self.send_op(now, Op { request, part: part as u32, log, kind });
         }
     }
 
