@@ -8,6 +8,7 @@
 
 pub mod probe;
 
+mod admission;
 mod clock;
 mod connection;
 mod disk;
@@ -18,6 +19,7 @@ mod identity;
 mod listener;
 mod mailbox;
 mod memory;
+mod patience;
 mod peer_link;
 mod peer_reader;
 mod peers;
@@ -29,6 +31,7 @@ pub use run::{RunError, run};
 
 use glommio::net::AcceptedTcpStream;
 
+use self::admission::Place;
 use crate::log::DiskReply;
 use crate::peer::Hello;
 use crate::shard::mesh::ShardMessage;
@@ -46,7 +49,7 @@ enum Incoming {
     /// An answer of the disk.
     Disk(DiskReply),
     /// A connection that another shard has accepted.
-    Connection(AcceptedTcpStream),
+    Connection(AcceptedTcpStream, Place),
     /// A connection of another broker that another shard has greeted.
     Peer(AcceptedTcpStream, Hello),
 }

@@ -61,7 +61,7 @@ impl Running {
             match self.replies.try_recv() {
                 Some(Incoming::Disk(DiskReply::Health { .. } | DiskReply::Release { .. })) => {}
                 Some(Incoming::Disk(reply)) => return reply,
-                Some(Incoming::Mesh { .. } | Incoming::Connection(_) | Incoming::Peer(..)) => {
+                Some(Incoming::Mesh { .. } | Incoming::Connection(..) | Incoming::Peer(..)) => {
                     panic!("there is no other shard")
                 }
                 None => {
