@@ -33,6 +33,8 @@ if ! $core; then
     need mvn maven
     need fsfreeze util-linux
     need mkfs.ext4 e2fsprogs
+    need ip iproute2
+    need iptables iptables
 fi
 install_needed
 # The clients of the tests in tests/it/clients.rs.

@@ -34,9 +34,11 @@ pub struct Config {
     pub memory_bytes: u64,
     /// Bytes of request frames that may be held at once, by all connections together.
     pub frame_bytes: u64,
-    /// Largest request frame that is accepted, in bytes: `limits::MAX_REQUEST_BYTES`, or half of `frame_bytes` where
+    /// Largest request frame that is accepted, in bytes: `socket.request.max.bytes`, or half of `frame_bytes` where
     /// that is less, so that any frame that is accepted can be charged.
     pub max_request_bytes: usize,
+    /// What holds for clients' connections.
+    pub connections: ConnectionConfig,
     /// `cluster.id`.
     pub cluster_id: ClusterId,
     /// Bytes of other brokers' frames that may be held at once; nothing where there are none.
@@ -47,6 +49,17 @@ pub struct Config {
     pub log_level: String,
     /// The part that the core knows.
     pub broker: BrokerConfig,
+}
+
+/// What holds for clients' connections.
+#[derive(Clone, Debug)]
+pub struct ConnectionConfig {
+    /// `max.connections`, where it is given.
+    pub most: Option<usize>,
+    /// `max.connections.per.ip`.
+    pub most_per_address: usize,
+    /// `connections.max.idle.ms`.
+    pub idle_ms: u64,
 }
 
 /// The part of the configuration that the core knows.
@@ -328,7 +341,7 @@ impl Settings {
             )));
         }
         let frame_bytes = (memory_bytes / 4).min(1 << 30);
-        let max_request_bytes = (frame_bytes / 2).min(limits::MAX_REQUEST_BYTES as u64);
+        let max_request_bytes = (frame_bytes / 2).min(self.need("socket.request.max.bytes", Kind::size)?);
         let tail_bytes = (memory_bytes / 8).min(256 << 20);
         let read_cache_bytes = (memory_bytes / 8).min(256 << 20);
         assert!(
@@ -339,7 +352,8 @@ impl Settings {
         let message_max_bytes = self.need("message.max.bytes", Kind::size)?;
         if message_max_bytes + REQUEST_OVERHEAD_BYTES > max_request_bytes {
             return Err(ConfigError::Together(format!(
-                "`message.max.bytes` is {}, but with `memory` at {} a whole request may have no more than {}",
+                "`message.max.bytes` is {}, but with `memory` at {}, and by `socket.request.max.bytes`, a whole request may \
+                 have no more than {}",
                 show_size(message_max_bytes),
                 show_size(memory_bytes),
                 show_size(max_request_bytes),
@@ -380,6 +394,11 @@ impl Settings {
             memory_bytes,
             frame_bytes,
             max_request_bytes: max_request_bytes as usize,
+            connections: ConnectionConfig {
+                most: self.get("max.connections", Kind::integer)?.map(|most| most as usize),
+                most_per_address: self.need("max.connections.per.ip", Kind::integer)? as usize,
+                idle_ms: self.need("connections.max.idle.ms", Kind::integer)? as u64,
+            },
             cluster_id,
             peer_frame_bytes,
             log_format: match self.need("log.format", Kind::text)?.as_str() {

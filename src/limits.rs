@@ -68,11 +68,12 @@ pub const MAX_IN_FLIGHT_PER_CONN: usize = 64;
 /// Bytes of responses that may wait for a client to read them, above which no further requests of it are read.
 pub const CONN_UNSENT_BYTES: usize = 8 * 1024 * 1024;
 
-/// A connection whose frame stops half-way, or whose client takes no responses, is closed after this many milliseconds.
+/// A connection whose frame is not complete after this many milliseconds is closed: its client waits for no answer any
+/// more. So is one whose client takes fewer than [`CONN_LEAST_BYTES`] of what is sent to it in that time.
 pub const CONN_STALLED_MS: u64 = 60_000;
 
-/// A connection that is not used is closed after this many milliseconds (Kafka's `connections.max.idle.ms`).
-pub const CONN_IDLE_MS: u64 = 600_000;
+/// See [`CONN_STALLED_MS`].
+pub const CONN_LEAST_BYTES: u64 = 64 * 1024;
 
 /// A connection whose frame finds no room in the frame budget is closed after this many milliseconds.
 pub const CONN_STARVED_MS: u64 = 30_000;
@@ -113,8 +114,8 @@ pub const PEER_UNACKED_MS: u64 = 5_000;
 /// Connections of other brokers that may be in their greeting at once; further ones wait to be accepted.
 pub const PEER_GREETINGS: usize = 256;
 
-/// Longest time that a stopping broker waits for what is in flight, in milliseconds.
-pub const STOP_MS: u64 = 10_000;
+/// Longest time that a stopping broker waits for what is in flight, in milliseconds. `docker stop` kills after 10 s.
+pub const STOP_MS: u64 = 8_000;
 
 /// Bytes of log between two entries of a segment's sparse index.
 pub const INDEX_INTERVAL_BYTES: u64 = 64 * 1024;

@@ -1,8 +1,9 @@
-//! The command line: `ringlog server`, `ringlog doctor`, `ringlog bench`, `ringlog inspect`.
+//! The command line: `ringlog server`, `ringlog doctor`, `ringlog health`, `ringlog bench`, `ringlog inspect`.
 
 #[cfg(feature = "bench")]
 mod bench;
 mod doctor;
+mod health;
 mod inspect;
 mod machine;
 mod server;
@@ -34,6 +35,8 @@ enum Command {
     /// Show what lies in the data directory of a stopped broker
     #[command(subcommand_required = true)]
     Inspect(inspect::InspectArgs),
+    /// Ask the broker on this machine whether it answers
+    Health(health::HealthArgs),
 }
 
 const AFTER_HELP: &str = "\
@@ -67,6 +70,7 @@ pub fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Health(args) => health::run(&args),
     };
     crate::logging::flush(FLUSH_LOG_WITHIN);
     match result {

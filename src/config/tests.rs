@@ -234,6 +234,7 @@ fn the_example_file_follows_the_table() {
         if let Some(setting) = line.strip_prefix('#').filter(|rest| !rest.starts_with(' ') && !rest.is_empty()) {
             bare.push_str(setting);
             let (name, value) = setting.split_once(" = ").unwrap();
+            let name = name.trim_matches('"');
             shown.push(name);
             let key = Key::named(name).unwrap_or_else(|| panic!("{name} is no key"));
             if let Default::Is(text) = key.default {

@@ -15,12 +15,12 @@ use futures_io::{AsyncRead, AsyncWrite};
 use glommio::net::TcpStream;
 use smallvec::SmallVec;
 
+use super::admission::Place;
 use super::driver::{Core, Driver};
 use super::frames::{FrameError, FrameReader, Taken};
+use super::patience::Patience;
 use super::signal::{Signal, yield_now};
-use crate::limits::{
-    CONN_IDLE_MS, CONN_STALLED_MS, CONN_STARVED_MS, CONN_UNSENT_BYTES, MAX_IN_FLIGHT_PER_CONN, TICK_MS,
-};
+use crate::limits::{CONN_STARVED_MS, CONN_UNSENT_BYTES, MAX_IN_FLIGHT_PER_CONN, TICK_MS};
 use crate::types::{ConnId, Mono};
 
 /// When at least this much of a frame is missing, it is read to where it belongs instead of into the scratch buffer.
@@ -42,17 +42,6 @@ enum Phase {
     Dead,
 }
 
-/// What the reader is at, for the sweep that looks for stalled connections.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Reading {
-    /// Waiting for a request to begin.
-    Between,
-    /// In the middle of a frame.
-    InFrame,
-    /// Not reading, because the broker holds it back.
-    HeldBack,
-}
-
 /// A client's connection.
 pub(super) struct Connection {
     /// Its number on this shard.
@@ -68,9 +57,11 @@ pub(super) struct Connection {
     unsent: Cell<usize>,
     reader: Signal,
     writer: Signal,
-    reading: Cell<Reading>,
-    last_read: Cell<Mono>,
-    last_sent: Cell<Mono>,
+    /// Whether the broker does not read on, until there is room.
+    held_back: Cell<bool>,
+    patience: Patience,
+    /// Its place among the broker's connections.
+    _place: Place,
 }
 
 /// Why a connection ended.
@@ -99,7 +90,7 @@ const FRAMES_PER_TURN: usize = 4;
 
 impl Connection {
     /// A connection that was just accepted.
-    pub(super) fn new(id: ConnId, peer: SocketAddr, stream: TcpStream, now: Mono) -> Connection {
+    pub(super) fn new(id: ConnId, peer: SocketAddr, stream: TcpStream, place: Place, now: Mono) -> Connection {
         Connection {
             id,
             peer,
@@ -110,9 +101,9 @@ impl Connection {
             unsent: Cell::new(0),
             reader: Signal::default(),
             writer: Signal::default(),
-            reading: Cell::new(Reading::Between),
-            last_read: Cell::new(now),
-            last_sent: Cell::new(now),
+            held_back: Cell::new(false),
+            patience: Patience::new(now),
+            _place: place,
         }
     }
 
@@ -130,11 +121,10 @@ impl Connection {
             outbox.push_back(chunk);
         }
         if was_empty && !outbox.is_empty() {
-            // The time in which the client must take something begins now.
-            self.last_sent.set(now);
+            self.patience.began_to_send(now);
             self.writer.set();
         }
-        if self.reading.get() == Reading::HeldBack {
+        if self.held_back.get() {
             self.reader.set();
         }
     }
@@ -167,20 +157,12 @@ impl Connection {
         self.phase.get() == Phase::Dead || self.unsent.get() == 0
     }
 
-    /// Why the connection should be ended at `now`, if it should.
-    pub(super) fn stalled(&self, now: Mono) -> Option<&'static str> {
-        let unread_ms = now.micros_since(self.last_read.get()) / 1000;
-        let unsent_ms = now.micros_since(self.last_sent.get()) / 1000;
+    /// Why the connection is to be ended at `now`, if it is; `idle_ms` is `connections.max.idle.ms`.
+    pub(super) fn stalled(&self, now: Mono, idle_ms: u64) -> Option<&'static str> {
         if self.phase.get() == Phase::Dead {
-            None
-        } else if self.unsent.get() > 0 {
-            (unsent_ms > CONN_STALLED_MS).then_some("its client takes no responses")
-        } else if self.reading.get() == Reading::InFrame {
-            (unread_ms > CONN_STALLED_MS).then_some("a request frame stopped half-way")
-        } else {
-            let idle = self.in_flight.get() == 0 && unread_ms.min(unsent_ms) > CONN_IDLE_MS;
-            idle.then_some("it was idle for connections.max.idle.ms")
+            return None;
         }
+        self.patience.is_over(now, self.unsent.get() > 0, self.in_flight.get() > 0, self.held_back.get(), idle_ms)
     }
 
     /// Lets a reader that is held back look again whether it may go on.
@@ -264,11 +246,11 @@ impl<C: Core> Reader<'_, C> {
 
     /// Waits for an answer, for room in the outbox or for the next tick.
     async fn held_back(&self) {
-        let before = self.conn.reading.replace(Reading::HeldBack);
+        self.conn.held_back.set(true);
         poll_fn(|cx| self.conn.reader.poll(cx)).await;
-        self.conn.reading.set(before);
+        self.conn.held_back.set(false);
         // The time for which the broker held it back does not count as the client's.
-        self.conn.last_read.set(self.driver.clock.mono());
+        self.conn.patience.was_held_back(self.driver.clock.mono());
     }
 
     /// Reads once, and hands on the frames that this completes. Returns the number of bytes.
@@ -292,8 +274,7 @@ impl<C: Core> Reader<'_, C> {
         if n == 0 {
             return Poll::Ready(Err(End::Client));
         }
-        self.conn.last_read.set(driver.clock.mono());
-        self.conn.reading.set(if self.frames.inside_frame() { Reading::InFrame } else { Reading::Between });
+        self.conn.patience.read(driver.clock.mono(), self.frames.inside_frame());
         Poll::Ready(Ok(n))
     }
 
@@ -328,6 +309,7 @@ impl<C: Core> Reader<'_, C> {
     }
 
     fn hand_on(&self, frame: Bytes) {
+        self.conn.patience.frame_complete();
         self.conn.in_flight.set(self.conn.in_flight.get() + 1);
         self.driver.request(self.conn.id, frame);
     }
@@ -343,8 +325,8 @@ pub(super) async fn write<C: Core>(driver: Rc<Driver<C>>, conn: Rc<Connection>) 
         }
         // An error on a socket is the client's end; the reader sees it too.
         let Ok(n) = poll_fn(|cx| poll_write(&conn, cx)).await else { break };
-        conn.last_sent.set(driver.clock.mono());
-        if conn.reading.get() == Reading::HeldBack {
+        conn.patience.sent(driver.clock.mono(), n);
+        if conn.held_back.get() {
             conn.reader.set();
         }
         moved += n;

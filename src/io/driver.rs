@@ -6,10 +6,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
+use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::task::Poll;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use glommio::net::AcceptedTcpStream;
 use glommio::timer::Timer;
 use glommio::{Latency, Shares};
 
+use super::admission::{Admission, Place};
 use super::clock::{Clock, Pulse};
 use super::connection::{self, Connection, End};
 use super::disk::ToDisk;
@@ -100,9 +102,6 @@ impl Core for Shard {
     }
 }
 
-/// How many connections each shard has, by its number.
-pub(super) type Loads = Arc<[AtomicUsize]>;
-
 /// What a shard's executor is started with.
 pub(super) struct ShardSetup<C> {
     /// The shard's number.
@@ -115,10 +114,10 @@ pub(super) struct ShardSetup<C> {
     pub(super) clock: Clock,
     /// The listening socket, which all shards accept from.
     pub(super) listener: std::net::TcpListener,
-    /// How many connections each shard has.
-    pub(super) loads: Loads,
-    /// Most connections of a shard.
-    pub(super) max_connections: usize,
+    /// Counts the connections of all shards.
+    pub(super) admission: Arc<Admission>,
+    /// `connections.max.idle.ms`.
+    pub(super) idle_ms: u64,
     /// Where its messages come in.
     pub(super) inbox: Receiver<Incoming>,
     /// All shards' mailboxes, its own included.
@@ -158,8 +157,8 @@ pub(super) struct Driver<C> {
     pulse: Pulse,
     effects: RefCell<Vec<Effect>>,
     connections: RefCell<Map<ConnId, Rc<Connection>>>,
-    loads: Loads,
-    max_connections: usize,
+    admission: Arc<Admission>,
+    idle_ms: u64,
     next_connection: Cell<u64>,
     /// Connections whose readers wait for the next tick to look again.
     held_back: RefCell<Vec<Rc<Connection>>>,
@@ -200,8 +199,8 @@ pub(super) async fn run<C: Core>(setup: ShardSetup<C>) {
         pulse: setup.pulse,
         effects: RefCell::default(),
         connections: RefCell::default(),
-        loads: setup.loads,
-        max_connections: setup.max_connections,
+        admission: setup.admission,
+        idle_ms: setup.idle_ms,
         next_connection: Cell::new(0),
         held_back: RefCell::default(),
         shards: setup.shards,
@@ -248,37 +247,32 @@ impl<C: Core> Driver<C> {
         self.turn.set();
     }
 
-    /// Gives a connection that was just accepted to the shard that has fewest, this one among equals. A burst of
-    /// connections would stay with one shard otherwise. False if all have as many as they may.
-    pub(super) fn accepted(self: &Rc<Self>, stream: AcceptedTcpStream) -> bool {
-        let own = usize::from(self.id.0);
-        let load = |shard: &usize| self.loads[*shard].load(Ordering::Relaxed);
-        let lightest = (0..self.loads.len()).min_by_key(|shard| (load(shard), *shard != own)).unwrap_or(own);
-        if load(&lightest) >= self.max_connections {
+    /// Gives a connection that was just accepted to its shard, or closes it where there may be no more.
+    pub(super) fn accepted(self: &Rc<Self>, stream: AcceptedTcpStream) {
+        // A client that has gone again already has no address.
+        let Ok(peer) = stream.peer_addr() else {
             // Binding it here and dropping it closes it.
-            drop(stream.bind_to_executor());
-            return false;
+            return drop(stream.bind_to_executor());
+        };
+        match self.admission.admit(peer.ip(), self.id) {
+            Ok(place) if place.shard == self.id => self.connected(stream, place),
+            Ok(place) => self.shards[usize::from(place.shard.0)].send(Incoming::Connection(stream, place)),
+            Err(refused) => {
+                drop(stream.bind_to_executor());
+                self.client_line(|| tracing::warn!(%peer, "a connection was refused: {refused}"));
+            }
         }
-        self.loads[lightest].fetch_add(1, Ordering::Relaxed);
-        if lightest == own {
-            self.connected(stream);
-        } else {
-            self.shards[lightest].send(Incoming::Connection(stream));
-        }
-        true
     }
 
     /// Starts the tasks of a connection that is this shard's.
-    fn connected(self: &Rc<Self>, stream: AcceptedTcpStream) {
+    fn connected(self: &Rc<Self>, stream: AcceptedTcpStream, place: Place) {
         let stream = stream.bind_to_executor();
-        // A client that has gone again already has no address.
         let (false, Ok(peer), Ok(())) = (self.stopping(), stream.peer_addr(), stream.set_nodelay(true)) else {
-            self.loads[usize::from(self.id.0)].fetch_sub(1, Ordering::Relaxed);
             return;
         };
         let id = ConnId(self.next_connection.get());
         self.next_connection.set(id.0 + 1);
-        let conn = Rc::new(Connection::new(id, peer, stream, self.clock.mono()));
+        let conn = Rc::new(Connection::new(id, peer, stream, place, self.clock.mono()));
         self.connections.borrow_mut().insert(id, Rc::clone(&conn));
         self.event(Event::Connected { conn: id, peer: peer.ip() });
         glommio::spawn_local(connection::read(Rc::clone(self), Rc::clone(&conn))).detach();
@@ -288,10 +282,13 @@ impl<C: Core> Driver<C> {
     /// Forgets a connection that has ended.
     pub(super) fn closed(&self, conn: &Connection, end: &End) {
         self.connections.borrow_mut().remove(&conn.id);
-        self.loads[usize::from(self.id.0)].fetch_sub(1, Ordering::Relaxed);
         self.event(Event::Closed { conn: conn.id });
         match end {
             End::Client | End::Broker => tracing::debug!(peer = %conn.peer, "connection {end}"),
+            // A client that goes without reading what it asked for; that is no fault of anybody's.
+            End::Read(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                tracing::debug!(peer = %conn.peer, "connection {end}");
+            }
             End::Read(_) | End::Frame(_) | End::Starved => {
                 self.client_line(|| tracing::warn!(peer = %conn.peer, "connection closed: {end}"));
             }
@@ -393,7 +390,7 @@ impl<C: Core> Driver<C> {
                     self.note_health(&reply);
                     self.event(Event::Disk { reply });
                 }
-                Incoming::Connection(stream) => self.connected(stream),
+                Incoming::Connection(stream, place) => self.connected(stream, place),
                 Incoming::Peer(stream, hello) => peer_reader::start(&self, stream, hello),
                 Incoming::Look(look, reply) => self.look(&look, &reply),
             }
@@ -498,7 +495,7 @@ impl<C: Core> Driver<C> {
 
     fn sweep(&self, now: Mono) {
         for conn in self.connections.borrow().values() {
-            if let Some(reason) = conn.stalled(now) {
+            if let Some(reason) = conn.stalled(now, self.idle_ms) {
                 self.client_line(|| tracing::info!(peer = %conn.peer, "connection closed: {reason}"));
                 conn.kill();
             }

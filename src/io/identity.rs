@@ -83,12 +83,12 @@ pub enum IdentityError {
         detail: String,
     },
     /// A file of it could not be read or written.
-    #[error("{}: {source}", file.display())]
+    #[error("{}: {cause}", file.display())]
     Io {
         /// The file.
         file: PathBuf,
         /// What the kernel said.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
@@ -121,7 +121,7 @@ impl DataDir {
     pub(super) fn lock(dir: &Path, broker: BrokerId, cluster: &ClusterId) -> Result<DataDir, IdentityError> {
         let lock = lock_data_dir(dir)?;
         let file = dir.join(IDENTITY_FILE);
-        let failed = |source| IdentityError::Io { file: file.clone(), source };
+        let failed = |cause| IdentityError::Io { file: file.clone(), cause };
         let damaged = |detail: String| IdentityError::Damaged { file: file.clone(), detail };
         let mut identity = match fs::read_to_string(&file) {
             Ok(text) => parse(dir, &text, damaged)?,
@@ -167,7 +167,7 @@ fn parse_directory_id(text: &str) -> Option<[u8; 16]> {
 /// Makes the number in the file one greater, durably, and returns it. It is written in place: a full disk must not
 /// keep a broker from starting, and a sector is written whole or not at all.
 fn count_start(path: &Path) -> Result<u64, IdentityError> {
-    let failed = |source| IdentityError::Io { file: path.to_owned(), source };
+    let failed = |cause| IdentityError::Io { file: path.to_owned(), cause };
     let (file, next) = match fs::read_to_string(path) {
         // An empty one was made by a start that came no further.
         Ok(text) if !text.is_empty() => {
@@ -195,7 +195,7 @@ fn count_start(path: &Path) -> Result<u64, IdentityError> {
 /// [`IdentityError::Locked`] while another process has it.
 pub fn lock_data_dir(dir: &Path) -> Result<File, IdentityError> {
     let path = dir.join(LOCK_FILE);
-    let failed = |source| IdentityError::Io { file: path.clone(), source };
+    let failed = |cause| IdentityError::Io { file: path.clone(), cause };
     let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path).map_err(failed)?;
     // SAFETY: the descriptor is open as long as `file` lives.
     if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {

@@ -67,9 +67,6 @@ pub(super) async fn accept_for_ever<C: Core>(driver: Rc<Driver<C>>, listener: Tc
 }
 
 async fn accept<C: Core>(driver: &Rc<Driver<C>>, listener: &glommio::net::TcpListener) -> Result<(), GlommioError<()>> {
-    let stream = listener.shared_accept().await?;
-    if !driver.accepted(stream) {
-        driver.client_line(|| tracing::warn!("a connection was refused: too many are open"));
-    }
+    driver.accepted(listener.shared_accept().await?);
     Ok(())
 }

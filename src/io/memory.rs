@@ -11,6 +11,11 @@ use bytes::Bytes;
 
 use crate::limits::BLOCK;
 
+/// Buffers of at least so many bytes come from the kernel itself, whose zeros cost nothing until they are touched. An
+/// allocator may have to write them: a client that announces a frame of 64 MiB, and sends none of it, must not make the
+/// broker do that.
+const MAPPED_BYTES: usize = 2 * 1024 * 1024;
+
 /// Memory of a whole number of blocks, aligned to one, as direct I/O wants it. Zeros at first, then whatever its
 /// last user left: always initialised.
 pub(super) struct AlignedBuf {
@@ -25,8 +30,12 @@ impl AlignedBuf {
     /// Fresh memory of `len` bytes, a multiple of 4096 and not zero.
     pub(super) fn new(len: usize) -> AlignedBuf {
         let layout = Self::layout(len);
-        // SAFETY: the layout's size is not zero.
-        let start = unsafe { alloc_zeroed(layout) };
+        let start = if len < MAPPED_BYTES {
+            // SAFETY: the layout's size is not zero.
+            unsafe { alloc_zeroed(layout) }
+        } else {
+            map(len)
+        };
         AlignedBuf { start: NonNull::new(start).unwrap_or_else(|| handle_alloc_error(layout)), len }
     }
 
@@ -57,9 +66,25 @@ impl AsMut<[u8]> for AlignedBuf {
 
 impl Drop for AlignedBuf {
     fn drop(&mut self) {
-        // SAFETY: the memory came from `alloc_zeroed` with this very layout.
-        unsafe { dealloc(self.start.as_ptr(), Self::layout(self.len)) }
+        if self.len < MAPPED_BYTES {
+            // SAFETY: the memory came from `alloc_zeroed` with this very layout.
+            unsafe { dealloc(self.start.as_ptr(), Self::layout(self.len)) }
+        } else {
+            // SAFETY: the memory is a mapping of this very length, and nobody refers to it any more.
+            let result = unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
+            assert_eq!(result, 0, "a mapping of {} bytes cannot be given back", self.len);
+        }
     }
+}
+
+/// `len` bytes of zeros from the kernel, aligned to a page; null where it has none.
+fn map(len: usize) -> *mut u8 {
+    // SAFETY: an anonymous mapping at an address of the kernel's choice touches no memory of ours.
+    let start = unsafe {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        libc::mmap(std::ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0)
+    };
+    if start == libc::MAP_FAILED { std::ptr::null_mut() } else { start.cast() }
 }
 
 /// The length of the buffers that serve a need of `len` bytes: whole blocks, and above four of them in steps of a
@@ -215,5 +240,24 @@ mod tests {
         assert_eq!(idle.bytes, 2 * BLOCK);
         assert_eq!(idle.classes[&BLOCK].len(), 2);
         assert!(!idle.classes.contains_key(&(4 * BLOCK)));
+    }
+
+    #[test]
+    fn a_large_buffer_costs_nothing_until_it_is_used() {
+        const LEN: usize = 16 * MAPPED_BYTES;
+        let mut buf = AlignedBuf::new(LEN);
+        assert_eq!(buf.as_ref().as_ptr().align_offset(BLOCK), 0);
+        let resident = |buf: &AlignedBuf| {
+            let mut pages = vec![0u8; LEN / BLOCK];
+            // SAFETY: the vector has a byte for each page of the buffer.
+            let result = unsafe { libc::mincore(buf.start.as_ptr().cast(), LEN, pages.as_mut_ptr()) };
+            assert_eq!(result, 0, "mincore");
+            pages.iter().filter(|page| **page & 1 == 1).count()
+        };
+        assert_eq!(resident(&buf), 0);
+        buf.as_mut()[LEN - 1] = 7;
+        // A huge page at the most.
+        assert!((1..=512).contains(&resident(&buf)));
+        assert!(buf.as_ref()[..LEN - 1].iter().all(|byte| *byte == 0));
     }
 }

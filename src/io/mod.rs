@@ -9,6 +9,7 @@
 
 pub mod probe;
 
+mod admission;
 mod clock;
 mod connection;
 mod disk;
@@ -20,6 +21,7 @@ mod identity;
 mod listener;
 mod mailbox;
 mod memory;
+mod patience;
 mod peer_link;
 mod peer_reader;
 mod peers;
@@ -33,6 +35,7 @@ use std::sync::mpsc::SyncSender;
 
 use glommio::net::AcceptedTcpStream;
 
+use self::admission::Place;
 use crate::log::DiskReply;
 use crate::peer::Hello;
 use crate::shard::mesh::ShardMessage;
@@ -51,7 +54,7 @@ enum Incoming {
     /// An answer of the disk.
     Disk(DiskReply),
     /// A connection that another shard has accepted.
-    Connection(AcceptedTcpStream),
+    Connection(AcceptedTcpStream, Place),
     /// A connection of another broker that another shard has greeted.
     Peer(AcceptedTcpStream, Hello),
     /// Somebody looks at the shard from outside. The channel has room for the answers of all shards.

@@ -18,9 +18,22 @@ use crate::limits::BLOCK;
 /// Locked memory that each executor needs at least, in bytes; glommio refuses to start below it.
 pub const MIN_MEMLOCK: u64 = 512 * 1024;
 
-/// Creates the data directory where it is missing.
+/// Creates the data directory where it is missing, and checks that this process may write to it and that it is not on
+/// FUSE.
 pub fn create_data_dir(dir: &Path) -> Result<(), ProbeError> {
-    fs::create_dir_all(dir).map_err(|source| data_dir(dir, "creating it", source))
+    fs::create_dir_all(dir).map_err(|cause| data_dir(dir, "creating it", cause))?;
+    let writable = || {
+        let path = CString::new(dir.as_os_str().as_bytes()).map_err(io::Error::other)?;
+        // SAFETY: the path is live and ends in NUL.
+        if unsafe { libc::access(path.as_ptr(), libc::W_OK | libc::X_OK) } == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
+    };
+    writable().map_err(|cause| data_dir(dir, "writing to it", cause))?;
+    // Asked before anything is written, so that nothing stays behind on a file system that cannot be used.
+    known_file_system(dir).map(drop)
 }
 
 /// Why the broker cannot run here. The text names the cause and what to do about it.
@@ -43,15 +56,15 @@ pub enum ProbeError {
     },
     /// A seccomp filter or security module forbids a system call of io_uring.
     #[error(
-        "{call} is forbidden to this process ({source}), most likely by a container's seccomp profile: start the \
-         container with `--security-opt seccomp=unconfined`, or with a profile that allows io_uring_setup, \
-         io_uring_enter and io_uring_register"
+        "{call} is forbidden to this process ({cause}), most likely by a container's seccomp profile: start the \
+         container with `--security-opt seccomp=contrib/seccomp/ringlog.json` (a file that comes with ringlog's source), \
+         or with another profile that allows io_uring_setup, io_uring_enter and io_uring_register"
     )]
     Forbidden {
         /// The system call.
         call: &'static str,
         /// What the kernel said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// Too little memory may be locked.
     #[error(
@@ -72,16 +85,16 @@ pub enum ProbeError {
         missing: String,
     },
     /// io_uring failed for a reason of its own.
-    #[error("{call} failed: {source}")]
+    #[error("{call} failed: {cause}")]
     IoUring {
         /// The system call.
         call: &'static str,
         /// What the kernel said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The data directory's file system cannot do direct I/O.
     #[error(
-        "{} lies on {file_system}, which refuses direct I/O ({source}): choose a --data-dir on ext4 or XFS",
+        "{} lies on {file_system}, which refuses direct I/O ({cause}): choose a --data-dir on ext4 or XFS",
         dir.display()
     )]
     NoDirectIo {
@@ -90,7 +103,7 @@ pub enum ProbeError {
         /// The name of its file system.
         file_system: &'static str,
         /// What the kernel said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The data directory is served by a user-space process.
     #[error(
@@ -102,15 +115,31 @@ pub enum ProbeError {
         /// The data directory.
         dir: PathBuf,
     },
+    /// The data directory belongs to somebody else.
+    #[error(
+        "cannot use the data directory {}: {what}: {cause}; the broker runs as user {user}: `chown -R {user} {}` as root, \
+         or run it as the directory's owner",
+        dir.display(), dir.display()
+    )]
+    NotAllowed {
+        /// The data directory.
+        dir: PathBuf,
+        /// What was tried.
+        what: &'static str,
+        /// What the kernel said.
+        cause: io::Error,
+        /// The user that this process runs as.
+        user: u32,
+    },
     /// The data directory cannot be used.
-    #[error("cannot use the data directory {}: {what}: {source}", dir.display())]
+    #[error("cannot use the data directory {}: {what}: {cause}", dir.display())]
     DataDir {
         /// The data directory.
         dir: PathBuf,
         /// What was tried.
         what: &'static str,
         /// What the kernel said.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
@@ -160,13 +189,13 @@ pub fn io_uring() -> Result<(), ProbeError> {
 }
 
 /// Names the cause of a failed system call of io_uring.
-fn refused(call: &'static str, source: io::Error) -> ProbeError {
-    match (source.raw_os_error(), io_uring_disabled()) {
+fn refused(call: &'static str, cause: io::Error) -> ProbeError {
+    match (cause.raw_os_error(), io_uring_disabled()) {
         (Some(libc::ENOSYS), _) => ProbeError::NoIoUring { kernel: kernel_release() },
         (Some(libc::EPERM), Some(value)) if value > 0 => ProbeError::DisabledBySysctl { value },
-        (Some(libc::EPERM | libc::EACCES), _) => ProbeError::Forbidden { call, source },
+        (Some(libc::EPERM | libc::EACCES), _) => ProbeError::Forbidden { call, cause },
         (Some(libc::ENOMEM), _) => ProbeError::Memlock { limit: memlock_limit() },
-        _ => ProbeError::IoUring { call, source },
+        _ => ProbeError::IoUring { call, cause },
     }
 }
 
@@ -276,29 +305,49 @@ fn write_once(file: &File, buf: &[u8], offset: u64) -> io::Result<()> {
     }
 }
 
-/// Whether `dir`, which must exist, takes direct writes.
-pub fn direct_io(dir: &Path) -> Result<(), ProbeError> {
-    let file_system = file_system(dir).map_err(|source| data_dir(dir, "statfs", source))?;
-    if file_system == "fuse" {
-        return Err(ProbeError::Fuse { dir: dir.to_owned() });
+/// The name of the file system that `dir` lies on, unless it is FUSE.
+fn known_file_system(dir: &Path) -> Result<&'static str, ProbeError> {
+    match file_system(dir).map_err(|cause| data_dir(dir, "statfs", cause))? {
+        "fuse" => Err(ProbeError::Fuse { dir: dir.to_owned() }),
+        name => Ok(name),
     }
+}
+
+/// Whether `dir`, which must exist, takes direct writes. One without room passes: the broker starts there, and all but
+/// produces goes on.
+pub fn direct_io(dir: &Path) -> Result<(), ProbeError> {
+    let file_system = known_file_system(dir)?;
     // A directory that takes no file at all is a different matter from one that takes no direct I/O.
-    drop(Scratch::create(dir, ".probe", 0).map_err(|source| data_dir(dir, "creating a file in it", source))?);
-    let refused = |source| ProbeError::NoDirectIo { dir: dir.to_owned(), file_system, source };
+    match Scratch::create(dir, ".probe", 0) {
+        Err(cause) if is_full(&cause) => return Ok(()),
+        created => drop(created.map_err(|cause| data_dir(dir, "creating a file in it", cause))?),
+    }
+    let refused = |cause| ProbeError::NoDirectIo { dir: dir.to_owned(), file_system, cause };
     let scratch = Scratch::create(dir, ".probe", libc::O_DIRECT | libc::O_DSYNC).map_err(refused)?;
-    write_once(&scratch.file, Aligned::new(BLOCK).bytes(), 0).map_err(|source| match source.raw_os_error() {
-        Some(libc::EINVAL) => refused(source),
-        _ => data_dir(dir, "writing to a file in it", source),
-    })
+    match write_once(&scratch.file, Aligned::new(BLOCK).bytes(), 0) {
+        Err(cause) if is_full(&cause) => Ok(()),
+        Err(cause) if cause.raw_os_error() == Some(libc::EINVAL) => Err(refused(cause)),
+        written => written.map_err(|cause| data_dir(dir, "writing to a file in it", cause)),
+    }
+}
+
+fn is_full(cause: &io::Error) -> bool {
+    matches!(cause.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// The error where the data directory's full path cannot be found.
-pub(super) fn data_dir_error(dir: &Path, source: io::Error) -> ProbeError {
-    data_dir(dir, "finding its full path", source)
+pub(super) fn data_dir_error(dir: &Path, cause: io::Error) -> ProbeError {
+    data_dir(dir, "finding its full path", cause)
 }
 
-fn data_dir(dir: &Path, what: &'static str, source: io::Error) -> ProbeError {
-    ProbeError::DataDir { dir: dir.to_owned(), what, source }
+fn data_dir(dir: &Path, what: &'static str, cause: io::Error) -> ProbeError {
+    let dir = dir.to_owned();
+    if cause.kind() != io::ErrorKind::PermissionDenied {
+        return ProbeError::DataDir { dir, what, cause };
+    }
+    // SAFETY: geteuid(2) takes nothing and cannot fail.
+    let user = unsafe { libc::geteuid() };
+    ProbeError::NotAllowed { dir, what, cause, user }
 }
 
 /// Checks what concerns the process: io_uring and the limits.
@@ -320,7 +369,7 @@ pub fn check_process() -> Result<Vec<Warning>, ProbeError> {
 pub fn check_data_dir(dir: &Path) -> Result<Vec<Warning>, ProbeError> {
     direct_io(dir)?;
     let mut warnings = Vec::new();
-    match file_system(dir).map_err(|source| data_dir(dir, "statfs", source))? {
+    match known_file_system(dir)? {
         "ext4" | "xfs" => {}
         "tmpfs" | "ramfs" => warnings
             .push(Warning(format!("{} lies in memory: everything is lost when the machine stops", dir.display()))),
@@ -334,16 +383,21 @@ pub fn check_data_dir(dir: &Path) -> Result<Vec<Warning>, ProbeError> {
 
 /// Overwrites blocks of `len` bytes (a multiple of 4096) of a scratch file in `dir`, which was written before, the
 /// way the WAL is written: direct and flushed, one after the other. Stops after `count` writes or when `most` has
-/// passed, whichever comes first, but makes one write at least. Returns how long each took.
+/// passed, whichever comes first, but makes one write at least. Returns how long each took; nothing where there is no
+/// room for the file.
 pub fn write_latencies(dir: &Path, len: usize, count: usize, most: Duration) -> Result<Vec<Duration>, ProbeError> {
     /// Blocks that are overwritten in turn: few, so that preparing them takes no time at a start.
     const BLOCKS: usize = 8;
     assert!(len > 0 && len.is_multiple_of(BLOCK), "direct I/O wants whole blocks");
-    let failed = |source| data_dir(dir, "measuring its write latency", source);
-    let scratch = Scratch::create(dir, ".probe", libc::O_DIRECT | libc::O_DSYNC).map_err(failed)?;
+    let failed = |cause| data_dir(dir, "measuring its write latency", cause);
     let buf = Aligned::new(len);
     let all = Aligned::new(len * BLOCKS);
-    write_once(&scratch.file, all.bytes(), 0).map_err(failed)?;
+    let prepared = Scratch::create(dir, ".probe", libc::O_DIRECT | libc::O_DSYNC)
+        .and_then(|scratch| write_once(&scratch.file, all.bytes(), 0).map(|()| scratch));
+    let scratch = match prepared {
+        Err(cause) if is_full(&cause) => return Ok(Vec::new()),
+        prepared => prepared.map_err(failed)?,
+    };
     let started = Instant::now();
     let mut latencies = Vec::with_capacity(count);
     while latencies.len() < count && (latencies.is_empty() || started.elapsed() < most) {
@@ -355,10 +409,10 @@ pub fn write_latencies(dir: &Path, len: usize, count: usize, most: Duration) -> 
     Ok(latencies)
 }
 
-/// The middle of some durations; zero where there are none.
-pub fn median(mut durations: Vec<Duration>) -> Duration {
+/// The middle of some durations, where there are any.
+pub fn median(mut durations: Vec<Duration>) -> Option<Duration> {
     durations.sort_unstable();
-    durations.get(durations.len() / 2).copied().unwrap_or_default()
+    durations.get(durations.len() / 2).copied()
 }
 
 #[cfg(test)]
@@ -374,7 +428,7 @@ mod tests {
         check_data_dir(&data).unwrap();
         let latencies = write_latencies(&data, BLOCK, 8, Duration::from_secs(5)).unwrap();
         assert_eq!(latencies.len(), 8);
-        assert!(median(latencies) > Duration::ZERO);
+        assert!(median(latencies).unwrap() > Duration::ZERO);
         assert_eq!(fs::read_dir(&data).unwrap().count(), 0, "a scratch file stayed behind");
     }
 
@@ -400,8 +454,8 @@ mod tests {
     }
 
     #[test]
-    fn the_median_of_nothing_is_zero() {
-        assert_eq!(median(Vec::new()), Duration::ZERO);
-        assert_eq!(median([3, 1, 2].map(Duration::from_millis).to_vec()), Duration::from_millis(2));
+    fn nothing_has_no_median() {
+        assert_eq!(median(Vec::new()), None);
+        assert_eq!(median([3, 1, 2].map(Duration::from_millis).to_vec()), Some(Duration::from_millis(2)));
     }
 }

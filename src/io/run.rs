@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::fd::IntoRawFd;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 
 use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
 
+use super::admission::Admission;
 use super::clock::{Clock, Pulse};
 use super::disk::{DiskSetup, DiskThread, ToDisk, WriteBuffers};
-use super::driver::{self, Core, Loads, ShardSetup};
+use super::driver::{self, Core, ShardSetup};
 use super::files::{Files, RecoveryDevice};
 use super::frames::FrameBudget;
 use super::http::{self, Pace, ShardSource, Sources};
@@ -70,12 +71,12 @@ pub enum RunError {
         source: io::Error,
     },
     /// The address cannot be listened on.
-    #[error("cannot listen on {addr}: {source}")]
+    #[error("cannot listen on {addr}: {cause}")]
     Listen {
         /// The address.
         addr: SocketAddr,
         /// What the kernel said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// This broker's address in `controller.quorum.voters` cannot be listened on.
     #[error(
@@ -204,11 +205,11 @@ impl Broker {
             tracing::warn!("{}", warning.0);
         }
 
-        let listener = listener::bind(config.listen).map_err(|source| match source.kind() {
+        let listener = listener::bind(config.listen).map_err(|cause| match cause.kind() {
             io::ErrorKind::AddrInUse => RunError::AddressInUse { addr: config.listen },
-            _ => RunError::Listen { addr: config.listen, source },
+            _ => RunError::Listen { addr: config.listen, cause },
         })?;
-        let addr = listener.local_addr().map_err(|source| RunError::Listen { addr: config.listen, source })?;
+        let addr = listener.local_addr().map_err(|cause| RunError::Listen { addr: config.listen, cause })?;
         if config.broker.advertised_port == 0 {
             config.broker.advertised_port = addr.port();
         }
@@ -327,19 +328,27 @@ fn listen_for_http(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), RunErr
 }
 
 /// Says what the broker runs on, for people.
-fn print_banner(out: &mut impl Write, config: &Config, addr: SocketAddr, http: Option<SocketAddr>, latency: Duration) {
+fn print_banner(
+    out: &mut impl Write,
+    config: &Config,
+    addr: SocketAddr,
+    http: Option<SocketAddr>,
+    latency: Option<Duration>,
+) {
+    let disk = match latency {
+        Some(latency) => format!("a 4 KiB write is durable in {:.0} us (median)", latency.as_secs_f64() * 1e6),
+        None => "full: produces are refused until there is room".to_owned(),
+    };
+    let console = http.map_or("off; --http 127.0.0.1:9644 turns it on".to_owned(), |addr| format!("http://{addr}/"));
     let data_dir = std::path::absolute(&config.data_dir).unwrap_or_else(|_| config.data_dir.clone());
     let lines = format!(
-        "ringlog {}\n  listening on   {addr}, advertised as {}:{}\n  data directory {}\n  shards         {}, one a core\n  \
-         disk           a 4 KiB write is durable in {:.0} us (median)\n  {:<14} {}\n",
+        "ringlog {}\n  listening on   {addr}, advertised as {}:{}\n  data directory {}\n  shards         {}, one a core\n  \\
+         disk           {disk}\n  console        {console}\n",
         env!("CARGO_PKG_VERSION"),
         config.broker.advertised_host,
         config.broker.advertised_port,
         data_dir.display(),
         config.shards,
-        latency.as_secs_f64() * 1e6,
-        "console",
-        http.map_or("off; --http 127.0.0.1:9644 turns it on".to_owned(), |addr| format!("http://{addr}/")),
     );
     // A closed standard output is no reason not to serve.
     let _ = out.write_all(lines.as_bytes()).and_then(|()| out.flush());
@@ -465,8 +474,10 @@ impl Threads {
         inboxes: Vec<Receiver<Incoming>>,
     ) -> Result<Arc<FrameBudget>, RunError> {
         let budget = FrameBudget::new(config.frame_bytes);
-        let max_connections = (probe::open_files_limit() / 2 / cores.len() as u64).max(16) as usize;
-        let loads: Loads = cores.iter().map(|_| AtomicUsize::new(0)).collect();
+        let connections = &config.connections;
+        // The other half is for files and for connections between brokers.
+        let most = connections.most.unwrap_or((probe::open_files_limit() / 2).max(16) as usize);
+        let admission = Admission::new(cores.len(), most, connections.most_per_address);
         let (peering, mut peer_listener) = peers.unzip();
         let lookups = peering.as_ref().map_or(0, |peering| peering.lookups());
         let cpus = allowed_cpus().map_err(|error| system("read which cores this process may use", error))?;
@@ -477,8 +488,8 @@ impl Threads {
                 pulse: self.pulses[n].clone(),
                 clock: self.clock,
                 listener: listener.try_clone().map_err(|error| system("share the listening socket", error))?,
-                loads: Arc::clone(&loads),
-                max_connections,
+                admission: Arc::clone(&admission),
+                idle_ms: connections.idle_ms,
                 inbox,
                 shards: self.shards.clone(),
                 disk: self.disk.clone(),

@@ -108,12 +108,12 @@ pub struct Recovered {
 #[derive(Debug, thiserror::Error)]
 pub enum RecoveryError {
     /// The file system reported an error.
-    #[error("cannot read {file}: {source}; repair the file system or the device, then start again")]
+    #[error("cannot read {file}: {cause}; repair the file system or the device, then start again")]
     Io {
         /// The file, or the directory.
         file: String,
         /// What the system said.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// A write that was acknowledged cannot be read any more.
     #[error(
@@ -195,7 +195,7 @@ pub enum RecoveryError {
 /// Bytes that are read here count as durable from now on: before the disk's machine runs, the driver flushes
 /// the device, so that what lay in the device's cache when the last process died is not lost by a power cut.
 pub fn recover(device: &dyn Device, config: &DiskConfig) -> Result<Recovered, RecoveryError> {
-    let files = device.list().map_err(|source| RecoveryError::Io { file: "the data directory".to_owned(), source })?;
+    let files = device.list().map_err(|cause| RecoveryError::Io { file: "the data directory".to_owned(), cause })?;
     let mut found = Found::default();
     let mut disk = DiskSeed {
         meta: scan::scan(device, WalId::Meta, &config.meta, &files, &mut found)?,

@@ -71,7 +71,7 @@ impl<'a> Reader<'a> {
         bytes.resize(len as usize, 0);
         (self.device)
             .read_exact_at(self.file, offset, &mut bytes)
-            .map_err(|source| RecoveryError::Io { file: self.file.to_string(), source })?;
+            .map_err(|cause| RecoveryError::Io { file: self.file.to_string(), cause })?;
         Ok(bytes.freeze())
     }
 

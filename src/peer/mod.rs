@@ -91,7 +91,7 @@ pub enum DiskState {
     Well,
     /// None was durable for half of the lease: it may be about to hang, and is given no leaderships.
     Slow,
-    /// None was durable for the whole lease.
+    /// None was durable for the whole lease, or there is no room for any.
     Hangs,
 }
 

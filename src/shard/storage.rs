@@ -272,7 +272,7 @@ impl Storage {
         Some((log, place))
     }
 
-    /// How the disk takes writes, as far as this shard's own tell.
+    /// How the disk takes writes, as far as this shard's own tell, and whether it has room.
     pub(super) fn disk_state(&self, now: Now) -> DiskState {
         let state = |health: &WalHealth, appends: &Appends| {
             // A disk that is behind with its work and gets on with it does not hang.
@@ -284,7 +284,10 @@ impl Storage {
                 _ => DiskState::Well,
             }
         };
-        state(&self.data, &self.data_appends).max(state(&self.meta, &self.meta_appends))
+        let writes = state(&self.data, &self.data_appends).max(state(&self.meta, &self.meta_appends));
+        // One that has room for nothing more is as bad, for those who want to append.
+        let no_room = self.no_space && (self.tail_full() || self.data.full);
+        if no_room { DiskState::Hangs } else { writes }
     }
 
     /// Whether the metadata's WAL was not written to for a while, so that a write would tell how the disk is.

@@ -150,6 +150,11 @@ impl Recorder {
         }
     }
 
+    /// Records that are acknowledged or given up so far.
+    pub fn reported(&self) -> usize {
+        self.reports.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// Waits until so many records more than now are acknowledged or given up.
     pub fn wait_for(&self, records: usize) {
         let wanted = self.reports.all().len() + records;

@@ -1,5 +1,6 @@
 //! What the tests against a running broker share: the broker's process, a plain connection, records, and librdkafka.
 
+pub mod disk;
 pub mod librdkafka;
 pub mod process;
 pub mod records;

@@ -31,8 +31,11 @@ pub fn external() -> Option<String> {
 #[derive(Clone, Debug)]
 pub struct Launch {
     data_dir: PathBuf,
+    host: String,
     port: u16,
     shards: u16,
+    /// The network namespace to run in, if it is not the tests' own.
+    namespace: Option<String>,
     /// Further arguments.
     arguments: Vec<String>,
 }
@@ -40,7 +43,14 @@ pub struct Launch {
 impl Launch {
     /// A broker of two shards on a free port, with its data in `data_dir`.
     pub fn new(data_dir: &Path) -> Launch {
-        Launch { data_dir: data_dir.to_owned(), port: free_port(), shards: 2, arguments: Vec::new() }
+        Launch {
+            data_dir: data_dir.to_owned(),
+            host: "127.0.0.1".to_owned(),
+            port: free_port(),
+            shards: 2,
+            namespace: None,
+            arguments: Vec::new(),
+        }
     }
 
     /// With another number of shards.
@@ -49,16 +59,21 @@ impl Launch {
         self
     }
 
-    /// With a further argument and its value.
-    pub fn with(mut self, argument: &str, value: &str) -> Launch {
-        self.arguments.extend([argument.to_owned(), value.to_owned()]);
+    /// As one of the brokers of a cluster: its number, and all brokers as `controller.quorum.voters` has them.
+    pub fn in_cluster(self, node: u16, voters: &str) -> Launch {
+        self.with(&["--node-id", &node.to_string(), "--controller-quorum-voters", voters])
+    }
+
+    /// With further arguments.
+    pub fn with(mut self, arguments: &[&str]) -> Launch {
+        self.arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
         self
     }
 
-    /// As one of the brokers of a cluster: its number, and all brokers as `controller.quorum.voters` has them.
-    pub fn in_cluster(mut self, node: u16, voters: &str) -> Launch {
-        self.arguments =
-            ["--node-id", &node.to_string(), "--controller-quorum-voters", voters].map(str::to_owned).to_vec();
+    /// In the network namespace of this name, where it has this address.
+    pub fn in_namespace(mut self, name: &str, host: &str) -> Launch {
+        self.namespace = Some(name.to_owned());
+        self.host = host.to_owned();
         self
     }
 
@@ -68,12 +83,19 @@ impl Launch {
         let interval = "--log-retention-check-interval-ms";
         let asked = self.arguments.iter().any(|argument| argument == interval);
         let retention = if asked { vec![] } else { vec![interval, "3600000"] };
-        let mut command = Command::new(binary());
+        let mut command = match &self.namespace {
+            None => Command::new(binary()),
+            Some(name) => {
+                let mut command = Command::new("nsenter");
+                command.arg(format!("--net=/run/netns/{name}")).arg(binary());
+                command
+            }
+        };
         command
             .arg("server")
             .arg("--data-dir")
             .arg(&self.data_dir)
-            .args(["--listen", &format!("127.0.0.1:{}", self.port)])
+            .args(["--listen", &format!("{}:{}", self.host, self.port)])
             .args(["--shards", &self.shards.to_string()])
             .args(["--memory", "512MiB"])
             .args(&self.arguments)
@@ -144,7 +166,7 @@ impl Broker {
 
     /// `HOST:PORT`, which stays the same over a restart.
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.launch.port)
+        format!("{}:{}", self.launch.host, self.launch.port)
     }
 
     /// The process id.
@@ -232,9 +254,18 @@ impl Drop for Broker {
 /// with a broker in a static, leaves none behind. The kernel watches the *thread* that forked, and a test's thread
 /// ends with its test, so one thread that lives as long as the process does all the forking.
 fn spawn(command: Command) -> Child {
-    type Order = (Command, mpsc::Sender<std::io::Result<Child>>);
+    let (reply, child) = mpsc::channel();
+    spawner().lock().unwrap_or_else(PoisonError::into_inner).send((command, reply)).expect("the spawner lives");
+    child.recv().expect("the spawner answers").expect("the broker's program can be started")
+}
+
+type Order = (Command, mpsc::Sender<std::io::Result<Child>>);
+
+/// The thread that forks, which is started by the first call. It stays in the network namespace of that call's thread,
+/// and so do the brokers that are given none.
+pub fn spawner() -> &'static Mutex<mpsc::Sender<Order>> {
     static ORDERS: OnceLock<Mutex<mpsc::Sender<Order>>> = OnceLock::new();
-    let orders = ORDERS.get_or_init(|| {
+    ORDERS.get_or_init(|| {
         let (sender, receiver) = mpsc::channel::<Order>();
         thread::Builder::new()
             .name("spawner".into())
@@ -252,10 +283,7 @@ fn spawn(command: Command) -> Child {
             })
             .expect("a thread can be started");
         Mutex::new(sender)
-    });
-    let (reply, child) = mpsc::channel();
-    orders.lock().unwrap_or_else(PoisonError::into_inner).send((command, reply)).expect("the spawner lives");
-    child.recv().expect("the spawner answers").expect("the broker's program can be started")
+    })
 }
 
 /// What a broker has printed, shared with the threads that read it.

@@ -81,9 +81,14 @@ impl Wire {
     }
 
     /// The same for a request whose type is known at run time only.
-    pub fn call_kind(&mut self, api: ApiKey, version: i16, request: &RequestKind) -> ResponseKind {
+    pub fn encode_kind(&mut self, api: ApiKey, version: i16, request: &RequestKind) -> Bytes {
         let header = api.request_header_version(version);
-        let frame = self.frame(api as i16, version, header, |bytes| request.encode(bytes, version));
+        self.frame(api as i16, version, header, |bytes| request.encode(bytes, version))
+    }
+
+    /// A request whose type is known at run time only, and its answer.
+    pub fn call_kind(&mut self, api: ApiKey, version: i16, request: &RequestKind) -> ResponseKind {
+        let frame = self.encode_kind(api, version, request);
         self.send_bytes(&frame);
         let mut answer = self.frame_in().unwrap_or_else(|| panic!("{api:?} v{version}: the connection was closed"));
         let header = ResponseHeader::decode(&mut answer, api.response_header_version(version)).expect("a header");

@@ -9,7 +9,7 @@ use kafka_protocol::messages::{ApiVersionsRequest, MetadataRequest};
 use crate::common::process::{Launch, data_dir, external, shared};
 use crate::common::records::{batch, values};
 use crate::common::wire::{Wire, fetch_request, produce_request};
-use crate::common::{fresh, noise, skipped};
+use crate::common::{fresh, noise, skipped, wait_until};
 
 /// A request header (version 1) and a body, with the length in front.
 fn frame(api: i16, version: i16, body: &[u8]) -> Vec<u8> {
@@ -182,7 +182,7 @@ fn announced_frames_that_never_come_cost_no_memory() {
         bystander.call(9, &MetadataRequest::default().with_topics(Some(vec![])));
     }
     let grown = broker.memory("VmHWM").saturating_sub(before);
-    assert!(grown < 400 << 20, "200 announced frames of 60 MiB made the broker grow by {} MiB", grown >> 20);
+    assert!(grown < 64 << 20, "200 announced frames of 60 MiB made the broker grow by {} MiB", grown >> 20);
     drop(announced);
     let name = fresh("after");
     bystander.create_topic(&name, 1, &[]);
@@ -219,4 +219,110 @@ fn clients_that_stop_reading_cost_bounded_memory() {
     assert!(peak < 700 << 20, "the broker grew to {} MiB with --memory 512MiB", peak >> 20);
     drop(deaf);
     assert_eq!(wire.produce(&name, 0, batch(&["after"])).error_code, 0);
+}
+
+/// Whether the broker keeps a new connection, by whether it answers on it.
+fn is_let_in(address: &str) -> Option<Wire> {
+    let mut wire = Wire::connect(address);
+    let request = wire.encode(0, &ApiVersionsRequest::default());
+    // A connection that is closed at once takes bytes or not, as it comes.
+    let _ = wire.try_send_bytes(&request);
+    matches!(wire.try_frame_in(), Ok(Some(_))).then_some(wire)
+}
+
+#[test]
+fn connections_above_max_connections_are_closed_and_room_comes_back() {
+    if external().is_some() {
+        return skipped("needs a broker of its own");
+    }
+    let directory = data_dir();
+    let broker = Launch::new(directory.path()).with(&["--max-connections", "3"]).start();
+    let address = broker.address();
+    let mut inside: Vec<Wire> = (0..3).map(|_| is_let_in(&address).expect("a place")).collect();
+    assert!(is_let_in(&address).is_none(), "a fourth connection was let in");
+    inside[0].call(0, &ApiVersionsRequest::default());
+    inside.pop();
+    let again = wait_until(Duration::from_secs(5), || is_let_in(&address).is_some());
+    assert!(again, "the place of a closed connection is free again");
+}
+
+#[test]
+fn one_address_gets_no_more_than_max_connections_per_ip() {
+    if external().is_some() {
+        return skipped("needs a broker of its own");
+    }
+    let directory = data_dir();
+    let broker = Launch::new(directory.path()).with(&["--max-connections-per-ip", "2"]).start();
+    let address = broker.address();
+    let inside: Vec<Wire> = (0..2).map(|_| is_let_in(&address).expect("a place")).collect();
+    assert!(is_let_in(&address).is_none(), "a third connection was let in");
+    // Another address of this machine.
+    let other = socket_from("127.0.0.2", &address);
+    assert!(answers(other), "another address was kept out");
+    drop(inside);
+}
+
+/// A connection whose own end has the address `from`.
+fn socket_from(from: &str, to: &str) -> std::net::TcpStream {
+    use std::os::fd::FromRawFd;
+    let from: std::net::Ipv4Addr = from.parse().expect("an address");
+    let to: std::net::SocketAddrV4 = to.parse().expect("an address");
+    let name = |ip: std::net::Ipv4Addr, port: u16| libc::sockaddr_in {
+        sin_family: libc::AF_INET as u16,
+        sin_port: port.to_be(),
+        sin_addr: libc::in_addr { s_addr: u32::from(ip).to_be() },
+        sin_zero: [0; 8],
+    };
+    let (from, to) = (name(from, 0), name(*to.ip(), to.port()));
+    let size = size_of::<libc::sockaddr_in>() as u32;
+    // SAFETY: plain system calls on addresses that live as long as the calls; the descriptor is given to the stream.
+    unsafe {
+        let socket = libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0);
+        assert!(socket >= 0, "a socket");
+        let stream = std::net::TcpStream::from_raw_fd(socket);
+        assert_eq!(libc::bind(socket, (&raw const from).cast(), size), 0, "bind");
+        assert_eq!(libc::connect(socket, (&raw const to).cast(), size), 0, "connect");
+        stream
+    }
+}
+
+fn answers(mut stream: std::net::TcpStream) -> bool {
+    use std::io::{Read, Write};
+    let request = frame(18, 0, &[]);
+    stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a read timeout");
+    stream.write_all(&request).is_ok() && stream.read_exact(&mut [0; 4]).is_ok()
+}
+
+#[test]
+fn idle_connections_are_closed_and_those_that_are_used_are_not() {
+    if external().is_some() {
+        return skipped("needs a broker of its own");
+    }
+    let directory = data_dir();
+    let broker = Launch::new(directory.path()).with(&["--connections-max-idle-ms", "2000"]).start();
+    let mut silent = Wire::connect(&broker.address());
+    let mut idle = Wire::connect(&broker.address());
+    idle.call(0, &ApiVersionsRequest::default());
+    let mut used = Wire::connect(&broker.address());
+    for _ in 0..8 {
+        used.call(0, &ApiVersionsRequest::default());
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    assert!(silent.is_closed_within(Duration::from_secs(5)), "a connection without a request");
+    assert!(idle.is_closed_within(Duration::from_secs(5)), "a connection that was used once");
+    used.call(0, &ApiVersionsRequest::default());
+}
+
+#[test]
+fn a_request_above_socket_request_max_bytes_closes_the_connection() {
+    if external().is_some() {
+        return skipped("needs a broker of its own");
+    }
+    let directory = data_dir();
+    let arguments = ["--socket-request-max-bytes", "100000", "--message-max-bytes", "30000"];
+    let broker = Launch::new(directory.path()).with(&arguments).start();
+    let mut wire = Wire::connect(&broker.address());
+    wire.send_bytes(&100_001u32.to_be_bytes());
+    assert!(wire.is_closed_within(Duration::from_secs(10)), "the connection is closed");
+    assert!(is_let_in(&broker.address()).is_some());
 }

@@ -30,7 +30,7 @@ fn pages_show_what_the_broker_has() {
     }
     let (directory, profile) = (data_dir(), data_dir());
     let port = free_port();
-    let broker = Launch::new(directory.path()).with("--http", &format!("127.0.0.1:{port}")).start();
+    let broker = Launch::new(directory.path()).with(&["--http", &format!("127.0.0.1:{port}")]).start();
     create_topic(&broker.address(), "looked-at", 2, &[]);
     let recorder = Recorder::new(&broker.address(), &[]);
     recorder.send("looked-at", 1, 0, None, b"<img src=x onerror=alert(1)>").expect("taken");

@@ -68,6 +68,50 @@ fn a_data_directory_that_is_a_file_is_refused() {
 }
 
 #[test]
+fn too_little_lockable_memory_is_one_clear_message() {
+    let directory = data_dir();
+    let mut command = Launch::new(directory.path()).command();
+    let limit = || {
+        let limit = libc::rlimit { rlim_cur: 64 << 10, rlim_max: 64 << 10 };
+        // SAFETY: setrlimit(2) is a plain system call, allowed between fork and exec, and reads a live struct.
+        let result = unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) };
+        if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    };
+    // SAFETY: the closure makes a system call only and allocates nothing.
+    unsafe { command.pre_exec(limit) };
+    let output = command.output().expect("it runs");
+    let text = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("65536 bytes") && text.contains("LimitMEMLOCK"), "{text}");
+    assert_eq!(text.lines().count(), 1, "{text}");
+}
+
+#[test]
+fn a_refusal_names_what_the_kernel_said_once() {
+    let output = Launch::new("/proc/self/ringlog".as_ref()).command().output().expect("it runs");
+    let text = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert_eq!(text.matches("os error").count(), 1, "{text}");
+}
+
+#[test]
+fn the_health_check_tells_a_broker_that_answers() {
+    let directory = data_dir();
+    let broker = Launch::new(directory.path()).start();
+    let check = |address: &str| {
+        let output = Command::new(binary()).args(["health", "--listen", address]).output().expect("it runs");
+        (output.status.code(), text(&output))
+    };
+    let address = broker.address();
+    let (code, said) = check(&address);
+    assert_eq!(code, Some(0), "{said}");
+    broker.stop();
+    let (code, said) = check(&address);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains(&address), "{said}");
+}
+
+#[test]
 fn an_unknown_flag_and_an_unknown_key_are_refused_with_the_nearest_name() {
     let directory = data_dir();
     let file = directory.path().join("ringlog.toml");

@@ -1,13 +1,9 @@
 //! A disk that stands still under load, and comes back.
 //!
-//! The broker's data lies on an ext4 in a loop file, which lies on another ext4. Freezing the *lower* one
-//! (`fsfreeze`) stalls the upper one's device: writes do not fail, they do not end. This needs root, loop devices and
-//! the tools of util-linux and e2fsprogs; where they are missing, the tests say so and do nothing.
+//! This needs root, loop devices and the tools of util-linux and e2fsprogs; where they are missing, the tests say so and
+//! do nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -17,112 +13,15 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::messages::create_topics_request::CreatableTopic;
 use kafka_protocol::messages::{ApiVersionsRequest, CreateTopicsRequest};
 
+use crate::common::disk::disk;
 use crate::common::librdkafka::{RESILIENT, Recorder, assert_exactly_once, create_topic, keep_producing, read_all};
-use crate::common::process::{Launch, data_dir, external, free_port};
+use crate::common::process::{Launch, free_port};
 use crate::common::records::{batch, values};
 use crate::common::wire::{Wire, partition_answer, produce_request, topic_name};
-use crate::common::{skipped, wait_until};
 use crate::http::{get, metric};
 
 /// What an answer may be late, in milliseconds: the promise itself.
 const SLACK_MS: u64 = 50;
-
-fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
-    let output = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| format!("{program}: {error}"))?;
-    match output.status.success() {
-        true => Ok(()),
-        false => Err(format!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim())),
-    }
-}
-
-fn path(path: &Path) -> &str {
-    path.to_str().expect("a UTF-8 path")
-}
-
-/// One ext4 in a file, mounted over a loop device.
-struct Mount(PathBuf);
-
-impl Mount {
-    fn new(file: &Path, bytes: u64, at: PathBuf) -> Result<Mount, String> {
-        File::create(file).and_then(|file| file.set_len(bytes)).map_err(|error| error.to_string())?;
-        fs::create_dir(&at).map_err(|error| error.to_string())?;
-        run("mkfs.ext4", &["-q", "-F", path(file)])?;
-        run("mount", &["-o", "loop", path(file), path(&at)])?;
-        Ok(Mount(at))
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        // A broker that was just killed may hold the mount for a moment.
-        let unmounted = wait_until(Duration::from_secs(10), || run("umount", &[path(&self.0)]).is_ok());
-        if !unmounted {
-            eprintln!("{} stays mounted", self.0.display());
-        }
-    }
-}
-
-/// A disk that can be made to stand still. The fields are dropped in this order.
-struct Disk {
-    upper: Mount,
-    lower: Mount,
-    _directory: tempfile::TempDir,
-}
-
-impl Disk {
-    fn new() -> Result<Disk, String> {
-        let directory = data_dir();
-        let lower = Mount::new(&directory.path().join("lower.img"), 4 << 30, directory.path().join("lower"))?;
-        let upper = Mount::new(&lower.0.join("upper.img"), 3 << 30, directory.path().join("upper"))?;
-        Ok(Disk { upper, lower, _directory: directory })
-    }
-
-    fn freeze(&self) -> Result<Frozen, String> {
-        // The thaw is another process's work, which begins it when its input ends: it happens even when this
-        // process is killed, and nothing is left that can no longer be unmounted.
-        let thaw = Command::new("sh")
-            .args(["-c", "cat >/dev/null; exec fsfreeze --unfreeze \"$0\"", path(&self.lower.0)])
-            .stdin(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(|error| error.to_string())?;
-        let frozen = Frozen(thaw);
-        run("fsfreeze", &["--freeze", path(&self.lower.0)])?;
-        Ok(frozen)
-    }
-}
-
-/// While this lives, the disk stands still.
-struct Frozen(Child);
-
-impl Drop for Frozen {
-    fn drop(&mut self) {
-        drop(self.0.stdin.take());
-        let _ = self.0.wait();
-    }
-}
-
-/// A disk, or the reason why there is none. Only one test has one at a time, so that loop devices suffice.
-fn disk() -> Option<Disk> {
-    if external().is_some() {
-        skipped("the broker's disk is not ours to freeze");
-        return None;
-    }
-    match Disk::new().and_then(|disk| disk.freeze().map(|frozen| (disk, frozen))) {
-        Ok((disk, frozen)) => {
-            drop(frozen);
-            Some(disk)
-        }
-        Err(error) => {
-            skipped(&format!("no disk to freeze: {error}"));
-            None
-        }
-    }
-}
 
 fn freeze_time() -> Duration {
     let seconds = std::env::var("RINGLOG_FREEZE_SECONDS").ok();
@@ -209,7 +108,7 @@ fn produce_until(stop: &AtomicBool, address: &str, topic: &str, producer: usize)
 fn a_frozen_disk_delays_nobody_beyond_the_deadline_and_loses_nothing() {
     let Some(disk) = disk() else { return };
     let http = free_port();
-    let launch = Launch::new(&disk.upper.0.join("data")).with("--http", &format!("127.0.0.1:{http}"));
+    let launch = Launch::new(&disk.root().join("data")).with(&["--http", &format!("127.0.0.1:{http}")]);
     let broker = launch.start();
     let address = broker.address();
     let mut wire = Wire::connect(&address);
@@ -333,7 +232,7 @@ fn check_contents(address: &str, topic: &str, outcomes: &[Outcome]) {
 #[test]
 fn an_idempotent_producer_sees_a_frozen_disk_as_a_pause() {
     let Some(disk) = disk() else { return };
-    let broker = Launch::new(&disk.upper.0.join("data")).start();
+    let broker = Launch::new(&disk.root().join("data")).start();
     let address = broker.address();
     create_topic(&address, "paused", PARTITIONS, &[]);
     let stop = Arc::new(AtomicBool::new(false));
@@ -354,7 +253,7 @@ fn an_idempotent_producer_sees_a_frozen_disk_as_a_pause() {
 #[test]
 fn a_broker_killed_on_a_frozen_disk_leaves_nothing_behind() {
     let Some(disk) = disk() else { return };
-    let broker = Launch::new(&disk.upper.0.join("data")).start();
+    let broker = Launch::new(&disk.root().join("data")).start();
     let address = broker.address();
     create_topic(&address, "haunted", PARTITIONS, &[]);
     let stop = Arc::new(AtomicBool::new(false));

@@ -41,7 +41,7 @@ pub fn metric(port: u16, series: &str) -> Option<f64> {
 
 fn started(directory: &tempfile::TempDir) -> (Broker, u16) {
     let port = free_port();
-    (Launch::new(directory.path()).with("--http", &format!("127.0.0.1:{port}")).start(), port)
+    (Launch::new(directory.path()).with(&["--http", &format!("127.0.0.1:{port}")]).start(), port)
 }
 
 fn produce(broker: &str, topic: &str, records: usize) {
@@ -143,7 +143,8 @@ fn an_http_port_that_is_taken_is_a_clear_error() {
     let directory = data_dir();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("its address").to_string();
-    let output = Launch::new(directory.path()).with("--http", &address).command().output().expect("the program runs");
+    let output =
+        Launch::new(directory.path()).with(&["--http", &address]).command().output().expect("the program runs");
     assert!(!output.status.success());
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains(&format!("{address} is in use by another program")) && said.contains("--http"), "{said}");

@@ -97,7 +97,7 @@ const ROUNDS: usize = 96;
 
 /// Starts a broker that looks often, and has it move records into segments.
 fn filled(dir: &Path, configs: &[(&str, &str)]) -> Broker {
-    let broker = Launch::new(dir).shards(1).with("--log-retention-check-interval-ms", "100").start();
+    let broker = Launch::new(dir).shards(1).with(&["--log-retention-check-interval-ms", "100"]).start();
     let mut wire = Wire::connect(&broker.address());
     wire.create_topic("t", 1, &[&[("segment.bytes", "1048576"), ("retention.ms", "-1")], configs].concat());
     for round in 0..ROUNDS {

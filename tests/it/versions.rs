@@ -37,20 +37,21 @@ fn api_versions_request() -> ApiVersionsRequest {
     ApiVersionsRequest::default().with_client_software_name(text("tests")).with_client_software_version(text("1.0"))
 }
 
-fn advertised(wire: &mut Wire) -> BTreeMap<i16, (i16, i16)> {
+/// The versions of each API that the broker names.
+pub(crate) fn advertised(wire: &mut Wire) -> BTreeMap<i16, (i16, i16)> {
     let response = wire.call(3, &api_versions_request());
     assert_eq!(response.error_code, 0);
     response.api_keys.iter().map(|api| (api.api_key, (api.min_version, api.max_version))).collect()
 }
 
 /// The topic that a round of requests works on, with one record `"first"` in partition 0.
-struct Topic {
-    name: String,
-    id: Uuid,
+pub(crate) struct Topic {
+    pub(crate) name: String,
+    pub(crate) id: Uuid,
 }
 
 /// A plain request of an API at a version; nothing for an API that this test knows none of.
-fn request(api: ApiKey, version: i16, topic: &Topic, spare: &str) -> Option<RequestKind> {
+pub(crate) fn request(api: ApiKey, version: i16, topic: &Topic, spare: &str) -> Option<RequestKind> {
     let name = topic_name(&topic.name);
     Some(match api {
         ApiKey::ApiVersions => match version {

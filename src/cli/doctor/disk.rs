@@ -89,6 +89,9 @@ impl Measured {
     /// What the figures mean for a broker.
     pub fn advice(&self) -> Vec<Check> {
         let mut checks = Vec::new();
+        if self.small.count == 0 {
+            return vec![Check::warn("flush", "not measured", "the disk has no room for the file that this takes")];
+        }
         let middle = self.small.p50_us;
         let value = format!("{} in the middle", Micros(middle));
         checks.push(if middle > 2_000.0 {

@@ -63,7 +63,7 @@ impl Running {
             match self.replies.try_recv() {
                 Some(Incoming::Disk(DiskReply::Health { .. } | DiskReply::Release { .. })) => {}
                 Some(Incoming::Disk(reply)) => return reply,
-                Some(Incoming::Mesh { .. } | Incoming::Connection(_) | Incoming::Peer(..) | Incoming::Look(..)) => {
+                Some(Incoming::Mesh { .. } | Incoming::Connection(..) | Incoming::Peer(..) | Incoming::Look(..)) => {
                     panic!("there is no other shard")
                 }
                 None => {

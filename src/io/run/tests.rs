@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::AtomicUsize;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use smallvec::smallvec;
