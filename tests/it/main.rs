@@ -16,6 +16,7 @@ mod clients;
 mod cluster;
 #[path = "../common/mod.rs"]
 mod common;
+mod consumer_groups;
 mod crash;
 mod describe;
 mod environment;

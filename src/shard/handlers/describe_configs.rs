@@ -212,12 +212,23 @@ fn broker_keys<'a>(config: &BrokerConfig, given: BrokerValues<'a>) -> Vec<Broker
         ("group.max.session.timeout.ms", groups.max_session_timeout_ms.to_string()),
         ("group.max.size", groups.max_size.to_string()),
         ("group.min.session.timeout.ms", groups.min_session_timeout_ms.to_string()),
+        ("group.consumer.heartbeat.interval.ms", groups.consumer_heartbeat_interval_ms.to_string()),
+        ("group.consumer.max.size", groups.consumer_max_size.to_string()),
+        ("group.consumer.session.timeout.ms", groups.consumer_session_timeout_ms.to_string()),
         ("offsets.retention.minutes", (groups.offsets_retention_ms / 60_000).to_string()),
         ("offsets.topic.num.partitions", groups.offsets_partitions.to_string()),
     ] {
         let key = Key::named(name).expect("a key of the broker");
         let keys::Default::Is(default) = key.default else { unreachable!("{name} has a default") };
         configured(key.name, ConfigType::Int, Some(default), Some(value), key.help);
+    }
+    for (name, config_type, value) in [
+        ("group.consumer.assignors", ConfigType::List, &groups.consumer_assignors),
+        ("group.consumer.migration.policy", ConfigType::String, &groups.consumer_migration_policy),
+    ] {
+        let key = Key::named(name).expect("a key of the broker");
+        let keys::Default::Is(default) = key.default else { unreachable!("{name} has a default") };
+        configured(key.name, config_type, Some(default), Some(value.clone()), key.help);
     }
     let mut built_in = |name, config_type, value: String, doc| {
         let values = vec![(value.into(), ConfigSource::Default)];
