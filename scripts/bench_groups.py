@@ -165,6 +165,8 @@ class ConsumerMember:
         self.busy = False
         at = 1 + 4
         error = struct.unpack_from(">h", answer, at)[0]
+        if error in RETRIABLE:
+            return  # It asks again, as clients do.
         if error:
             raise SystemExit(f"ConsumerGroupHeartbeat: error {error}")
         at += 2
