@@ -163,7 +163,7 @@ impl BrokerConfig {
 }
 
 /// The configuration of consumer groups.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GroupConfig {
     /// `offsets.topic.num.partitions`.
     pub offsets_partitions: u32,
@@ -177,6 +177,16 @@ pub struct GroupConfig {
     pub max_size: usize,
     /// `offsets.retention.minutes`, in milliseconds.
     pub offsets_retention_ms: i64,
+    /// `group.consumer.session.timeout.ms`.
+    pub consumer_session_timeout_ms: u64,
+    /// `group.consumer.heartbeat.interval.ms`.
+    pub consumer_heartbeat_interval_ms: u64,
+    /// `group.consumer.max.size`.
+    pub consumer_max_size: usize,
+    /// `group.consumer.assignors`, with commas between them.
+    pub consumer_assignors: String,
+    /// `group.consumer.migration.policy`.
+    pub consumer_migration_policy: String,
 }
 
 impl std::default::Default for GroupConfig {
@@ -463,7 +473,18 @@ impl Settings {
             max_session_timeout_ms: integer("group.max.session.timeout.ms")?,
             max_size: integer("group.max.size")? as usize,
             offsets_retention_ms: integer("offsets.retention.minutes")? * 60_000,
+            consumer_session_timeout_ms: integer("group.consumer.session.timeout.ms")? as u64,
+            consumer_heartbeat_interval_ms: integer("group.consumer.heartbeat.interval.ms")? as u64,
+            consumer_max_size: integer("group.consumer.max.size")? as usize,
+            consumer_assignors: self.need("group.consumer.assignors", Kind::text)?,
+            consumer_migration_policy: self.need("group.consumer.migration.policy", Kind::text)?,
         };
+        if groups.consumer_heartbeat_interval_ms >= groups.consumer_session_timeout_ms {
+            return Err(ConfigError::Together(format!(
+                "`group.consumer.heartbeat.interval.ms` is {}, not less than the {} of `group.consumer.session.timeout.ms`",
+                groups.consumer_heartbeat_interval_ms, groups.consumer_session_timeout_ms,
+            )));
+        }
         if groups.min_session_timeout_ms > groups.max_session_timeout_ms {
             return Err(ConfigError::Together(format!(
                 "`group.min.session.timeout.ms` is {}, more than the {} of `group.max.session.timeout.ms`",

@@ -327,6 +327,15 @@ pub const MAX_REBALANCE_TIMEOUT_MS: u64 = 86_400_000;
 /// Time beyond its rebalance timeout that a JoinGroup request is kept: clients wait for five seconds more.
 pub const JOIN_SLACK_MS: i64 = 4_000;
 
+/// Longest regular expression for topics that a consumer may subscribe with, in bytes.
+pub const MAX_TOPIC_REGEX_BYTES: usize = 4096;
+
+/// Bytes that such a regular expression may take when it is compiled.
+pub const MAX_TOPIC_REGEX_PROGRAM_BYTES: usize = 1024 * 1024;
+
+/// Least time between two looks at what the regular expressions of a group stand for (Kafka's number), in milliseconds.
+pub const REGEX_REFRESH_MIN_MS: i64 = 10_000;
+
 /// Bytes of the groups' topic that are read back in one turn when a partition of it is taken over.
 pub const GROUP_LOAD_BYTES: usize = 1024 * 1024;
 

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use uuid::Uuid;
 
+use super::consumer::{Assigned, ConsumerHeartbeat};
 use super::records::{Committed, Record};
 use super::state::State;
 use crate::types::ShardId;
@@ -29,6 +31,8 @@ pub enum Ask {
     Sync(Sync),
     /// Stay a member.
     Heartbeat(Identity),
+    /// Become a member of a group of the consumer protocol, stay one, or leave.
+    ConsumerHeartbeat(Box<ConsumerHeartbeat>),
     /// Members leave.
     Leave {
         /// The group.
@@ -42,6 +46,8 @@ pub enum Ask {
     Fetch {
         /// The group.
         group: String,
+        /// The member that asks, with its epoch, where it says so.
+        member: Option<(String, i32)>,
         /// Partitions by topic, in the order of the answer; everything that there is where this is none.
         topics: Option<Vec<(String, Vec<i32>)>>,
     },
@@ -57,15 +63,22 @@ pub enum Ask {
         /// The group.
         group: String,
     },
-    /// Tell all about a group.
+    /// Tell all about a classic group.
     Describe {
+        /// The group.
+        group: String,
+    },
+    /// Tell all about a group of the consumer protocol.
+    DescribeConsumers {
         /// The group.
         group: String,
     },
     /// Name the groups.
     List {
-        /// The states that are asked for, in small letters; all where there are none.
+        /// The states that are asked for; all where there are none.
         states: Vec<String>,
+        /// The types of groups that are asked for; all where there are none.
+        types: Vec<String>,
     },
 }
 
@@ -140,8 +153,8 @@ pub struct Leaver {
 pub struct Commit {
     /// Who asks.
     pub identity: Identity,
-    /// Whether the client knows the error that a group is not there.
-    pub knows_missing: bool,
+    /// Whether the client knows the consumer protocol, and with it the error that a group is not there.
+    pub is_modern: bool,
     /// Topic, partition and what to keep.
     pub offsets: Vec<(Arc<str>, i32, Committed)>,
 }
@@ -160,6 +173,8 @@ pub enum Reply {
     Joined(Box<Joined>),
     /// To [`Ask::Sync`].
     Synced(Synced),
+    /// To [`Ask::ConsumerHeartbeat`].
+    Assigned(Box<Assigned>),
     /// To [`Ask::Leave`], one for each member.
     Left(Vec<Result<(), Error>>),
     /// To [`Ask::Fetch`].
@@ -168,6 +183,8 @@ pub enum Reply {
     OffsetsDeleted(Vec<Result<(), Error>>),
     /// To [`Ask::Describe`]; nothing where there is no such group.
     Described(Option<Box<Described>>),
+    /// To [`Ask::DescribeConsumers`]; nothing where there is no such group.
+    ConsumersDescribed(Option<Box<ConsumerDescribed>>),
     /// To [`Ask::List`].
     Listed(Vec<Listed>),
 }
@@ -220,8 +237,55 @@ pub struct Listed {
     pub group: String,
     /// Its type; empty where nobody has said.
     pub protocol_type: String,
-    /// Its state.
-    pub state: State,
+    /// The name of its state.
+    pub state: &'static str,
+    /// Whether it is one of the consumer protocol: `classic` or `consumer`.
+    pub group_type: &'static str,
+}
+
+/// All about a group of the consumer protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConsumerDescribed {
+    /// The name of its state.
+    pub state: &'static str,
+    /// Its epoch.
+    pub epoch: i32,
+    /// The epoch of the target assignment.
+    pub target_epoch: i32,
+    /// The assignor that is used.
+    pub assignor: &'static str,
+    /// Its members.
+    pub members: Vec<ConsumerMember>,
+}
+
+/// Partitions of a topic: its id, its name and their numbers.
+pub type NamedPartitions = Vec<(Uuid, String, Vec<i32>)>;
+
+/// All about a member of a group of the consumer protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConsumerMember {
+    /// The member.
+    pub member_id: String,
+    /// The static member's own name.
+    pub instance: Option<String>,
+    /// Where its client stands.
+    pub rack: Option<String>,
+    /// Its epoch.
+    pub epoch: i32,
+    /// What its client calls itself.
+    pub client_id: String,
+    /// Where it is.
+    pub client_host: String,
+    /// The topics that it reads by their names.
+    pub topics: Vec<String>,
+    /// The regular expression for the topics that it reads.
+    pub regex: Option<String>,
+    /// What it has.
+    pub assignment: NamedPartitions,
+    /// What it is to have.
+    pub target: NamedPartitions,
+    /// Whether it speaks the classic protocol.
+    pub is_classic: bool,
 }
 
 /// All about a group.
@@ -285,6 +349,20 @@ pub enum Error {
     Loading,
     /// The record of the group is larger than any may be.
     TooLarge,
+    /// The request contradicts itself.
+    InvalidRequest,
+    /// The member must give up all that it has, and join again.
+    FencedMemberEpoch,
+    /// The member is at another epoch.
+    StaleMemberEpoch,
+    /// Another member has this instance's name, and has not left.
+    UnreleasedInstance,
+    /// There is no such assignor, or it may not be used.
+    UnsupportedAssignor,
+    /// This is no regular expression.
+    InvalidRegex,
+    /// The request's version is too old for a member of the consumer protocol.
+    UnsupportedVersion,
 }
 
 /// Something that groups want done.
@@ -296,6 +374,8 @@ pub enum Output {
     AnswerDurable(Waiter, Result<Reply, Error>),
     /// Append records to the groups' topic.
     Write(Write),
+    /// Append records, all in one batch, and call [`super::Groups::appended`] before anything else is asked.
+    Change(Write),
 }
 
 /// Records to be made durable, in their order; then [`super::Groups::written`], or [`super::Groups::failed`].

@@ -10,6 +10,15 @@ use crate::limits::{MAX_GROUP_BYTES, NEW_MEMBER_JOIN_MS};
 impl Group {
     /// A member wants to be in the next generation.
     pub(super) fn join(&mut self, cx: &mut Cx<'_>, waiter: Waiter, join: Join) {
+        if let Some(group) = &self.consumer {
+            if !group.is_empty() {
+                return self.classic_joins(cx, waiter, join);
+            }
+            // Nobody is left of it. Should this not be taken by the log, the first generation's record overrules it.
+            let records = self.end_records();
+            (self.consumer, self.watch) = Default::default();
+            self.write(cx, records, Then::Nothing);
+        }
         if !self.accepts(cx, &join) {
             // Whoever holds the id will not come again with it.
             self.pending.remove(&join.member_id);
@@ -45,7 +54,7 @@ impl Group {
             Some(Some(before)) => self.replace_static(cx, waiter, &before, join),
             Some(None) => self.add_member(cx, waiter, id, join),
             None if join.id_required => {
-                self.pending.insert(id.clone(), cx.now.mono.plus_millis(join.session_ms));
+                self.pending.insert(id.clone(), cx.now().mono.plus_millis(join.session_ms));
                 cx.answer(waiter, Ok(Reply::IdRequired(id)));
             }
             None => self.add_member(cx, waiter, id, join),
@@ -100,7 +109,7 @@ impl Group {
             syncing: None,
             synced: false,
             is_new: true,
-            expires: cx.now.mono.plus_millis(NEW_MEMBER_JOIN_MS),
+            expires: cx.now().mono.plus_millis(NEW_MEMBER_JOIN_MS),
         };
         if let Some(gathering) = &mut self.gathering {
             gathering.grew = true;
@@ -134,7 +143,7 @@ impl Group {
             self.leader = Some(id.clone());
         }
         self.update_member(cx, waiter, &id, join);
-        self.keep_alive(cx.now, &id);
+        self.keep_alive(cx.now(), &id);
         match self.state {
             State::Stable if self.protocol == self.select_protocol() => {
                 let record = self.record(|_, member| member.assignment.clone());

@@ -1,6 +1,6 @@
 //! LeaveGroup: members go, by themselves or because an administrator wants it.
 
-use super::ask::{Leaver, Output};
+use super::ask::Leaver;
 use super::state::Group;
 use super::{Cx, Error, Reply, State, Waiter};
 
@@ -8,11 +8,14 @@ impl Group {
     /// Members leave. The answer waits for the record that the group has become empty, where it has: after it, a
     /// restart of the broker brings nobody back.
     pub(super) fn leave(&mut self, cx: &mut Cx<'_>, waiter: Waiter, leavers: &[Leaver]) {
+        if self.consumer.is_some() {
+            return self.classic_leaves(cx, waiter, leavers);
+        }
         let results: Vec<Result<(), Error>> = leavers.iter().map(|leaver| self.let_go(cx, leaver)).collect();
         if results.iter().any(Result::is_ok) && self.state != State::Empty {
             self.rebalance_or_complete(cx);
         }
-        cx.out.push(Output::AnswerDurable(waiter, Ok(Reply::Left(results))));
+        cx.answer_durable(waiter, Ok(Reply::Left(results)));
     }
 
     fn let_go(&mut self, cx: &mut Cx<'_>, leaver: &Leaver) -> Result<(), Error> {

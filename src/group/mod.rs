@@ -10,6 +10,7 @@
 
 mod admin;
 mod ask;
+mod consumer;
 mod expiry;
 mod join;
 mod leave;
@@ -30,9 +31,10 @@ use std::sync::Arc;
 
 pub use admin::Surveyed;
 pub use ask::{
-    Ask, Commit, CommittedTopic, Described, DescribedMember, Error, Identity, Join, Joined, JoinedMember, Leaver,
-    Listed, Output, Reply, Sync, Synced, Then, Waiter, Write,
+    Ask, Commit, CommittedTopic, ConsumerDescribed, ConsumerMember, Described, DescribedMember, Error, Identity, Join,
+    Joined, JoinedMember, Leaver, Listed, NamedPartitions, Output, Reply, Sync, Synced, Then, Waiter, Write,
 };
+pub use consumer::{Assigned, Assignor, ConsumerHeartbeat, Partitions};
 pub use placement::{OFFSETS_TOPIC, partition_of};
 pub use records::{Committed, FormatError, Generation, GenerationMember, Record};
 pub use state::State;
@@ -40,9 +42,10 @@ pub use state::State;
 use crate::limits::{MAX_GROUPS, MAX_GROUPS_BYTES};
 use crate::types::{Mono, Now};
 use state::Group;
+use uuid::Uuid;
 
 /// What the machine is told from outside, the same for all groups.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// `group.initial.rebalance.delay.ms`.
     pub initial_rebalance_delay_ms: u64,
@@ -50,18 +53,77 @@ pub struct Settings {
     pub max_size: usize,
     /// `offsets.retention.minutes`, in milliseconds.
     pub offsets_retention_ms: i64,
+    /// `group.consumer.session.timeout.ms`.
+    pub consumer_session_ms: u64,
+    /// `group.consumer.heartbeat.interval.ms`.
+    pub consumer_heartbeat_ms: u64,
+    /// `group.consumer.max.size`, at most [`crate::limits::MAX_GROUP_MEMBERS`].
+    pub consumer_max_size: usize,
+    /// `group.consumer.assignors`: at least one, the one first that is used where members want none.
+    pub assignors: Vec<Assignor>,
+    /// Whether `group.consumer.migration.policy` lets a classic group go over to the consumer protocol.
+    pub upgrade: bool,
+    /// Whether it lets a group of the consumer protocol go back to the classic one.
+    pub downgrade: bool,
+}
+
+impl Settings {
+    /// The assignor of a name, where it may be used.
+    fn assignor(&self, name: &str) -> Option<Assignor> {
+        Assignor::named(name).filter(|assignor| self.assignors.contains(assignor))
+    }
+}
+
+/// A topic, as groups must know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownTopic {
+    /// Its id.
+    pub id: Uuid,
+    /// Its name.
+    pub name: Arc<str>,
+    /// How many partitions it has.
+    pub partitions: i32,
+}
+
+/// The topics that there are.
+pub trait Topics {
+    /// A number that is another after every change.
+    fn version(&self) -> u64;
+    /// The topic of a name.
+    fn by_name(&self, name: &str) -> Option<KnownTopic>;
+    /// The topic of an id.
+    fn by_id(&self, id: Uuid) -> Option<KnownTopic>;
+    /// Goes over all names.
+    fn each_name(&self, each: &mut dyn FnMut(&str));
+}
+
+/// How things stand outside of the machine at a call.
+#[derive(Clone, Copy)]
+pub struct Outside<'a> {
+    /// The time.
+    pub now: Now,
+    /// The topics.
+    pub topics: &'a dyn Topics,
 }
 
 /// What a group works with while it is asked or told something.
 struct Cx<'a> {
-    now: Now,
+    outside: Outside<'a>,
     settings: &'a Settings,
     out: &'a mut Vec<Output>,
 }
 
 impl Cx<'_> {
+    fn now(&self) -> Now {
+        self.outside.now
+    }
+
     fn answer(&mut self, waiter: Waiter, result: Result<Reply, Error>) {
         self.out.push(Output::Answer(waiter, result));
+    }
+
+    fn answer_durable(&mut self, waiter: Waiter, result: Result<Reply, Error>) {
+        self.out.push(Output::AnswerDurable(waiter, result));
     }
 }
 
@@ -96,66 +158,93 @@ impl Groups {
     }
 
     /// Takes a request. The answer comes as an [`Output`], now or later.
-    pub fn ask(&mut self, now: Now, waiter: Waiter, ask: Ask) {
-        let missing = |this: &mut Groups, error| this.out.push(Output::Answer(waiter, Err(error)));
+    pub fn ask(&mut self, at: Outside<'_>, waiter: Waiter, ask: Ask) {
+        let refuse = |this: &mut Groups, error| this.out.push(Output::Answer(waiter, Err(error)));
         match ask {
             Ask::Join(join) => {
                 if join.member_id.is_empty() && self.is_full() {
-                    return missing(self, Error::MaxSizeReached);
+                    return refuse(self, Error::MaxSizeReached);
                 }
                 // A member that has an id belongs to a group that is there.
                 if !join.member_id.is_empty() && !self.by_id.contains_key(&*join.group) {
-                    return missing(self, Error::UnknownMember);
+                    return refuse(self, Error::UnknownMember);
                 }
                 let id = self.group(&join.group);
-                self.with(now, &id, |group, cx| group.join(cx, waiter, join));
+                self.with(at, &id, |group, cx| group.join(cx, waiter, join));
             }
             Ask::Sync(sync) => match self.find(&sync.identity.group) {
-                Some(id) => self.with(now, &id, |group, cx| group.sync(cx, waiter, sync)),
-                None => missing(self, Error::UnknownMember),
+                Some(id) => self.with(at, &id, |group, cx| group.sync(cx, waiter, sync)),
+                None => refuse(self, Error::UnknownMember),
             },
             Ask::Heartbeat(identity) => {
-                // Heartbeats are many and make nothing due earlier: the alarm can stay as it is.
                 let Some(group) = self.by_id.get_mut(&*identity.group) else {
-                    return missing(self, Error::UnknownMember);
+                    return refuse(self, Error::UnknownMember);
                 };
-                let result = group.heartbeat(now, &identity);
-                self.out.push(Output::Answer(waiter, result.map(|()| Reply::Done)));
+                if group.consumer.is_none() {
+                    // Heartbeats are many and make nothing due earlier: the alarm can stay as it is.
+                    let result = group.heartbeat(at.now, &identity);
+                    return self.out.push(Output::Answer(waiter, result.map(|()| Reply::Done)));
+                }
+                let id = group.id.clone();
+                self.with(at, &id, |group, cx| {
+                    let result = group.classic_lives(cx, &identity);
+                    cx.answer_durable(waiter, result.map(|()| Reply::Done));
+                });
+            }
+            Ask::ConsumerHeartbeat(heartbeat) => {
+                if let Err(error) = heartbeat.check(&self.settings) {
+                    return refuse(self, error);
+                }
+                let joins = heartbeat.epoch == 0;
+                if joins && self.is_full() {
+                    return refuse(self, Error::MaxSizeReached);
+                }
+                match self.find(&heartbeat.group).or_else(|| joins.then(|| self.group(&heartbeat.group))) {
+                    Some(id) => self.with(at, &id, |group, cx| group.consumer_heartbeat(cx, waiter, &heartbeat)),
+                    None => refuse(self, Error::GroupIdNotFound),
+                }
             }
             Ask::Leave { group, members } => match self.find(&group) {
-                Some(id) => self.with(now, &id, |group, cx| group.leave(cx, waiter, &members)),
+                Some(id) => self.with(at, &id, |group, cx| group.leave(cx, waiter, &members)),
                 None => {
                     let unknown = members.iter().map(|_| Err(Error::UnknownMember)).collect();
                     self.out.push(Output::Answer(waiter, Ok(Reply::Left(unknown))));
                 }
             },
-            Ask::Commit(commit) => self.commit(now, waiter, commit),
-            Ask::Fetch { group, topics } => {
+            Ask::Commit(commit) => self.commit(at, waiter, commit),
+            Ask::Fetch { group, member, topics } => {
                 let found = self.by_id.get(&*group);
-                let reply = offsets::fetch(found, topics);
-                self.out.push(Output::Answer(waiter, Ok(Reply::Fetched(reply))));
+                let admitted = found.map_or(Ok(()), |found| found.check_fetch(member.as_ref()));
+                let reply = admitted.map(|()| Reply::Fetched(offsets::fetch(found, topics)));
+                self.out.push(Output::Answer(waiter, reply));
             }
             Ask::DeleteOffsets { group, topics } => match self.find(&group) {
-                Some(id) => self.with(now, &id, |group, cx| group.delete_offsets(cx, waiter, topics)),
-                None => missing(self, Error::GroupIdNotFound),
+                Some(id) => self.with(at, &id, |group, cx| group.delete_offsets(cx, waiter, topics)),
+                None => refuse(self, Error::GroupIdNotFound),
             },
             Ask::Delete { group } => match self.find(&group) {
-                Some(id) => self.with(now, &id, |group, cx| group.delete(cx, waiter)),
-                None => missing(self, Error::GroupIdNotFound),
+                Some(id) => self.with(at, &id, |group, cx| group.delete(cx, waiter)),
+                None => refuse(self, Error::GroupIdNotFound),
             },
             Ask::Describe { group } => {
-                let described = self.by_id.get(&*group).map(|group| Box::new(group.describe()));
+                let classic = self.by_id.get(&*group).filter(|group| group.consumer.is_none());
+                let described = classic.map(|group| Box::new(group.describe()));
                 self.out.push(Output::Answer(waiter, Ok(Reply::Described(described))));
             }
-            Ask::List { states } => {
-                let listed = self.by_id.values().filter(|group| admin::is_listed(group, &states));
+            Ask::DescribeConsumers { group } => {
+                let group = self.by_id.get(&*group).and_then(|group| group.consumer.as_ref());
+                let described = group.map(|group| Box::new(group.describe(at, &self.settings)));
+                self.out.push(Output::AnswerDurable(waiter, Ok(Reply::ConsumersDescribed(described))));
+            }
+            Ask::List { states, types } => {
+                let listed = self.by_id.values().filter(|group| admin::is_listed(group, &states, &types));
                 let listed = listed.map(Group::list).collect();
                 self.out.push(Output::Answer(waiter, Ok(Reply::Listed(listed))));
             }
         }
     }
 
-    fn commit(&mut self, now: Now, waiter: Waiter, commit: Commit) {
+    fn commit(&mut self, at: Outside<'_>, waiter: Waiter, commit: Commit) {
         // What is kept already may be kept anew.
         if self.is_full() && !self.by_id.get(&*commit.identity.group).is_some_and(|group| group.keeps(&commit)) {
             return self.out.push(Output::Answer(waiter, Err(Error::InvalidCommitSize)));
@@ -165,56 +254,63 @@ impl Groups {
             // Who manages its partitions by itself uses a group only to keep offsets; it is there with the first.
             None if commit.identity.generation < 0 => self.group(&commit.identity.group),
             None => {
-                let error = if commit.knows_missing { Error::GroupIdNotFound } else { Error::IllegalGeneration };
+                let error = if commit.is_modern { Error::GroupIdNotFound } else { Error::IllegalGeneration };
                 return self.out.push(Output::Answer(waiter, Err(error)));
             }
         };
-        self.with(now, &id, |group, cx| group.commit(cx, waiter, commit));
+        self.with(at, &id, |group, cx| group.commit(cx, waiter, commit));
     }
 
     /// Time has passed: whoever was silent for too long leaves, and what was waited for long enough goes on.
-    pub fn tick(&mut self, now: Now) {
-        while let Some((at, id)) = self.alarms.first()
-            && *at <= now.mono
+    pub fn tick(&mut self, at: Outside<'_>) {
+        while let Some((due, id)) = self.alarms.first()
+            && *due <= at.now.mono
         {
             let id = id.clone();
-            self.with(now, &id, |group, cx| group.expire(cx));
+            self.with(at, &id, |group, cx| group.expire(cx));
         }
-        let due = *self.next_check.get_or_insert(now.mono.plus_millis(crate::limits::OFFSETS_CHECK_INTERVAL_MS));
-        if due <= now.mono {
+        let due = *self.next_check.get_or_insert(at.now.mono.plus_millis(crate::limits::OFFSETS_CHECK_INTERVAL_MS));
+        if due <= at.now.mono {
             self.next_check = None;
             let ids: Vec<Arc<str>> = self.by_id.keys().cloned().collect();
             for id in ids {
-                self.with(now, &id, |group, cx| group.expire_offsets(cx));
+                self.with(at, &id, |group, cx| group.expire_offsets(cx));
             }
         }
     }
 
     /// Some of the records of a write are durable; `then` comes with the last of them.
-    pub fn written(&mut self, now: Now, group: &Arc<str>, records: Vec<Record>, then: Option<Then>) {
+    pub fn written(&mut self, at: Outside<'_>, group: &Arc<str>, records: Vec<Record>, then: Option<Then>) {
         let id = self.group(group);
-        self.with(now, &id, |group, cx| group.written(cx, records, then));
+        self.with(at, &id, |group, cx| group.written(cx, records, then));
+    }
+
+    /// A change is in the log; durable it is when [`Groups::written`] says so. Until this is called nothing of it has
+    /// happened.
+    pub fn appended(&mut self, at: Outside<'_>, group: &Arc<str>, records: &[Record]) {
+        let id = self.group(group);
+        self.with(at, &id, |group, cx| group.appended(cx, records));
     }
 
     /// A write was not, or not wholly, taken; nothing of the rest will ever be in the log.
-    pub fn failed(&mut self, now: Now, group: &Arc<str>, then: Then, error: Error) {
+    pub fn failed(&mut self, at: Outside<'_>, group: &Arc<str>, then: Then, error: Error) {
         let id = self.group(group);
-        self.with(now, &id, |group, cx| group.failed(cx, then, error));
+        self.with(at, &id, |group, cx| group.failed(cx, then, error));
     }
 
     /// Applies a record that the log holds. Members that it brings back are given their session timeout from now on.
-    pub fn replay(&mut self, now: Now, record: Record) {
+    pub fn replay(&mut self, at: Outside<'_>, record: Record) {
         let id = self.group(record.group());
-        self.with(now, &id, |group, cx| group.replay(cx.now, record));
+        self.with(at, &id, |group, cx| group.replay(cx, record));
     }
 
     /// Topics are gone, those for which `gone` says so: their offsets mean nothing any more, and must not be taken for
     /// those of topics that are created under their names.
-    pub fn forget_topics(&mut self, now: Now, gone: impl Fn(&str) -> bool) {
+    pub fn forget_topics(&mut self, at: Outside<'_>, gone: impl Fn(&str) -> bool) {
         let concerned = self.by_id.values().filter(|group| group.offsets.keys().any(|topic| gone(topic)));
         let ids: Vec<Arc<str>> = concerned.map(|group| group.id.clone()).collect();
         for id in ids {
-            self.with(now, &id, |group, cx| group.forget_topics(cx, &gone));
+            self.with(at, &id, |group, cx| group.forget_topics(cx, &gone));
         }
     }
 
@@ -275,9 +371,9 @@ impl Groups {
 
     /// Lets a group do something, and notes what follows for its memory and its next alarm. A group that nothing is
     /// known of any more goes.
-    fn with(&mut self, now: Now, id: &Arc<str>, act: impl FnOnce(&mut Group, &mut Cx<'_>)) {
+    fn with(&mut self, at: Outside<'_>, id: &Arc<str>, act: impl FnOnce(&mut Group, &mut Cx<'_>)) {
         let Some(group) = self.by_id.get_mut(id) else { return };
-        let mut cx = Cx { now, settings: &self.settings, out: &mut self.out };
+        let mut cx = Cx { outside: at, settings: &self.settings, out: &mut self.out };
         act(group, &mut cx);
         let bytes = group.bytes();
         self.bytes = self.bytes + bytes - std::mem::replace(&mut group.counted, bytes);

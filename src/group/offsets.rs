@@ -21,7 +21,7 @@ impl Group {
             return cx.answer(waiter, Err(error));
         }
         if matches!(self.state, State::Stable | State::PreparingRebalance) {
-            self.keep_alive(cx.now, &commit.identity.member_id);
+            self.keep_alive(cx.now(), &commit.identity.member_id);
         }
         if commit.offsets.is_empty() {
             return cx.answer(waiter, Ok(Reply::Done));
@@ -43,6 +43,10 @@ impl Group {
 
     fn check_commit(&self, commit: &Commit) -> Result<(), Error> {
         let identity = &commit.identity;
+        if let Some(group) = &self.consumer {
+            let empty = group.is_empty() && identity.generation < 0;
+            return if empty { Ok(()) } else { group.check_commit(identity, commit.is_modern) };
+        }
         if identity.generation < 0 && self.state == State::Empty {
             return Ok(());
         }
@@ -58,9 +62,17 @@ impl Group {
         if self.state == State::CompletingRebalance { Err(Error::RebalanceInProgress) } else { Ok(()) }
     }
 
+    /// Whether a member may ask for offsets. Who does not say that it is one may always.
+    pub(super) fn check_fetch(&self, member: Option<&(String, i32)>) -> Result<(), Error> {
+        match (&self.consumer, member) {
+            (Some(group), Some((id, epoch))) => group.check_epoch(id, *epoch),
+            _ => Ok(()),
+        }
+    }
+
     /// Offsets are to be forgotten, of topics that the group does not read.
     pub(super) fn delete_offsets(&mut self, cx: &mut Cx<'_>, waiter: Waiter, topics: Vec<(String, Vec<i32>)>) {
-        let consumers = self.protocol_type.as_deref() == Some(subscription::CONSUMER);
+        let consumers = self.consumer.is_some() || self.protocol_type.as_deref() == Some(subscription::CONSUMER);
         if self.state != State::Empty && !consumers {
             return cx.answer(waiter, Err(Error::NonEmptyGroup));
         }

@@ -20,15 +20,15 @@ impl Group {
         }
         self.sync_by = None;
         let empty = self.state == State::Empty;
-        self.enter(cx.now, State::PreparingRebalance);
+        self.enter(cx.now(), State::PreparingRebalance);
         if empty {
             let delay_ms = cx.settings.initial_rebalance_delay_ms;
             let left_ms = self.rebalance_ms().saturating_sub(delay_ms);
             self.gathering = Some(Gathering { delay_ms, left_ms, grew: false });
-            self.join_by = Some(cx.now.mono.plus_millis(delay_ms));
+            self.join_by = Some(cx.now().mono.plus_millis(delay_ms));
             return;
         }
-        self.join_by = Some(cx.now.mono.plus_millis(self.rebalance_ms()));
+        self.join_by = Some(cx.now().mono.plus_millis(self.rebalance_ms()));
         self.complete_if_all_joined(cx);
     }
 
@@ -52,7 +52,7 @@ impl Group {
             let other = self.members.iter().find(|(_, member)| member.joining.is_some()).map(|(id, _)| id.clone());
             if other.is_none() && !self.members.is_empty() {
                 // Static members keep their places while they are away: there is nobody to go on with.
-                self.join_by = Some(cx.now.mono.plus_millis(self.rebalance_ms()));
+                self.join_by = Some(cx.now().mono.plus_millis(self.rebalance_ms()));
                 return;
             }
             self.leader = other;
@@ -62,19 +62,19 @@ impl Group {
         if self.members.is_empty() {
             self.protocol = None;
             self.topics = self.read_topics();
-            self.enter(cx.now, State::Empty);
+            self.enter(cx.now(), State::Empty);
             let record = self.record(|_, _| Default::default());
             return self.write(cx, vec![record], Then::Nothing);
         }
         self.protocol = self.select_protocol();
         self.topics = self.read_topics();
-        self.enter(cx.now, State::CompletingRebalance);
-        self.sync_by = Some(cx.now.mono.plus_millis(self.rebalance_ms()));
+        self.enter(cx.now(), State::CompletingRebalance);
+        self.sync_by = Some(cx.now().mono.plus_millis(self.rebalance_ms()));
         let ids: Vec<String> = self.members.keys().cloned().collect();
         for id in ids {
             let joined = self.joined(&id, self.leads(&id));
             self.answer_join(cx, &id, Ok(Reply::Joined(Box::new(joined))));
-            self.keep_alive(cx.now, &id);
+            self.keep_alive(cx.now(), &id);
             let member = self.members.get_mut(&id).expect("it was there");
             (member.is_new, member.synced) = (false, false);
         }
@@ -82,7 +82,10 @@ impl Group {
 
     /// What has become due is done. Afterwards nothing is due any more.
     pub(super) fn expire(&mut self, cx: &mut Cx<'_>) {
-        let now = cx.now.mono;
+        if self.consumer.is_some() {
+            return self.expire_consumers(cx);
+        }
+        let now = cx.now().mono;
         if self.join_by.is_some_and(|at| at <= now) {
             self.join_time_up(cx);
         }
@@ -113,7 +116,7 @@ impl Group {
                 let delay_ms = cx.settings.initial_rebalance_delay_ms.min(gathering.left_ms);
                 let left_ms = gathering.left_ms.saturating_sub(gathering.delay_ms);
                 *gathering = Gathering { delay_ms, left_ms, grew: false };
-                self.join_by = Some(cx.now.mono.plus_millis(delay_ms));
+                self.join_by = Some(cx.now().mono.plus_millis(delay_ms));
             }
             _ => self.complete_join(cx),
         }

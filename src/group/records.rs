@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes};
 
+use super::consumer::Part;
 use crate::record::Entry;
 
 /// Versions of keys. The version says what a record is about.
@@ -35,6 +36,13 @@ pub enum Record {
         group: Arc<str>,
         /// Nothing where the group is deleted.
         value: Option<Generation>,
+    },
+    /// A part of a group of the consumer protocol.
+    Consumer {
+        /// The group.
+        group: Arc<str>,
+        /// The part.
+        part: Part,
     },
 }
 
@@ -107,7 +115,7 @@ impl Record {
     /// The group that the record is about.
     pub fn group(&self) -> &Arc<str> {
         match self {
-            Record::Offset { group, .. } | Record::Group { group, .. } => group,
+            Record::Offset { group, .. } | Record::Group { group, .. } | Record::Consumer { group, .. } => group,
         }
     }
 
@@ -138,6 +146,7 @@ impl Record {
                 }
                 value.is_some()
             }
+            Record::Consumer { group, part } => return part.encode(group),
         };
         Entry { key: Some(key.into()), value: has_value.then(|| out.into()) }
     }
@@ -160,7 +169,8 @@ impl Record {
             let value = entry.value.clone().map(group_value).transpose()?;
             return Ok(Some(Record::Group { group, value }));
         }
-        Ok(None)
+        let part = Part::decode(version, &mut key, entry.value.clone())?;
+        Ok(part.map(|(group, part)| Record::Consumer { group, part }))
     }
 }
 
@@ -224,7 +234,7 @@ fn group_value(mut value: Bytes) -> Result<Generation, FormatError> {
     Ok(Generation { protocol_type, generation, protocol, leader, since_ms, members })
 }
 
-fn put_text(out: &mut Vec<u8>, text: &str) {
+pub(super) fn put_text(out: &mut Vec<u8>, text: &str) {
     // Texts come from requests, whose strings are no longer than this.
     let len = i16::try_from(text.len()).expect("a text of at most 32,767 bytes");
     out.put_i16(len);
@@ -252,7 +262,7 @@ fn nullable(from: &mut Bytes) -> Result<Option<String>, FormatError> {
     String::from_utf8(bytes.to_vec()).map(Some).map_err(|_| FormatError::Text)
 }
 
-fn text(from: &mut Bytes) -> Result<String, FormatError> {
+pub(super) fn text(from: &mut Bytes) -> Result<String, FormatError> {
     nullable(from)?.ok_or(FormatError::Short)
 }
 
@@ -263,7 +273,7 @@ fn bytes(from: &mut Bytes) -> Result<Bytes, FormatError> {
     Ok(Bytes::copy_from_slice(&bytes))
 }
 
-fn take(from: &mut Bytes, len: usize) -> Result<Bytes, FormatError> {
+pub(super) fn take(from: &mut Bytes, len: usize) -> Result<Bytes, FormatError> {
     if from.len() < len {
         return Err(FormatError::Short);
     }
@@ -348,7 +358,7 @@ mod tests {
 
     #[test]
     fn what_is_not_known_or_malformed_is_told_apart() {
-        let other = Entry { key: Some(Bytes::from_static(&[0, 3, 0, 1, b'g'])), value: None };
+        let other = Entry { key: Some(Bytes::from_static(&[0, 10, 0, 1, b'g'])), value: None };
         assert_eq!(Record::decode(&other), Ok(None));
         assert_eq!(Record::decode(&Entry { key: None, value: None }), Ok(None));
         for record in [committed(), generation()] {
@@ -367,7 +377,7 @@ mod tests {
 
     #[test]
     fn arbitrary_bytes_never_panic() {
-        proptest::proptest!(|(key: Vec<u8>, value: Vec<u8>, kind in 0u8..4)| {
+        proptest::proptest!(|(key: Vec<u8>, value: Vec<u8>, kind in 0u8..18)| {
             let key = [vec![0, kind], key].concat();
             let _ = Record::decode(&Entry { key: Some(key.into()), value: Some(value.into()) });
         });

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::consumer::{ConsumerGroup, Part, Watch};
 use super::members::Member;
 use super::records::{Committed, Generation, GenerationMember, Record};
-use super::{Cx, Error, Output, Reply, Then, Write, subscription};
+use super::{Cx, Error, Output, Reply, Then, Waiter, Write, subscription};
 use crate::types::{Mono, Now};
 
 /// What a group is doing, by Kafka's names.
@@ -84,6 +85,10 @@ pub(super) struct Group {
     pub(super) in_flight: usize,
     /// Whether the log has a record of the group itself.
     pub(super) recorded: bool,
+    /// There while the group is one of the consumer protocol; it has nothing of the classic one then but its offsets.
+    pub(super) consumer: Option<Box<ConsumerGroup>>,
+    /// What is known of its members beside.
+    pub(super) watch: Watch,
     /// What the container has noted: the memory, and when to look again.
     pub(super) counted: usize,
     pub(super) alarm: Option<Mono>,
@@ -114,6 +119,8 @@ impl Group {
             members_bytes: 0,
             in_flight: 0,
             recorded: false,
+            consumer: None,
+            watch: Watch::default(),
             counted: 0,
             alarm: None,
         }
@@ -121,13 +128,15 @@ impl Group {
 
     /// Memory, in bytes; about.
     pub(super) fn bytes(&self) -> usize {
-        512 + 3 * self.id.len() + self.members_bytes + self.offsets_bytes + 128 * self.pending.len()
+        let consumers = self.consumer.as_ref().map_or(0, |group| group.bytes());
+        512 + 3 * self.id.len() + consumers + self.members_bytes + self.offsets_bytes + 128 * self.pending.len()
     }
 
     /// Whether nothing would be lost if it were forgotten.
     pub(super) fn is_disposable(&self) -> bool {
         self.state == State::Empty
             && !self.recorded
+            && self.consumer.is_none()
             && self.in_flight == 0
             && self.members.is_empty()
             && self.pending.is_empty()
@@ -136,6 +145,9 @@ impl Group {
 
     /// When [`Group::expire`] may have something to do.
     pub(super) fn next_alarm(&self) -> Option<Mono> {
+        if self.consumer.is_some() {
+            return self.watch.next_alarm();
+        }
         let waits = self.sync_by.into_iter().chain(self.join_by).chain(self.pending.values().copied());
         let silent = self.members.values().filter(|member| member.can_expire()).map(|member| member.expires);
         waits.chain(silent).min()
@@ -150,6 +162,35 @@ impl Group {
     pub(super) fn write(&mut self, cx: &mut Cx<'_>, records: Vec<Record>, then: Then) {
         self.in_flight += 1;
         cx.out.push(Output::Write(Write { group: self.id.clone(), records, then }));
+    }
+
+    /// Hands the records of a change over, all or none of which are to be taken. The change is made by
+    /// [`Group::appended`].
+    pub(super) fn append_change(&mut self, cx: &mut Cx<'_>, records: Vec<Record>, then: Then) {
+        self.in_flight += 1;
+        cx.out.push(Output::Change(Write { group: self.id.clone(), records, then }));
+    }
+
+    /// The same for a change that someone waits for, and that may be none: then what came before is waited for.
+    pub(super) fn change(&mut self, cx: &mut Cx<'_>, records: Vec<Record>, waiter: Waiter, reply: Reply) {
+        if records.is_empty() {
+            return cx.answer_durable(waiter, Ok(reply));
+        }
+        self.append_change(cx, records, Then::Answer(waiter, reply));
+    }
+
+    /// The records of a change are in the log.
+    pub(super) fn appended(&mut self, cx: &mut Cx<'_>, records: &[Record]) {
+        let consumers = self.consumer.is_some();
+        // Where there are members of a classic group, what they wait for will not come.
+        for id in self.members.keys().cloned().collect::<Vec<String>>() {
+            self.answer_join(cx, &id, Err(Error::RebalanceInProgress));
+            self.answer_sync(cx, &id, Err(Error::RebalanceInProgress));
+        }
+        records.iter().for_each(|record| self.follow(cx, record));
+        if consumers && self.consumer.is_none() && !self.members.is_empty() {
+            self.prepare_rebalance(cx);
+        }
     }
 
     /// The record of this generation. `assigned` gives a member's assignment.
@@ -177,10 +218,33 @@ impl Group {
     }
 
     /// Applies what the log holds, without knowing what came of it then.
-    pub(super) fn replay(&mut self, now: Now, record: Record) {
+    pub(super) fn replay(&mut self, cx: &Cx<'_>, record: Record) {
         match record {
             Record::Offset { topic, partition, value, .. } => self.set_offset(topic, partition, value),
-            Record::Group { value, .. } => self.restore(now, value),
+            Record::Group { .. } | Record::Consumer { .. } => self.follow(cx, &record),
+        }
+    }
+
+    /// Becomes what a record says of the group itself. Which protocol it has is what the last one says.
+    fn follow(&mut self, cx: &Cx<'_>, record: &Record) {
+        match record {
+            Record::Offset { .. } => {}
+            Record::Group { value: None, .. } if self.consumer.is_some() => self.recorded = false,
+            Record::Group { value, .. } => self.restore(cx.now(), value.clone()),
+            Record::Consumer { part, .. } => {
+                if self.consumer.is_none() {
+                    if part.is_end() {
+                        return;
+                    }
+                    self.restore(cx.now(), None);
+                }
+                let group = self.consumer.get_or_insert_default();
+                group.apply(part);
+                self.watch.follow(cx.now(), cx.settings, group, part);
+                if matches!(part, Part::Epoch(None)) {
+                    (self.consumer, self.watch) = (None, Watch::default());
+                }
+            }
         }
     }
 
@@ -189,7 +253,7 @@ impl Group {
         let offsets = std::mem::take(&mut self.offsets);
         let before = std::mem::replace(self, bare);
         (self.offsets, self.offsets_bytes) = (offsets, before.offsets_bytes);
-        (self.counted, self.alarm) = (before.counted, before.alarm);
+        (self.counted, self.alarm, self.in_flight) = (before.counted, before.alarm, before.in_flight);
         let Some(value) = value else { return };
         self.recorded = true;
         self.since_ms = value.since_ms;
@@ -231,6 +295,7 @@ impl Group {
                 Record::Offset { topic, partition, value, .. } => self.set_offset(topic, partition, value),
                 // The group itself is ahead of its record.
                 Record::Group { value, .. } => self.recorded = value.is_some(),
+                Record::Consumer { .. } => {}
             }
         }
         let Some(then) = then else { return };
@@ -252,7 +317,7 @@ impl Group {
                         joined.leader = leader;
                     }
                     self.answer_join(cx, &member_id, Ok(Reply::Joined(Box::new(joined))));
-                    self.keep_alive(cx.now, &member_id);
+                    self.keep_alive(cx.now(), &member_id);
                 }
             }
         }
@@ -261,6 +326,8 @@ impl Group {
     /// Records will not be durable.
     pub(super) fn failed(&mut self, cx: &mut Cx<'_>, then: Then, error: Error) {
         self.in_flight -= 1;
+        // What was seen of the topics may have been part of it.
+        self.watch.forget_topics();
         match then {
             Then::Nothing => {}
             Then::Answer(waiter, _) => cx.answer(waiter, Err(error)),
@@ -269,7 +336,7 @@ impl Group {
             Then::Return { member_id, waiter, .. } => {
                 if self.members.get(&member_id).is_some_and(|member| member.joining == Some(waiter)) {
                     self.answer_join(cx, &member_id, Err(error));
-                    self.keep_alive(cx.now, &member_id);
+                    self.keep_alive(cx.now(), &member_id);
                 }
             }
         }
@@ -290,6 +357,9 @@ impl Group {
 
     /// Whether the group reads a topic, or may.
     pub(super) fn reads(&self, topic: &str) -> bool {
+        if let Some(group) = &self.consumer {
+            return group.reads(topic);
+        }
         match &self.topics {
             Some(topics) => topics.contains(topic),
             None => self.protocol_type.as_deref() == Some(subscription::CONSUMER),

@@ -12,6 +12,9 @@ use crate::limits::MAX_GROUP_BATCH_BYTES;
 impl Group {
     /// A member of the generation wants its assignment; the leader brings them all.
     pub(super) fn sync(&mut self, cx: &mut Cx<'_>, waiter: Waiter, sync: Sync) {
+        if self.consumer.is_some() {
+            return self.classic_syncs(cx, waiter, &sync);
+        }
         if let Err(error) = self.check_sync(&sync) {
             return cx.answer(waiter, Err(error));
         }
@@ -81,7 +84,7 @@ impl Group {
             return;
         }
         self.storing = false;
-        self.enter(cx.now, State::Stable);
+        self.enter(cx.now(), State::Stable);
         let ids: Vec<String> = self.members.keys().cloned().collect();
         for id in ids {
             let assignment = assignments.remove(&id).unwrap_or_default();
@@ -94,7 +97,7 @@ impl Group {
         if self.members.get(id).is_some_and(|member| member.syncing.is_some()) {
             let synced = self.synced(id);
             self.answer_sync(cx, id, Ok(Reply::Synced(synced)));
-            self.keep_alive(cx.now, id);
+            self.keep_alive(cx.now(), id);
         }
     }
 
@@ -114,7 +117,7 @@ impl Group {
             self.change_member(&id, |member| member.assignment = Bytes::new());
             if self.members.get(&id).is_some_and(|member| member.syncing.is_some()) {
                 self.answer_sync(cx, &id, Err(error));
-                self.keep_alive(cx.now, &id);
+                self.keep_alive(cx.now(), &id);
             }
         }
     }

@@ -133,6 +133,16 @@ error_codes! {
     FencedInstanceId = FencedInstanceId;
     /// The group reads the topic.
     GroupSubscribedToTopic = GroupSubscribedToTopic;
+    /// The member must give up what it has, and join again.
+    FencedMemberEpoch = FencedMemberEpoch;
+    /// The member is at another epoch.
+    StaleMemberEpoch = StaleMemberEpoch;
+    /// Another member has this instance's name, and has not left.
+    UnreleasedInstanceId = UnreleasedInstanceId;
+    /// The group's assignors do not include this one.
+    UnsupportedAssignor = UnsupportedAssignor;
+    /// The regular expression of a subscription is none.
+    InvalidRegularExpression = InvalidRegularExpression;
     /// The broker is not the controller.
     NotController = NotController;
     /// The client may not touch the topic.

@@ -353,6 +353,26 @@ pub(super) static HEARTBEAT: Schema = Schema {
     ],
 };
 
+pub(super) static CONSUMER_GROUP_HEARTBEAT: Schema = Schema {
+    flexible: 0,
+    fields: &[
+        field("group_id", String),
+        field("member_id", String),
+        field("member_epoch", INT32),
+        field("instance_id", String).nullable(),
+        field("rack_id", String).nullable(),
+        field("rebalance_timeout_ms", INT32),
+        field("subscribed_topic_names", Array(&String)).nullable(),
+        field("subscribed_topic_regex", String).since(1).nullable(),
+        field("server_assignor", String).nullable(),
+        field("topic_partitions", Array(&Struct(&[field("topic_id", UUID), field("partitions", Array(&INT32))])))
+            .nullable(),
+    ],
+};
+
+pub(super) static CONSUMER_GROUP_DESCRIBE: Schema =
+    Schema { flexible: 0, fields: &[field("group_ids", Array(&String)), field("include_authorized_operations", BOOL)] };
+
 pub(super) static LEAVE_GROUP: Schema = Schema {
     flexible: 4,
     fields: &[

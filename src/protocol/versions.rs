@@ -43,6 +43,8 @@ macro_rules! for_each_api {
             AlterClientQuotas: AlterClientQuotasRequest, AlterClientQuotasResponse, 0..=1, ALTER_CLIENT_QUOTAS;
             DescribeCluster: DescribeClusterRequest, DescribeClusterResponse, 0..=2, DESCRIBE_CLUSTER;
             DescribeProducers: DescribeProducersRequest, DescribeProducersResponse, 0..=0, DESCRIBE_PRODUCERS;
+            ConsumerGroupHeartbeat: ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, 0..=1, CONSUMER_GROUP_HEARTBEAT;
+            ConsumerGroupDescribe: ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse, 0..=1, CONSUMER_GROUP_DESCRIBE;
             ListConfigResources: ListConfigResourcesRequest, ListConfigResourcesResponse, 0..=1, LIST_CONFIG_RESOURCES;
             DescribeTopicPartitions: DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse, 0..=0, DESCRIBE_TOPIC_PARTITIONS;
         }

@@ -8,18 +8,20 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use uuid::Uuid;
 
 use super::Shard;
 use super::mesh::{Answer, Op, OpKind, RequestId};
 use super::requests::{Kind, Origin, Pending};
 use super::view::{CommittedView, GroupPage, GroupView, MemberView};
 use crate::group::{
-    Ask, Committed, DescribedMember, Error, Groups, OFFSETS_TOPIC, Output, Record, Reply, Settings, Surveyed, Then,
-    Waiter, Write, partition_of,
+    Ask, Assignor, Committed, DescribedMember, Error, Groups, KnownTopic, OFFSETS_TOPIC, Output, Outside, Record,
+    Reply, Settings, Surveyed, Then, Topics, Waiter, Write, partition_of,
 };
 use crate::limits::{
     GROUP_BATCH_BYTES, GROUP_LOAD_BYTES, GROUP_WRITES_IN_FLIGHT_BYTES, LOOK_PARTITIONS, MAX_GROUP_MEMBERS,
 };
+use crate::metadata::State;
 use crate::metadata::state::Topic;
 use crate::partition::{AppendError, Found, Records};
 use crate::protocol::{ErrorCode, ResponseBody};
@@ -137,7 +139,36 @@ pub(super) fn error_code(error: Error) -> ErrorCode {
         Error::Loading => ErrorCode::CoordinatorLoadInProgress,
         // What Kafka says where a group's record is larger than its topic takes.
         Error::TooLarge => ErrorCode::UnknownServerError,
+        Error::InvalidRequest => ErrorCode::InvalidRequest,
+        Error::FencedMemberEpoch => ErrorCode::FencedMemberEpoch,
+        Error::StaleMemberEpoch => ErrorCode::StaleMemberEpoch,
+        Error::UnreleasedInstance => ErrorCode::UnreleasedInstanceId,
+        Error::UnsupportedAssignor => ErrorCode::UnsupportedAssignor,
+        Error::InvalidRegex => ErrorCode::InvalidRegularExpression,
+        Error::UnsupportedVersion => ErrorCode::UnsupportedVersion,
     }
+}
+
+impl Topics for State {
+    fn version(&self) -> u64 {
+        self.applied()
+    }
+
+    fn by_name(&self, name: &str) -> Option<KnownTopic> {
+        self.topic(name).map(|topic| known(topic))
+    }
+
+    fn by_id(&self, id: Uuid) -> Option<KnownTopic> {
+        self.topic_by_id(id).map(|topic| known(topic))
+    }
+
+    fn each_name(&self, each: &mut dyn FnMut(&str)) {
+        self.topics().for_each(|topic| each(&topic.name));
+    }
+}
+
+fn known(topic: &Topic) -> KnownTopic {
+    KnownTopic { id: topic.id, name: topic.name.clone(), partitions: topic.partitions.len() as i32 }
 }
 
 impl Shard {
@@ -212,7 +243,7 @@ impl Shard {
             Some(Stage::Unreadable { .. }) => Error::NotAvailable,
             Some(Stage::Here { .. }) if stopping => Error::NotAvailable,
             Some(Stage::Here { groups, .. }) => {
-                groups.ask(now, waiter, *ask);
+                groups.ask(Outside { now, topics: &self.state }, waiter, *ask);
                 return self.carry_out(now, op.log);
             }
         };
@@ -236,10 +267,18 @@ impl Shard {
     }
 
     fn group_settings(&self) -> Settings {
+        let groups = &self.config.groups;
+        let policy = &*groups.consumer_migration_policy;
         Settings {
             initial_rebalance_delay_ms: self.config.groups.initial_rebalance_delay_ms,
             max_size: self.config.groups.max_size.min(MAX_GROUP_MEMBERS),
             offsets_retention_ms: self.config.groups.offsets_retention_ms,
+            consumer_session_ms: groups.consumer_session_timeout_ms,
+            consumer_heartbeat_ms: groups.consumer_heartbeat_interval_ms,
+            consumer_max_size: groups.consumer_max_size.min(MAX_GROUP_MEMBERS),
+            assignors: groups.consumer_assignors.split(',').filter_map(Assignor::named).collect(),
+            upgrade: matches!(policy, "bidirectional" | "upgrade"),
+            downgrade: matches!(policy, "bidirectional" | "downgrade"),
         }
     }
 
@@ -282,7 +321,7 @@ impl Shard {
                 Ok(Found::Here(records)) if records.len == 0 => *next = *end,
                 Ok(Found::Here(records)) => {
                     let before = *next;
-                    *next = replay(now, log, groups, records, *next, *end);
+                    *next = replay(Outside { now, topics: &self.state }, log, groups, records, *next, *end);
                     assert!(*next > before, "a read below the high watermark finds a batch");
                 }
                 Ok(Found::OnDisk(read)) => return self.read_disk(log, read),
@@ -307,7 +346,7 @@ impl Shard {
     fn forget_missing_topics(&mut self, now: Now, log: LogId) {
         if let Some(Hosted { stage: Stage::Here { groups, .. }, .. }) = self.groups.logs.get_mut(&log) {
             let state = &self.state;
-            groups.forget_topics(now, |topic| state.topic(topic).is_none());
+            groups.forget_topics(Outside { now, topics: state }, |topic| state.topic(topic).is_none());
             self.carry_out(now, log);
         }
     }
@@ -317,7 +356,7 @@ impl Shard {
         let logs: Vec<LogId> = self.groups.logs.keys().copied().collect();
         for log in logs {
             if let Some(Hosted { stage: Stage::Here { groups, .. }, .. }) = self.groups.logs.get_mut(&log) {
-                groups.forget_topics(now, |name| name == &*topic.name);
+                groups.forget_topics(Outside { now, topics: &self.state }, |name| name == &*topic.name);
                 self.carry_out(now, log);
             }
         }
@@ -347,7 +386,7 @@ impl Shard {
             self.look_after(now, log);
             match self.groups.logs.get_mut(&log).map(|hosted| &mut hosted.stage) {
                 Some(Stage::Here { groups, .. }) => {
-                    groups.tick(now);
+                    groups.tick(Outside { now, topics: &self.state });
                     self.carry_out(now, log);
                 }
                 Some(Stage::Loading { .. }) => self.load_groups(now, log),
@@ -403,7 +442,7 @@ impl Shard {
             let write = hosted.writes.pop_front().expect("there is a front");
             self.groups.in_flight_bytes -= write.bytes;
             if let Stage::Here { groups, .. } = &mut hosted.stage {
-                groups.written(now, &write.group, write.records, write.then);
+                groups.written(Outside { now, topics: &self.state }, &write.group, write.records, write.then);
             }
             for (waiter, result) in write.answers {
                 self.answer_waiter(now, waiter, result);
@@ -430,20 +469,33 @@ impl Shard {
                             None => self.answer_waiter(now, waiter, result),
                         }
                     }
-                    Output::Write(write) => self.append_records(now, log, write),
+                    Output::Write(write) => {
+                        self.append_records(now, log, write, GROUP_BATCH_BYTES);
+                    }
+                    Output::Change(write) => self.append_change(now, log, write),
                 }
             }
         }
     }
 
-    /// Appends the records of a write, in as many batches as they need.
-    fn append_records(&mut self, now: Now, log: LogId, write: Write) {
+    /// Appends the records of a change in one batch, and has it made.
+    fn append_change(&mut self, now: Now, log: LogId, write: Write) {
+        let (group, records) = (write.group.clone(), write.records.clone());
+        if self.append_records(now, log, write, usize::MAX)
+            && let Some(Hosted { stage: Stage::Here { groups, .. }, .. }) = self.groups.logs.get_mut(&log)
+        {
+            groups.appended(Outside { now, topics: &self.state }, &group, &records);
+        }
+    }
+
+    /// Appends the records of a write, in as many batches of so many bytes as they need. Says whether all were taken.
+    fn append_records(&mut self, now: Now, log: LogId, write: Write, batch_bytes: usize) -> bool {
         let Write { group, records, then } = write;
         let mut then = Some(then);
         let mut records = records.into_iter().peekable();
         while records.peek().is_some() {
             let (mut entries, mut gathered, mut bytes) = (Vec::new(), Vec::new(), 0);
-            while let Some(record) = records.next_if(|_| bytes < GROUP_BATCH_BYTES) {
+            while let Some(record) = records.next_if(|_| bytes < batch_bytes) {
                 let entry = record.encode();
                 bytes += entry_len(&entry);
                 entries.push(entry);
@@ -466,12 +518,13 @@ impl Shard {
                 Err(error) => {
                     let then = then.take().expect("what follows comes with the last batch");
                     if let Some(Hosted { stage: Stage::Here { groups, .. }, .. }) = self.groups.logs.get_mut(&log) {
-                        groups.failed(now, &group, then, error);
+                        groups.failed(Outside { now, topics: &self.state }, &group, then, error);
                     }
-                    return;
+                    return false;
                 }
             }
         }
+        true
     }
 
     /// Appends one batch, whatever memory the records of producers take: groups have a share of their own.
@@ -515,7 +568,7 @@ fn entry_len(entry: &Entry) -> usize {
 
 /// Replays what was read from `from` on, and says where to go on. A record that cannot be understood is passed over:
 /// the others are no worse for it.
-fn replay(now: Now, log: LogId, groups: &mut Groups, records: Records, from: Offset, end: Offset) -> Offset {
+fn replay(at: Outside<'_>, log: LogId, groups: &mut Groups, records: Records, from: Offset, end: Offset) -> Offset {
     let mut bytes = BytesMut::with_capacity(records.len);
     for chunk in records.chunks {
         bytes.extend_from_slice(&chunk);
@@ -532,7 +585,7 @@ fn replay(now: Now, log: LogId, groups: &mut Groups, records: Records, from: Off
                 continue;
             }
             match Record::decode(&entry) {
-                Ok(Some(record)) => groups.replay(now, record),
+                Ok(Some(record)) => groups.replay(at, record),
                 Ok(None) => {}
                 Err(error) => tracing::warn!(%log, offset, %error, "a record of the groups' topic is passed over"),
             }

@@ -182,6 +182,10 @@ impl Shard {
             RequestBody::OffsetDelete(request) => self.offset_delete(now, origin, request),
             RequestBody::ListGroups(request) => self.list_groups(now, origin, request),
             RequestBody::DescribeGroups(request) => self.describe_groups(now, origin, request),
+            RequestBody::ConsumerGroupHeartbeat(request) => {
+                self.consumer_group_heartbeat(now, origin, client_id, request);
+            }
+            RequestBody::ConsumerGroupDescribe(request) => self.consumer_group_describe(now, origin, request),
             RequestBody::DeleteGroups(request) => self.delete_groups(now, origin, request),
             RequestBody::Produce(request) => self.produce(now, origin, request),
             RequestBody::Fetch(request) => self.fetch(now, origin, request),

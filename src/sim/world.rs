@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::broker::{Actor, Broker, Input};
 use super::checkers::Model;
-use super::clients::{Client, Consumer, Creator, Deleter, Manner, Member, Producer, Watcher};
+use super::clients::{Client, Consumer, Creator, Deleter, Manner, Member, Pair, Producer, Watcher};
 use super::faults::{Fault, Plan};
 use super::network::{LinkKey, Network};
 use super::node::Node;
@@ -218,6 +218,7 @@ impl World {
         if groups {
             world.group_logs = world.nodes[0].config.groups.offsets_partitions as usize;
             (0..2).for_each(|number| world.invite(Box::new(Member::new(number))));
+            world.invite(Box::new(Pair::new()));
         }
         for (at, node, fault) in world.plan.faults.clone() {
             world.at(at, What::Fault { node, fault });

@@ -11,7 +11,7 @@ use crate::common::librdkafka::{Recorder, config, create_topic};
 use crate::common::process::{Launch, data_dir, external, shared};
 use crate::common::{fresh, skipped};
 
-const PARTITIONS: usize = 4;
+pub(crate) const PARTITIONS: usize = 4;
 
 /// A member of a group that reads a topic from its beginning and commits when it is told to.
 pub(crate) fn member(brokers: &str, group: &str, topic: &str) -> BaseConsumer {
@@ -29,7 +29,7 @@ pub(crate) fn member(brokers: &str, group: &str, topic: &str) -> BaseConsumer {
 }
 
 /// Lets the members read until `done`, which is asked after every record and every pause with what each has read.
-fn read_until(
+pub(crate) fn read_until(
     members: &[&BaseConsumer],
     read: &mut [BTreeMap<i32, Vec<i64>>],
     mut done: impl FnMut(&[BTreeMap<i32, Vec<i64>>]) -> bool,
@@ -46,11 +46,11 @@ fn read_until(
     }
 }
 
-fn count(read: &[BTreeMap<i32, Vec<i64>>]) -> usize {
+pub(crate) fn count(read: &[BTreeMap<i32, Vec<i64>>]) -> usize {
     read.iter().flat_map(BTreeMap::values).map(Vec::len).sum()
 }
 
-fn produce(brokers: &str, topic: &str, records: usize) {
+pub(crate) fn produce(brokers: &str, topic: &str, records: usize) {
     let recorder = Recorder::new(brokers, &[("acks", "all")]);
     for number in 0..records {
         recorder.send(topic, (number % PARTITIONS) as i32, number, None, b"x").expect("taken");

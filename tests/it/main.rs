@@ -18,6 +18,7 @@ mod cluster;
 #[path = "../common/mod.rs"]
 mod common;
 mod console;
+mod consumer_groups;
 mod crash;
 mod describe;
 mod environment;

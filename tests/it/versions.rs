@@ -19,11 +19,11 @@ use kafka_protocol::messages::offset_fetch_request::{
 };
 use kafka_protocol::messages::offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
 use kafka_protocol::messages::{
-    ApiKey, ApiVersionsRequest, BrokerId, CreateTopicsRequest, DeleteGroupsRequest, DeleteTopicsRequest,
-    DescribeClusterRequest, DescribeConfigsRequest, DescribeGroupsRequest, FetchRequest, FindCoordinatorRequest,
-    GroupId, HeartbeatRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest, ListGroupsRequest,
-    ListOffsetsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest,
-    OffsetForLeaderEpochRequest, RequestKind, ResponseKind, SyncGroupRequest,
+    ApiKey, ApiVersionsRequest, BrokerId, ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest,
+    CreateTopicsRequest, DeleteGroupsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest,
+    DescribeGroupsRequest, FetchRequest, FindCoordinatorRequest, GroupId, HeartbeatRequest, InitProducerIdRequest,
+    JoinGroupRequest, LeaveGroupRequest, ListGroupsRequest, ListOffsetsRequest, MetadataRequest, OffsetCommitRequest,
+    OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest, RequestKind, ResponseKind, SyncGroupRequest,
 };
 use kafka_protocol::protocol::Decodable;
 use uuid::Uuid;
@@ -200,6 +200,17 @@ fn group_request(api: ApiKey, version: i16, topic: &Topic, spare: &str) -> Optio
             let topics = vec![forgotten.with_partitions(vec![partition])];
             RequestKind::OffsetDelete(OffsetDeleteRequest::default().with_group_id(group).with_topics(topics))
         }
+        ApiKey::ConsumerGroupHeartbeat => RequestKind::ConsumerGroupHeartbeat(
+            ConsumerGroupHeartbeatRequest::default()
+                .with_group_id(text(spare).into())
+                .with_member_id(text("member"))
+                .with_rebalance_timeout_ms(10_000)
+                .with_subscribed_topic_names(Some(vec![topic_name(&topic.name)]))
+                .with_topic_partitions(Some(Vec::new())),
+        ),
+        ApiKey::ConsumerGroupDescribe => RequestKind::ConsumerGroupDescribe(
+            ConsumerGroupDescribeRequest::default().with_group_ids(vec![text(spare).into()]),
+        ),
         _ => return crate::admin_samples::request(api, &topic.name),
     })
 }
@@ -330,6 +341,14 @@ fn check_group(response: ResponseKind, version: i16, topic: &Topic, spare: &str)
         ResponseKind::OffsetDelete(response) => {
             assert_eq!((response.error_code, response.topics[0].partitions[0].error_code), (0, 0));
         }
+        ResponseKind::ConsumerGroupHeartbeat(response) => {
+            assert_eq!((response.error_code, response.member_epoch), (0, 1), "{:?}", response.error_message);
+            let assignment = response.assignment.expect("who joins is told what it has");
+            assert_eq!((assignment.topic_partitions[0].topic_id, assignment.topic_partitions.len()), (topic.id, 1));
+        }
+        ResponseKind::ConsumerGroupDescribe(response) => {
+            assert_eq!(response.groups[0].error_code, code(ResponseError::GroupIdNotFound));
+        }
         other => crate::admin_samples::check(other, version, &topic.name),
     }
 }
@@ -404,6 +423,8 @@ fn the_baseline_of_apis_is_advertised() {
         (ApiKey::AlterConfigs, 2),
         (ApiKey::IncrementalAlterConfigs, 1),
         (ApiKey::DescribeCluster, 1),
+        (ApiKey::ConsumerGroupHeartbeat, 1),
+        (ApiKey::ConsumerGroupDescribe, 1),
     ] {
         let (_, max) = advertised.get(&(api as i16)).unwrap_or_else(|| panic!("{api:?} is not advertised"));
         assert!(*max >= most, "{api:?} goes up to {max}");

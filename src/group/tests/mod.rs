@@ -14,18 +14,59 @@ use super::*;
 use crate::types::ShardId;
 
 /// The delay of a first rebalance.
-const DELAY_MS: u64 = 3_000;
-const SESSION_MS: u64 = 10_000;
-const REBALANCE_MS: u64 = 60_000;
+pub(super) const DELAY_MS: u64 = 3_000;
+pub(super) const SESSION_MS: u64 = 10_000;
+pub(super) const REBALANCE_MS: u64 = 60_000;
+
+/// The topics that there are, by name, with their ids and sizes.
+#[derive(Clone, Default)]
+pub(super) struct TestTopics(pub(super) BTreeMap<String, (Uuid, i32)>, pub(super) u64);
+
+impl TestTopics {
+    /// Adds a topic, or changes its size.
+    pub(super) fn set(&mut self, name: &str, partitions: i32) {
+        let next = Uuid::from_u128(self.0.len() as u128 + 1);
+        let id = self.0.get(name).map_or(next, |known| known.0);
+        self.0.insert(name.into(), (id, partitions));
+        self.1 += 1;
+    }
+
+    pub(super) fn id(&self, name: &str) -> Uuid {
+        self.0[name].0
+    }
+}
+
+impl Topics for TestTopics {
+    fn version(&self) -> u64 {
+        self.1
+    }
+
+    fn by_name(&self, name: &str) -> Option<KnownTopic> {
+        let (id, partitions) = *self.0.get(name)?;
+        Some(KnownTopic { id, name: name.into(), partitions })
+    }
+
+    fn by_id(&self, id: Uuid) -> Option<KnownTopic> {
+        let name = self.0.iter().find(|(_, known)| known.0 == id)?.0;
+        self.by_name(name)
+    }
+
+    fn each_name(&self, each: &mut dyn FnMut(&str)) {
+        self.0.keys().for_each(|name| each(name));
+    }
+}
 
 /// The groups with their disk and their clients.
-struct Rig {
+pub(super) struct Rig {
     groups: Groups,
-    now: Now,
+    pub(super) now: Now,
+    pub(super) topics: TestTopics,
     /// Records that are durable.
     log: Vec<Record>,
     /// Whether writes are durable at once; otherwise they wait.
-    durable: bool,
+    pub(super) durable: bool,
+    /// Whether the log takes no changes.
+    pub(super) full: bool,
     waiting: Vec<Write>,
     /// Answers that wait for those writes.
     held: Vec<(Waiter, Result<Reply, Error>)>,
@@ -34,16 +75,28 @@ struct Rig {
 }
 
 fn settings() -> Settings {
-    Settings { initial_rebalance_delay_ms: DELAY_MS, max_size: 4, offsets_retention_ms: 60_000 }
+    Settings {
+        initial_rebalance_delay_ms: DELAY_MS,
+        max_size: 4,
+        offsets_retention_ms: 60_000,
+        consumer_session_ms: SESSION_MS,
+        consumer_heartbeat_ms: 1_000,
+        consumer_max_size: 4,
+        assignors: vec![Assignor::Uniform, Assignor::Range],
+        upgrade: true,
+        downgrade: true,
+    }
 }
 
 impl Rig {
-    fn new() -> Rig {
+    pub(super) fn new() -> Rig {
         Rig {
             groups: Groups::new(settings()),
             now: Now { mono: Mono(1_000_000), wall_ms: 1_700_000_000_000 },
+            topics: TestTopics::default(),
             log: Vec::new(),
             durable: true,
+            full: false,
             waiting: Vec::new(),
             held: Vec::new(),
             next: 0,
@@ -52,18 +105,19 @@ impl Rig {
     }
 
     /// What is left of the broker after a crash: the durable records.
-    fn restart(self) -> Rig {
-        let mut rig = Rig { now: self.now, log: self.log, next: self.next, ..Rig::new() };
+    pub(super) fn restart(self) -> Rig {
+        let mut rig = Rig { now: self.now, topics: self.topics, log: self.log, next: self.next, ..Rig::new() };
         for record in rig.log.clone() {
-            rig.groups.replay(rig.now, Record::decode(&record.encode()).unwrap().unwrap());
+            let at = Outside { now: rig.now, topics: &rig.topics };
+            rig.groups.replay(at, Record::decode(&record.encode()).unwrap().unwrap());
         }
         rig
     }
 
-    fn ask(&mut self, ask: Ask) -> u64 {
+    pub(super) fn ask(&mut self, ask: Ask) -> u64 {
         self.next += 1;
         let waiter = Waiter { shard: ShardId(0), number: self.next, part: 0 };
-        self.groups.ask(self.now, waiter, ask);
+        self.groups.ask(Outside { now: self.now, topics: &self.topics }, waiter, ask);
         self.carry_out();
         self.next
     }
@@ -79,6 +133,18 @@ impl Rig {
                     Output::Answer(waiter, result) => self.answered(waiter, result),
                     Output::AnswerDurable(waiter, result) if self.waiting.is_empty() => self.answered(waiter, result),
                     Output::AnswerDurable(waiter, result) => self.held.push((waiter, result)),
+                    Output::Change(write) if self.full => {
+                        let at = Outside { now: self.now, topics: &self.topics };
+                        self.groups.failed(at, &write.group, write.then, Error::NotAvailable);
+                    }
+                    Output::Change(write) => {
+                        let at = Outside { now: self.now, topics: &self.topics };
+                        self.groups.appended(at, &write.group, &write.records);
+                        self.waiting.push(write);
+                        if self.durable {
+                            self.write();
+                        }
+                    }
                     Output::Write(write) => {
                         assert!(!write.records.is_empty());
                         self.waiting.push(write);
@@ -91,16 +157,25 @@ impl Rig {
         }
     }
 
+    pub(super) fn log_has(&self, is: impl Fn(&Record) -> bool) -> bool {
+        self.log.iter().any(is)
+    }
+
     fn answered(&mut self, waiter: Waiter, result: Result<Reply, Error>) {
         let before = self.answers.insert(waiter.number, result);
         assert!(before.is_none(), "request {} is answered twice", waiter.number);
     }
 
     /// All that waits for the disk becomes durable.
-    fn write(&mut self) {
+    pub(super) fn write(&mut self) {
         for write in std::mem::take(&mut self.waiting) {
             self.log.extend(write.records.iter().cloned());
-            self.groups.written(self.now, &write.group, write.records, Some(write.then));
+            self.groups.written(
+                Outside { now: self.now, topics: &self.topics },
+                &write.group,
+                write.records,
+                Some(write.then),
+            );
         }
         for (waiter, result) in std::mem::take(&mut self.held) {
             self.answered(waiter, result);
@@ -111,15 +186,20 @@ impl Rig {
     /// All that waits for the disk is refused.
     fn refuse(&mut self) {
         for write in std::mem::take(&mut self.waiting) {
-            self.groups.failed(self.now, &write.group, write.then, Error::NotAvailable);
+            self.groups.failed(
+                Outside { now: self.now, topics: &self.topics },
+                &write.group,
+                write.then,
+                Error::NotAvailable,
+            );
         }
         self.carry_out();
     }
 
-    fn pass(&mut self, millis: u64) {
+    pub(super) fn pass(&mut self, millis: u64) {
         self.now.mono = self.now.mono.plus_millis(millis);
         self.now.wall_ms += millis as i64;
-        self.groups.tick(self.now);
+        self.groups.tick(Outside { now: self.now, topics: &self.topics });
         self.carry_out();
     }
 
@@ -135,34 +215,34 @@ impl Rig {
         self.pass(millis % step);
     }
 
-    fn answer(&mut self, request: u64) -> Result<Reply, Error> {
+    pub(super) fn answer(&mut self, request: u64) -> Result<Reply, Error> {
         self.answers.remove(&request).expect("an answer")
     }
 
-    fn waits(&self, request: u64) -> bool {
+    pub(super) fn waits(&self, request: u64) -> bool {
         !self.answers.contains_key(&request)
     }
 
-    fn joined(&mut self, request: u64) -> Joined {
+    pub(super) fn joined(&mut self, request: u64) -> Joined {
         match self.answer(request) {
             Ok(Reply::Joined(joined)) => *joined,
             other => panic!("{other:?}"),
         }
     }
 
-    fn assigned(&mut self, request: u64) -> Bytes {
+    pub(super) fn assigned(&mut self, request: u64) -> Bytes {
         match self.answer(request) {
             Ok(Reply::Synced(synced)) => synced.assignment,
             other => panic!("{other:?}"),
         }
     }
 
-    fn heartbeat(&mut self, generation: i32, member: &str) -> Result<(), Error> {
+    pub(super) fn heartbeat(&mut self, generation: i32, member: &str) -> Result<(), Error> {
         let request = self.ask(Ask::Heartbeat(identity(generation, member)));
         self.answer(request).map(|_| ())
     }
 
-    fn describe(&mut self) -> Option<Described> {
+    pub(super) fn describe(&mut self) -> Option<Described> {
         let request = self.ask(Ask::Describe { group: "g".into() });
         match self.answer(request) {
             Ok(Reply::Described(described)) => described.map(|described| *described),
@@ -170,17 +250,17 @@ impl Rig {
         }
     }
 
-    fn state(&mut self) -> State {
+    pub(super) fn state(&mut self) -> State {
         self.describe().expect("the group is there").state
     }
 
     /// The error of a request that is answered at once.
-    fn refused(&mut self, ask: Ask) -> Error {
+    pub(super) fn refused(&mut self, ask: Ask) -> Error {
         let request = self.ask(ask);
         self.answer(request).expect_err("refused")
     }
 
-    fn sync(&mut self, generation: i32, member: &str, assignments: &[(&str, &str)]) -> u64 {
+    pub(super) fn sync(&mut self, generation: i32, member: &str, assignments: &[(&str, &str)]) -> u64 {
         let assignments =
             assignments.iter().map(|(id, text)| ((*id).into(), Bytes::copy_from_slice(text.as_bytes()))).collect();
         let identity = identity(generation, member);
@@ -188,7 +268,7 @@ impl Rig {
     }
 
     /// A stable generation of these members; the first that is named leads it. Each is assigned its own name.
-    fn stable(&mut self, members: &[&str]) -> i32 {
+    pub(super) fn stable(&mut self, members: &[&str]) -> i32 {
         let requests: Vec<u64> = members.iter().map(|member| self.ask(Ask::Join(new_member(member)))).collect();
         self.pass(DELAY_MS);
         while requests.iter().any(|request| self.waits(*request)) {
@@ -199,7 +279,7 @@ impl Rig {
     }
 
     /// Every member of a generation gets its own name as its assignment.
-    fn sync_all(&mut self, joined: &[Joined]) -> i32 {
+    pub(super) fn sync_all(&mut self, joined: &[Joined]) -> i32 {
         let generation = joined[0].generation;
         let assignments: Vec<(&str, &str)> =
             joined.iter().map(|joined| (joined.member_id.as_str(), joined.member_id.as_str())).collect();
@@ -217,12 +297,12 @@ impl Rig {
     }
 }
 
-fn identity(generation: i32, member: &str) -> Identity {
+pub(super) fn identity(generation: i32, member: &str) -> Identity {
     Identity { group: "g".into(), generation, member_id: member.into(), instance: None }
 }
 
 /// The join of a member that is new, in an old version that needs no id, and gets the id `id`.
-fn new_member(id: &str) -> Join {
+pub(super) fn new_member(id: &str) -> Join {
     Join {
         group: "g".into(),
         member_id: String::new(),
@@ -241,13 +321,13 @@ fn new_member(id: &str) -> Join {
 }
 
 /// The join of a member that is one already.
-fn member(id: &str) -> Join {
+pub(super) fn member(id: &str) -> Join {
     Join { member_id: id.into(), ..new_member(id) }
 }
 
 /// A protocol of a consumer that reads these topics.
-fn protocol(name: &str, topics: &[&str]) -> (String, Bytes) {
-    let mut bytes = vec![0, 1, 0, 0, 0, topics.len() as u8];
+pub(super) fn protocol(name: &str, topics: &[&str]) -> (String, Bytes) {
+    let mut bytes = vec![0, 0, 0, 0, 0, topics.len() as u8];
     for topic in topics {
         bytes.extend([0, topic.len() as u8]);
         bytes.extend_from_slice(topic.as_bytes());
@@ -256,18 +336,18 @@ fn protocol(name: &str, topics: &[&str]) -> (String, Bytes) {
     (name.into(), bytes.into())
 }
 
-fn leave(members: &[&str]) -> Ask {
+pub(super) fn leave(members: &[&str]) -> Ask {
     let members = members.iter().map(|id| Leaver { member_id: (*id).into(), instance: None }).collect();
     Ask::Leave { group: "g".into(), members }
 }
 
-fn committed(offset: i64) -> Committed {
+pub(super) fn committed(offset: i64) -> Committed {
     Committed { offset, epoch: 2, metadata: "m".into(), time_ms: 1_700_000_000_000 }
 }
 
-fn commit(identity: Identity, offsets: &[(&str, i32, i64)]) -> Ask {
+pub(super) fn commit(identity: Identity, offsets: &[(&str, i32, i64)]) -> Ask {
     let offsets = offsets.iter().map(|(topic, partition, offset)| (Arc::from(*topic), *partition, committed(*offset)));
-    Ask::Commit(Commit { identity, knows_missing: true, offsets: offsets.collect() })
+    Ask::Commit(Commit { identity, is_modern: true, offsets: offsets.collect() })
 }
 
 #[test]
@@ -304,12 +384,13 @@ fn lists_by_state() {
     let request = rig.ask(commit(Identity { group: "simple".into(), ..identity(-1, "") }, &[("t", 0, 1)]));
     rig.answer(request).unwrap();
     let listed = |rig: &mut Rig, states: &[&str]| {
-        let request = rig.ask(Ask::List { states: states.iter().map(|state| (*state).to_owned()).collect() });
+        let request =
+            rig.ask(Ask::List { states: states.iter().map(|state| (*state).to_owned()).collect(), types: Vec::new() });
         let Ok(Reply::Listed(groups)) = rig.answer(request) else { panic!("no list") };
         groups.into_iter().map(|group| (group.group, group.protocol_type, group.state)).collect::<Vec<_>>()
     };
-    let stable = ("g".to_owned(), "consumer".to_owned(), State::Stable);
-    let simple = ("simple".to_owned(), String::new(), State::Empty);
+    let stable = ("g".to_owned(), "consumer".to_owned(), State::Stable.name());
+    let simple = ("simple".to_owned(), String::new(), State::Empty.name());
     assert_eq!(listed(&mut rig, &[]), [stable.clone(), simple.clone()]);
     assert_eq!(listed(&mut rig, &[" stable "]), [stable]);
     assert_eq!(listed(&mut rig, &["EMPTY", "nonsense"]), [simple]);

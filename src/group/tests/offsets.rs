@@ -9,7 +9,7 @@ fn fetched(rig: &mut Rig, topics: Option<&[(&str, &[i32])]>) -> Kept {
     let topics = topics.map(|topics| {
         topics.iter().map(|(topic, partitions)| ((*topic).to_owned(), partitions.to_vec())).collect::<Vec<_>>()
     });
-    let request = rig.ask(Ask::Fetch { group: "g".into(), topics });
+    let request = rig.ask(Ask::Fetch { group: "g".into(), member: None, topics });
     let Ok(Reply::Fetched(found)) = rig.answer(request) else { panic!("no offsets") };
     found
         .into_iter()
@@ -146,10 +146,10 @@ fn offsets_of_a_topic_that_is_gone_are_forgotten() {
         let request = rig.ask(request);
         rig.answer(request).unwrap();
     }
-    rig.groups.forget_topics(rig.now, |topic| topic == "t");
+    rig.groups.forget_topics(Outside { now: rig.now, topics: &rig.topics }, |topic| topic == "t");
     rig.carry_out();
     assert_eq!(fetched(&mut rig, None), [("u".to_owned(), vec![(0, Some(2))])]);
-    rig.groups.forget_topics(rig.now, |_| true);
+    rig.groups.forget_topics(Outside { now: rig.now, topics: &rig.topics }, |_| true);
     rig.carry_out();
     assert!(rig.groups.is_empty() && rig.restart().groups.is_empty());
 }

@@ -49,7 +49,7 @@ fn an_empty_group_keeps_its_generation_and_offsets() {
     let b = rig.ask(Ask::Join(new_member("b")));
     rig.pass(DELAY_MS);
     assert_eq!(rig.joined(b).generation, generation + 2, "one more was that without members");
-    let request = rig.ask(Ask::Fetch { group: "g".into(), topics: None });
+    let request = rig.ask(Ask::Fetch { group: "g".into(), member: None, topics: None });
     let Ok(Reply::Fetched(found)) = rig.answer(request) else { panic!("no offsets") };
     assert_eq!(found, [("t".to_owned(), vec![(3, Some(committed(7)))])]);
 }
@@ -69,7 +69,7 @@ fn any_prefix_of_the_log_is_a_state() {
     for len in 0..=rig.log.len() {
         let part = Rig { log: rig.log[..len].to_vec(), ..Rig::new() };
         let mut part = part.restart();
-        let request = part.ask(Ask::Fetch { group: "g".into(), topics: None });
+        let request = part.ask(Ask::Fetch { group: "g".into(), member: None, topics: None });
         let Ok(Reply::Fetched(found)) = part.answer(request) else { panic!("no offsets") };
         if let Some((_, partitions)) = found.first() {
             let offset = partitions[0].1.as_ref().unwrap().offset;

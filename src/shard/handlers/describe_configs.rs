@@ -212,6 +212,9 @@ fn broker_keys<'a>(config: &BrokerConfig, given: BrokerValues<'a>) -> Vec<Broker
         ("group.max.session.timeout.ms", ConfigType::Int, groups.max_session_timeout_ms.to_string()),
         ("group.max.size", ConfigType::Int, groups.max_size.to_string()),
         ("group.min.session.timeout.ms", ConfigType::Int, groups.min_session_timeout_ms.to_string()),
+        ("group.consumer.heartbeat.interval.ms", ConfigType::Int, groups.consumer_heartbeat_interval_ms.to_string()),
+        ("group.consumer.max.size", ConfigType::Int, groups.consumer_max_size.to_string()),
+        ("group.consumer.session.timeout.ms", ConfigType::Int, groups.consumer_session_timeout_ms.to_string()),
         ("log.retention.check.interval.ms", ConfigType::Long, config.retention_check_ms.to_string()),
         ("offsets.retention.minutes", ConfigType::Int, (groups.offsets_retention_ms / 60_000).to_string()),
         ("offsets.topic.num.partitions", ConfigType::Int, groups.offsets_partitions.to_string()),
@@ -219,6 +222,14 @@ fn broker_keys<'a>(config: &BrokerConfig, given: BrokerValues<'a>) -> Vec<Broker
         let key = Key::named(name).expect("a key of the broker");
         let keys::Default::Is(default) = key.default else { unreachable!("{name} has a default") };
         configured(key.name, config_type, Some(default), Some(value), key.help);
+    }
+    for (name, config_type, value) in [
+        ("group.consumer.assignors", ConfigType::List, &groups.consumer_assignors),
+        ("group.consumer.migration.policy", ConfigType::String, &groups.consumer_migration_policy),
+    ] {
+        let key = Key::named(name).expect("a key of the broker");
+        let keys::Default::Is(default) = key.default else { unreachable!("{name} has a default") };
+        configured(key.name, config_type, Some(default), Some(value.clone()), key.help);
     }
     let mut built_in = |name, config_type, value: String, doc| {
         let values = vec![(value.into(), ConfigSource::Default)];

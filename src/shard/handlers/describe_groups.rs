@@ -44,7 +44,7 @@ impl Gather for Gathering {
                 group.group_state = StrBytes::from_static_str(DEAD);
                 if self.version >= MISSING_GROUP_VERSION {
                     group.error_code = ErrorCode::GroupIdNotFound.code();
-                    let message = format!("Group {} not found.", group.group_id.as_str());
+                    let message = format!("Group {} not found, or not a classic group.", group.group_id.as_str());
                     group.error_message = Some(StrBytes::from_string(message));
                     group.authorized_operations = OPERATIONS_NOT_ASKED;
                 }

@@ -13,9 +13,6 @@ use crate::shard::groups::{Gather, error_code};
 use crate::shard::requests::Origin;
 use crate::types::{Deadline, Now};
 
-/// The type of the groups that there are.
-const CLASSIC: &str = "classic";
-
 /// Partitions that are not answered yet.
 struct Gathering {
     missing: usize,
@@ -31,8 +28,8 @@ impl Gather for Gathering {
                     ListedGroup::default()
                         .with_group_id(GroupId(StrBytes::from_string(group.group)))
                         .with_protocol_type(StrBytes::from_string(group.protocol_type))
-                        .with_group_state(StrBytes::from_static_str(group.state.name()))
-                        .with_group_type(StrBytes::from_static_str(CLASSIC))
+                        .with_group_state(StrBytes::from_static_str(group.state))
+                        .with_group_type(StrBytes::from_static_str(group.group_type))
                 });
                 self.response.groups.extend(listed);
             }
@@ -56,13 +53,13 @@ impl Gather for Gathering {
 
 impl Shard {
     pub(in crate::shard) fn list_groups(&mut self, now: Now, origin: Origin, request: ListGroupsRequest) {
-        let types = &request.types_filter;
-        let wanted = types.is_empty() || types.iter().any(|name| name.trim().eq_ignore_ascii_case(CLASSIC));
-        let topic = self.state.topic(OFFSETS_TOPIC).filter(|_| wanted).cloned();
+        let topic = self.state.topic(OFFSETS_TOPIC).cloned();
+        let types: Vec<String> = request.types_filter.iter().map(|name| owned(name)).collect();
         let states: Vec<String> = request.states_filter.iter().map(|state| owned(state)).collect();
         let partitions = topic.iter().flat_map(|topic| topic.partitions.iter());
-        let asks: Vec<_> =
-            partitions.map(|partition| (Some(partition.log), Ask::List { states: states.clone() })).collect();
+        let asks: Vec<_> = partitions
+            .map(|partition| (Some(partition.log), Ask::List { states: states.clone(), types: types.clone() }))
+            .collect();
         let gathering = Box::new(Gathering { missing: asks.len(), response: ListGroupsResponse::default() });
         let deadline = Deadline::after_millis(now, REQUEST_TIMEOUT_MS);
         self.ask_groups(now, origin, deadline, gathering, asks);

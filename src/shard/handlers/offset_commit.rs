@@ -14,8 +14,8 @@ use crate::shard::groups::{Gather, error_code};
 use crate::shard::requests::Origin;
 use crate::types::{Deadline, Now};
 
-/// A client may be told that the group is not there from this version on.
-const MISSING_GROUP_VERSION: i16 = 9;
+/// A client knows the consumer protocol, and may be told that the group is not there, from this version on.
+const MODERN_VERSION: i16 = 9;
 
 /// Partitions that wait for the group stand as late, the others have their errors.
 struct Gathering {
@@ -80,7 +80,7 @@ impl Shard {
         let instance = request.group_instance_id.as_deref();
         let identity = identity(&request.group_id, request.generation_id_or_member_epoch, &request.member_id, instance);
         let log = self.group_log(&identity.group);
-        let commit = Commit { identity, knows_missing: origin.version >= MISSING_GROUP_VERSION, offsets };
+        let commit = Commit { identity, is_modern: origin.version >= MODERN_VERSION, offsets };
         let deadline = Deadline::after_millis(now, GROUP_COMMIT_MS);
         let gathering = Box::new(Gathering { response, places });
         self.ask_groups(now, origin, deadline, gathering, vec![(log, Ask::Commit(commit))]);

@@ -130,7 +130,9 @@ impl Shard {
                     topics.iter().map(|topic| (owned(&topic.name), topic.partition_indexes.clone())).collect()
                 });
                 let group = owned(&wanted.group_id);
-                asks.push((self.group_log(&group), Ask::Fetch { group, topics }));
+                let member = wanted.member_id.as_deref().filter(|id| !id.is_empty() || wanted.member_epoch >= 0);
+                let member = member.map(|id| (owned(id), wanted.member_epoch));
+                asks.push((self.group_log(&group), Ask::Fetch { group, member, topics }));
                 groups.push(
                     OffsetFetchResponseGroup::default()
                         .with_group_id(wanted.group_id.clone())
@@ -149,6 +151,12 @@ impl Shard {
         let named = request.topics.into_iter().flatten().map(|topic| (topic.name, topic.partition_indexes)).collect();
         let mut gathering = Single { version: origin.version, topics: named, response: OffsetFetchResponse::default() };
         gathering.fail(late);
-        self.ask_groups(now, origin, deadline, Box::new(gathering), vec![(log, Ask::Fetch { group, topics })]);
+        self.ask_groups(
+            now,
+            origin,
+            deadline,
+            Box::new(gathering),
+            vec![(log, Ask::Fetch { group, member: None, topics })],
+        );
     }
 }

@@ -4,6 +4,7 @@ mod admin;
 mod consumer;
 mod deleter;
 mod group;
+mod pair;
 mod producer;
 
 use std::collections::VecDeque;
@@ -20,6 +21,7 @@ pub(super) use admin::{Creator, Watcher};
 pub(super) use consumer::Consumer;
 pub(super) use deleter::Deleter;
 pub(super) use group::Member;
+pub(super) use pair::Pair;
 pub(super) use producer::{Manner, Producer};
 
 /// Milliseconds that the broker may take for an answer that waits for nothing.

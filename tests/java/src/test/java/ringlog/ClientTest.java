@@ -376,6 +376,70 @@ class ClientTest {
     cause(GroupIdNotFoundException.class, admin.deleteConsumerGroups(List.of(group)).all());
   }
 
+  /** Members of the new protocol: by name, by pattern, static; and a classic one that joins them. */
+  @Test
+  void consumerProtocol() throws Exception {
+    String topic = create("modern", 4, Map.of());
+    String group = fresh("modern");
+    Map<String, Object> classic =
+        new java.util.HashMap<>(
+            Map.of("bootstrap.servers", BROKERS, "group.id", group, "auto.offset.reset", "earliest", "enable.auto.commit", "false"));
+    Map<String, Object> modern = new java.util.HashMap<>(classic);
+    modern.put("group.protocol", "consumer");
+    StringDeserializer text = new StringDeserializer();
+    KafkaConsumer<String, String> byName = new KafkaConsumer<>(modern, text, text);
+    byName.subscribe(List.of(topic));
+    share(4, byName);
+    modern.put("group.instance.id", "one");
+    modern.put("group.remote.assignor", "range");
+    KafkaConsumer<String, String> byPattern = new KafkaConsumer<>(modern, text, text);
+    byPattern.subscribe(new org.apache.kafka.clients.consumer.SubscriptionPattern(topic.substring(0, topic.length() - 1) + "."));
+    share(2, byName, byPattern);
+    assertEquals(GroupState.STABLE, described(group).groupState());
+    assertEquals(org.apache.kafka.common.GroupType.CONSUMER, described(group).type());
+    try (KafkaProducer<String, String> producer = producer(Map.of())) {
+      for (int i = 0; i < 100; i++) {
+        producer.send(new ProducerRecord<>(topic, i % 4, "k", "v" + i));
+      }
+    }
+    assertEquals(50, read(byName, 50).size());
+    assertEquals(50, read(byPattern, 50).size());
+    byName.commitSync();
+    byPattern.commitSync();
+    KafkaConsumer<String, String> old = new KafkaConsumer<>(classic, text, text);
+    old.subscribe(List.of(topic));
+    share(1, byName, byPattern, old);
+    byName.close();
+    byPattern.close(org.apache.kafka.clients.consumer.CloseOptions.groupMembershipOperation(
+        org.apache.kafka.clients.consumer.CloseOptions.GroupMembershipOperation.LEAVE_GROUP));
+    share(4, old);
+    assertEquals(org.apache.kafka.common.GroupType.CLASSIC, described(group).type());
+    old.close();
+    Map<TopicPartition, OffsetAndMetadata> kept =
+        admin.listConsumerGroupOffsets(group).partitionsToOffsetAndMetadata().get();
+    assertEquals(4, kept.values().stream().filter(offset -> offset.offset() == 25).count());
+    admin.deleteConsumerGroups(List.of(group)).all().get();
+  }
+
+  /** Polls until each has at least so many partitions, and all four are somebody's. */
+  @SafeVarargs
+  private static void share(int each, KafkaConsumer<String, String>... members) {
+    long end = System.nanoTime() + Duration.ofSeconds(60).toNanos();
+    while (System.nanoTime() < end) {
+      int all = 0;
+      boolean enough = true;
+      for (KafkaConsumer<String, String> member : members) {
+        assertEquals(0, member.poll(Duration.ofMillis(50)).count(), "what is there was read before");
+        all += member.assignment().size();
+        enough &= member.assignment().size() >= each;
+      }
+      if (enough && all == 4) {
+        return;
+      }
+    }
+    throw new AssertionError("the members do not share the topic");
+  }
+
   private static ConsumerGroupDescription described(String group) throws Exception {
     return admin.describeConsumerGroups(List.of(group)).all().get().get(group);
   }
