@@ -218,6 +218,10 @@ pub const LEASE_BACK_MS: u64 = 15_000;
 /// Time between two looks for leaderships that others should have, in milliseconds.
 pub const BALANCE_MS: u64 = 5_000;
 
+/// A follower that did not hold for this long what its leader held before counts as out of sync, in milliseconds
+/// (Kafka's `replica.lag.time.max.ms`).
+pub const REPLICA_LAG_MS: u64 = 2_000;
+
 /// A shard that did not run for this long judges nobody by what it did not hear meanwhile, in milliseconds.
 pub const AWAY_MS: u64 = 250;
 

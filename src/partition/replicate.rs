@@ -124,7 +124,6 @@ impl Partition {
     }
 
     /// The partition's Raft group.
-    #[cfg(test)]
     pub(crate) fn group(&self) -> &crate::consensus::Group {
         &self.group
     }

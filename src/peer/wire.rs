@@ -229,6 +229,10 @@ fn put_message(meta: &mut BytesMut, message: &PeerMessage) -> usize {
             batches.iter().for_each(|batch| put(&length(chunk_len(batch)).to_le_bytes()));
             kind::LOG_PART
         }
+        PeerMessage::Lagging(lagging) => {
+            put(&codec::encode(lagging));
+            kind::LAGGING
+        }
     };
     let body = start + size_of::<RawMessage>();
     let head = RawMessage { kind, reserved: [0; 3], len: length(meta.len() - body).into() };
@@ -394,6 +398,7 @@ fn take_message(kind: u8, body: &mut Cursor, beside: &mut Cursor) -> Result<Peer
             let batches = lengths.into_iter().map(|len| beside.chunk(len)).collect::<Result<_, _>>()?;
             PeerMessage::LogPart { log: LogId(raw.log.get()), offset: raw.offset.get(), batches }
         }
+        kind::LAGGING => PeerMessage::Lagging(codec::decode(&body.rest())?),
         _ => return Err(WireError::Malformed("an unknown kind of message")),
     })
 }

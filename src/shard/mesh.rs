@@ -12,8 +12,8 @@ use crate::group;
 use crate::log::Space;
 use crate::metadata::command::NewBroker;
 use crate::metadata::{Command, State};
-use crate::partition::{ActiveProducer, Records};
-use crate::peer::{DiskState, PeerMessage};
+use crate::partition::{Acks, ActiveProducer, Records};
+use crate::peer::{DiskState, Lagging, PeerMessage};
 use crate::protocol::request::RequestBody;
 use crate::protocol::{ErrorCode, ResponseBody};
 use crate::record::Batch;
@@ -72,6 +72,8 @@ pub enum ShardMessage {
     },
     /// Leaders that came up on the sender, or that another broker told it of.
     Leaders(Vec<Leader>),
+    /// Replicas that are not in sync, as the leaders of their logs see it.
+    Lagging(Vec<Lagging>),
     /// A message of another broker that came to the sender and is for this shard.
     Peer {
         /// The broker.
@@ -121,10 +123,12 @@ pub struct Op {
 /// What to do to a partition.
 #[derive(Debug)]
 pub enum OpKind {
-    /// Append a checked batch; answered once it is durable.
+    /// Append a checked batch.
     Append {
         /// The batch.
         batch: Batch,
+        /// When it is answered.
+        acks: Acks,
         /// When the request must have been answered: after that the batch is not appended any more.
         deadline: Deadline,
     },

@@ -11,6 +11,7 @@ mod coordinator;
 pub mod event;
 mod groups;
 pub mod handlers;
+mod in_sync;
 #[cfg(test)]
 mod inspect;
 pub mod mesh;
@@ -37,6 +38,7 @@ use crate::log::Chunk;
 use crate::log::recovery::RecoveredLog;
 use crate::metadata::State;
 use crate::metadata::state::Topic;
+use crate::peer::Lagging;
 use crate::protocol::ErrorCode;
 use crate::types::{BrokerId, LogId, Map, Now, Set, ShardId};
 use ask::Asks;
@@ -70,6 +72,8 @@ pub struct Shard {
     /// The metadata as of the last command applied here.
     state: State,
     leaders: Map<LogId, Leader>,
+    /// Logs with replicas that are not in sync, though their brokers may be there.
+    lagging: Map<LogId, Lagging>,
     visibility: Visibility,
     /// The metadata's log, on shard 0.
     coordinator: Option<Coordinator>,
@@ -142,6 +146,7 @@ impl Shard {
             meters: Meters::default(),
             state,
             leaders: Map::default(),
+            lagging: Map::default(),
             visibility: Visibility::default(),
             coordinator,
             asks: Asks::default(),
@@ -265,6 +270,7 @@ impl Shard {
             ShardMessage::Committed { index, command } => self.committed(now, index, &command),
             ShardMessage::Applied { index } => self.shard_applied(now, index),
             ShardMessage::Leaders(leaders) => self.leaders_up(now, leaders),
+            ShardMessage::Lagging(lagging) => self.note_lagging(lagging),
             ShardMessage::Peer { from, message } => self.peer_message(now, from, *message),
             ShardMessage::DiskIs(state) => self.disk_is(now, state),
             ShardMessage::Used(used) => self.used_elsewhere(now, used),

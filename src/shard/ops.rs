@@ -4,11 +4,13 @@ use std::collections::VecDeque;
 
 use super::Shard;
 use super::event::Effect;
+use super::in_sync::Followers;
 use super::mesh::{Answer, AppendAnswer, Leader, OffsetAnswer, Op, OpKind, ReadAnswer, RequestId, ShardMessage};
+use super::peers::Peers;
 use crate::consensus::{self, MessageKind};
 use crate::limits::{INSTALL_BYTES, UNBORN_MESSAGES, WAL_STALLED_MS};
 use crate::log::DiskError;
-use crate::partition::{AppendError, Appended, DiskRead, Found, Partition, ReadDone, ReadError};
+use crate::partition::{Acks, AppendError, Appended, DiskRead, Found, Partition, ReadDone, ReadError};
 use crate::peer::PeerMessage;
 use crate::protocol::ErrorCode;
 use crate::record::{Batch, split_batches};
@@ -32,14 +34,24 @@ pub(super) struct Owned {
     pub(super) stands_at: Option<Mono>,
     /// Raft ticks since something happened.
     pub(super) quiet_ticks: u32,
-    /// Appends that are not durable yet, by the offset that the high watermark must reach.
+    /// How far the other replicas are behind, where this one leads.
+    pub(super) followers: Followers,
+    /// Appends with acks=all that are not acknowledged yet, by their offsets.
     appends: VecDeque<WaitingAppend>,
+    /// The same with acks=1.
+    leader_appends: VecDeque<WaitingAppend>,
     /// Reads that wait for new records.
     reads: Vec<Op>,
     /// Ops that wait for the disk.
     on_disk: Vec<Op>,
     /// Reads of the disk under way.
     disk_reads: Vec<DiskRead>,
+}
+
+/// Whether so many replicas of a log that is led here are in sync as acks=all asks for.
+fn enough_in_sync(peers: &Peers, owned: &Owned) -> bool {
+    let wanted = owned.partition.min_insync_replicas();
+    wanted <= 1 || owned.in_sync(peers) >= wanted
 }
 
 struct WaitingAppend {
@@ -55,19 +67,35 @@ impl Owned {
             announced: None,
             stands_at: None,
             quiet_ticks: 0,
+            followers: Followers::default(),
             appends: VecDeque::new(),
+            leader_appends: VecDeque::new(),
             reads: Vec::new(),
             on_disk: Vec::new(),
             disk_reads: Vec::new(),
         }
+    }
+
+    fn waiting(&mut self, acks: Acks) -> &mut VecDeque<WaitingAppend> {
+        match acks {
+            Acks::All => &mut self.appends,
+            Acks::Leader => &mut self.leader_appends,
+        }
+    }
+
+    /// How many replicas are in sync, this one included, which leads.
+    fn in_sync(&self, peers: &Peers) -> usize {
+        let lagging = self.followers.lagging();
+        let in_sync = |broker: &BrokerId| peers.is_alive(*broker) && !lagging.contains(broker);
+        1 + self.partition.replicas().filter(in_sync).count()
     }
 }
 
 /// What an op came to at once.
 enum Outcome {
     Answer(Answer),
-    /// Wait for the append to be durable.
-    Durable(Appended),
+    /// Wait for the append to be acknowledged.
+    Appended(Appended, Acks),
     /// Wait for more records.
     More,
     /// Wait for the disk.
@@ -115,11 +143,14 @@ impl Shard {
             OpKind::Append { .. } if !owned.partition.is_up() => {
                 Outcome::Answer(Answer::Append(Err(ErrorCode::NotLeaderOrFollower)))
             }
-            OpKind::Append { batch, deadline } => match refusal {
+            OpKind::Append { batch, acks, deadline } => match refusal {
                 Some(error) => Outcome::Answer(Answer::Append(Err(error))),
                 // Its client was told that the time is up, by the shard of the connection.
                 None if deadline.passed(now) => return,
-                None => append(now, owned, batch),
+                None if *acks == Acks::All && !enough_in_sync(&self.peers, owned) => {
+                    Outcome::Answer(Answer::Append(Err(ErrorCode::NotEnoughReplicas)))
+                }
+                None => append(now, owned, batch, *acks),
             },
             OpKind::Read { offset, max_bytes, epoch, more_than } => {
                 let outcome = read(&owned.partition, *offset, *max_bytes, *epoch, *more_than);
@@ -155,16 +186,17 @@ impl Shard {
                 self.peers.send(to, PeerMessage::LogPart { log, offset, batches: vec![chunk] });
             }
             Outcome::Nothing => {}
-            Outcome::Durable(appended) => {
+            Outcome::Appended(appended, acks) => {
                 let owned = self.owned.get_mut(&log).expect("it was there");
                 let waiting = WaitingAppend { request: op.request, part: op.part, appended };
-                let at = owned.appends.partition_point(|other| other.appended.next_offset <= appended.next_offset);
-                owned.appends.insert(at, waiting);
+                let appends = owned.waiting(acks);
+                let at = appends.partition_point(|other| other.appended.next_offset <= appended.next_offset);
+                appends.insert(at, waiting);
                 let grown = owned.partition.tail_cost() - before;
                 self.storage.tail_grew(log, grown);
                 self.wake(log);
                 self.touch(log);
-                // A duplicate of what is durable already waits for nothing.
+                // A duplicate of what is acknowledged already waits for nothing.
                 self.settle_appends(now, log);
             }
             Outcome::More => self.owned.get_mut(&log).expect("it was there").reads.push(op),
@@ -224,6 +256,7 @@ impl Shard {
         let moved = owned.partition.persisted(number);
         self.touch(log);
         self.raft_moved(now, log, moved);
+        self.settle_appends(now, log);
     }
 
     /// Another replica of the log has sent something.
@@ -260,12 +293,16 @@ impl Shard {
         }
         let after = owned.partition.tail_costs();
         let moved = owned.partition.high_watermark() > reached;
+        let more_wanted = owned.partition.wants_more_than_majority();
         self.storage.tail_changed(log, before, after);
         if !routine || !self.awake.contains(&log) {
             self.wake(log);
         }
         self.touch(log);
         self.raft_moved(now, log, moved);
+        if more_wanted {
+            self.settle_appends(now, log);
+        }
     }
 
     /// Does what follows from a change of the log's Raft group; `moved` where the high watermark has.
@@ -299,7 +336,8 @@ impl Shard {
         let Some(owned) = self.owned.get_mut(&log) else { return };
         owned.announced = None;
         let (appends, reads) = (std::mem::take(&mut owned.appends), std::mem::take(&mut owned.reads));
-        for waiting in appends {
+        let leader_appends = std::mem::take(&mut owned.leader_appends);
+        for waiting in appends.into_iter().chain(leader_appends) {
             let answer = Answer::Append(Err(ErrorCode::NotLeaderOrFollower));
             self.answer_op(now, waiting.request, waiting.part, answer);
         }
@@ -309,20 +347,30 @@ impl Shard {
         self.leave_groups(now, log);
     }
 
-    fn settle_appends(&mut self, now: Now, log: LogId) {
-        loop {
-            let Some(owned) = self.owned.get_mut(&log) else { return };
-            let reached = owned.partition.high_watermark();
-            if owned.appends.front().is_none_or(|waiting| waiting.appended.next_offset > reached) {
-                return;
+    /// Answers the appends that are acknowledged, and those that only replicas could acknowledge which are not in sync.
+    pub(super) fn settle_appends(&mut self, now: Now, log: LogId) {
+        for acks in [Acks::Leader, Acks::All] {
+            loop {
+                let Some(owned) = self.owned.get_mut(&log) else { return };
+                let Some(next_offset) = owned.waiting(acks).front().map(|waiting| waiting.appended.next_offset) else {
+                    break;
+                };
+                let log_start = owned.partition.log_start();
+                let result = if next_offset <= owned.partition.acknowledged(acks) {
+                    Ok(log_start)
+                } else if next_offset <= owned.partition.high_watermark() && !enough_in_sync(&self.peers, owned) {
+                    Err(ErrorCode::NotEnoughReplicasAfterAppend)
+                } else {
+                    break;
+                };
+                let waiting = owned.waiting(acks).pop_front().expect("there is a front");
+                let answer = result.map(|log_start| AppendAnswer {
+                    base_offset: waiting.appended.base_offset,
+                    log_append_time: waiting.appended.log_append_time,
+                    log_start,
+                });
+                self.answer_op(now, waiting.request, waiting.part, Answer::Append(answer));
             }
-            let waiting = owned.appends.pop_front().expect("there is a front");
-            let answer = AppendAnswer {
-                base_offset: waiting.appended.base_offset,
-                log_append_time: waiting.appended.log_append_time,
-                log_start: owned.partition.log_start(),
-            };
-            self.answer_op(now, waiting.request, waiting.part, Answer::Append(Ok(answer)));
         }
     }
 
@@ -331,7 +379,7 @@ impl Shard {
         self.end_groups(now, log);
         let Some(owned) = self.owned.remove(&log) else { return };
         self.storage.forget(log, &owned.partition);
-        for waiting in owned.appends {
+        for waiting in owned.appends.into_iter().chain(owned.leader_appends) {
             let answer = Answer::Append(Err(ErrorCode::UnknownTopicOrPartition));
             self.answer_op(now, waiting.request, waiting.part, answer);
         }
@@ -436,9 +484,9 @@ fn check_epoch(partition: &Partition, believed: LeaderEpoch) -> Result<(), Error
     }
 }
 
-fn append(now: Now, owned: &mut Owned, batch: &mut Batch) -> Outcome {
+fn append(now: Now, owned: &mut Owned, batch: &mut Batch, acks: Acks) -> Outcome {
     match owned.partition.append(now, batch.clone()) {
-        Ok(appended) => Outcome::Durable(appended),
+        Ok(appended) => Outcome::Appended(appended, acks),
         Err(error) => Outcome::Answer(Answer::Append(Err(match error {
             AppendError::NotLeader => ErrorCode::NotLeaderOrFollower,
             AppendError::TooLarge => ErrorCode::MessageTooLarge,

@@ -140,7 +140,7 @@ impl Shard {
         known.heard.get_or_insert(now.mono);
         let status = self.status(now);
         self.peers.send(peer, PeerMessage::Status(status));
-        for led in self.led() {
+        for led in self.led().into_iter().chain(self.lagging()) {
             self.peers.send(peer, led);
         }
         // What was meant for it while there was no connection was lost as well.
@@ -220,7 +220,9 @@ impl Shard {
             }
             PeerMessage::Ask { .. } | PeerMessage::Applied { .. } => ShardId(0),
             PeerMessage::Told { shard, .. } => ShardId(*shard),
-            PeerMessage::Leaders(_) | PeerMessage::Rest(_) | PeerMessage::Status(_) => self.id,
+            PeerMessage::Leaders(_) | PeerMessage::Lagging(_) | PeerMessage::Rest(_) | PeerMessage::Status(_) => {
+                self.id
+            }
         };
         if owner != self.id {
             // The other broker may have known this one with more shards.
@@ -236,6 +238,7 @@ impl Shard {
                 let leader = |(log, epoch)| Leader { log, broker: from, epoch };
                 self.spread_leaders(now, leaders.into_iter().map(leader).collect());
             }
+            PeerMessage::Lagging(lagging) => self.spread_lagging(lagging),
             PeerMessage::Rest(logs) => self.rest_everywhere(from, logs),
             PeerMessage::Applied { index } => self.peer_applied(now, from, index),
             PeerMessage::Ask { shard, number, time_left_ms, question } => {
@@ -299,7 +302,7 @@ impl Shard {
             self.peers.next_balance = now.mono.plus_millis(BALANCE_MS);
             self.lead_where_preferred();
             // Whoever was between two connections when a leader came up hears of it now.
-            for led in self.led() {
+            for led in self.led().into_iter().chain(self.lagging()) {
                 self.peers.send_all(&led);
             }
         }
@@ -327,6 +330,7 @@ impl Shard {
             let installing = owned.partition.is_installing();
             self.touch(log);
             self.raft_moved(now, log, false);
+            self.look_at_followers(now, log);
             if installing {
                 self.fetch_next(now, log);
             }
@@ -340,7 +344,9 @@ impl Shard {
     pub(super) fn wake(&mut self, log: LogId) {
         if let Some(owned) = self.owned.get_mut(&log).filter(|owned| owned.partition.is_replicated()) {
             owned.quiet_ticks = 0;
-            self.awake.insert(log);
+            if self.awake.insert(log) {
+                owned.followers.rested();
+            }
         }
     }
 

@@ -265,7 +265,9 @@ impl Shard {
         let leaders = |log| self.leaders.get(&log).map(|leader| (leader.broker, leader.epoch));
         let (own, peers) = (self.config.broker_id, &self.peers);
         let alive = |broker| broker == own || peers.is_alive(broker);
-        let body = describe_topic_partitions::respond(&self.state, request, &leaders, &alive);
+        let in_sync = |log, broker| self.is_in_sync(log, broker);
+        let seen = metadata::Seen { leaders: &leaders, alive: &alive, in_sync: &in_sync };
+        let body = describe_topic_partitions::respond(&self.state, request, &seen);
         self.respond(origin, &body.into());
     }
 
@@ -273,7 +275,9 @@ impl Shard {
         let leaders = |log| self.leaders.get(&log).map(|leader| (leader.broker, leader.epoch));
         let (own, peers) = (self.config.broker_id, &self.peers);
         let alive = |broker| broker == own || peers.is_alive(broker);
-        let body = metadata::respond(&self.state, &self.config, request, origin.version, &leaders, &alive);
+        let in_sync = |log, broker| self.is_in_sync(log, broker);
+        let seen = metadata::Seen { leaders: &leaders, alive: &alive, in_sync: &in_sync };
+        let body = metadata::respond(&self.state, &self.config, request, origin.version, &seen);
         self.respond(origin, &body.into());
     }
 
@@ -332,7 +336,7 @@ impl Shard {
     pub(super) fn finish(&mut self, now: Now, number: u64) {
         let Some(Pending { origin, kind, .. }) = self.requests.remove(number) else { return };
         match kind {
-            Kind::Produce(gathering) => self.respond(origin, &gathering.finish().into()),
+            Kind::Produce(gathering) => self.finish_produce(origin, gathering),
             Kind::ListOffsets(gathering) => self.respond(origin, &gathering.finish().into()),
             Kind::EpochEnds(gathering) => self.respond(origin, &gathering.finish().into()),
             Kind::LogDirs(gathering) => self.respond(origin, &gathering.finish().into()),

@@ -56,6 +56,12 @@ impl Launch {
         self
     }
 
+    /// With further arguments.
+    pub fn arguments(mut self, arguments: Vec<String>) -> Launch {
+        self.arguments.extend(arguments);
+        self
+    }
+
     /// The command line.
     pub fn command(&self) -> Command {
         let mut command = Command::new(binary());

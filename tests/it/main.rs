@@ -29,4 +29,5 @@ mod kcat;
 mod librdkafka;
 mod produce;
 mod quotas;
+mod replicas;
 mod versions;

@@ -127,6 +127,7 @@ pub(super) mod kind {
     pub(in super::super) const FETCH_LOG: u8 = 7;
     pub(in super::super) const LOG_PART: u8 = 8;
     pub(in super::super) const REST: u8 = 9;
+    pub(in super::super) const LAGGING: u8 = 10;
 }
 
 const _: () = assert!(size_of::<RawHeader>() == 24);

@@ -1,7 +1,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::peer::{DiskState, Status};
+use crate::peer::{DiskState, Lagging, Status};
+use crate::types::BrokerId;
 
 fn chunk(head: &[u8], body: &[u8]) -> Chunk {
     Chunk { head: SmallVec::from_slice(head), body: Bytes::copy_from_slice(body) }
@@ -90,6 +91,7 @@ fn some_of_all() -> Vec<PeerMessage> {
         PeerMessage::Status(Status { leads: true, disk: DiskState::Well, applied: 300, hash: 1 }),
         PeerMessage::FetchLog { log: LogId(4), offset: 5, end: 6 },
         PeerMessage::Rest(vec![(LogId(4), 5, 6)]),
+        PeerMessage::Lagging(vec![Lagging { log: LogId(4), epoch: 5, brokers: vec![BrokerId(1)] }]),
         PeerMessage::LogPart { log: LogId(4), offset: 5, batches: vec![chunk(b"a", b"b"), chunk(b"", b"cd")] },
     ]
 }
@@ -126,6 +128,8 @@ fn the_bytes_of_a_frame_never_change() {
         vec![1, 1, 0, 251, 44, 1, 1],
         numbers(&[(7, 1), (0, 3), (24, 4), (4, 8), (5, 8), (6, 8)]), // FetchLog
         numbers(&[(9, 1), (0, 3), (24, 4), (4, 8), (5, 8), (6, 8)]), // Rest
+        numbers(&[(10, 1), (0, 3), (6, 4)]),                         // Lagging
+        vec![1, 1, 4, 10, 1, 2],
         numbers(&[(8, 1), (0, 3), (24, 4), (4, 8), (5, 8), (2, 4), (2, 4)]), // LogPart
     ]
     .concat();
@@ -139,8 +143,8 @@ fn the_bytes_of_a_frame_never_change() {
 }
 
 /// CRC-32 of what they cover, computed with another implementation.
-const META_CRC: [u8; 4] = [0x69, 0x9b, 0x89, 0x33];
-const HEADER_CRC: [u8; 4] = [0xfc, 0x64, 0xf4, 0xd4];
+const META_CRC: [u8; 4] = [0x68, 0xca, 0x3c, 0x98];
+const HEADER_CRC: [u8; 4] = [0x67, 0xf4, 0x94, 0x22];
 
 #[test]
 fn large_bodies_are_not_copied_on_either_side() {

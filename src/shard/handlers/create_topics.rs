@@ -277,15 +277,11 @@ impl Planner<'_> {
     }
 }
 
-/// An acknowledged record is on a majority of the replicas: a promise of more would be broken.
+/// More replicas than there are will never have a record.
 pub(super) fn check_min_insync(configs: &BTreeMap<String, String>, replicas: usize) -> Result<(), Refusal> {
     let wanted = configs::min_insync_replicas(configs).map_err(invalid_config)?;
-    let majority = replicas / 2 + 1;
-    if wanted > majority as i64 {
-        let message = format!(
-            "min.insync.replicas is {wanted}, but acks=all waits for a majority: {majority} of the {replicas} \
-             replica(s)."
-        );
+    if wanted > replicas as i64 {
+        let message = format!("min.insync.replicas is {wanted}, but there are only {replicas} replica(s).");
         return Err((ErrorCode::InvalidConfig, message));
     }
     Ok(())

@@ -1,9 +1,12 @@
 //! Fetch: read what is there; where that is too little, wait at the owners until there is more or the time is up.
 
 use kafka_protocol::messages::FetchRequest;
+use kafka_protocol::protocol::StrBytes;
 
 use crate::limits::{DISK_READ_MS, FETCH_SHARE_BYTES, MAX_FETCH_BYTES};
-use crate::protocol::fetch::{FetchResponse, FetchedPartition, FetchedTopic, encode_fetch};
+use crate::protocol::fetch::{
+    FetchResponse, FetchedPartition, FetchedTopic, LeaderIdAndEpoch, NodeEndpoint, encode_fetch,
+};
 use crate::shard::Shard;
 use crate::shard::mesh::{Op, OpKind, ReadAnswer, RequestId, ShardMessage};
 use crate::shard::requests::{Kind, Origin, Pending};
@@ -12,6 +15,8 @@ use crate::types::{Deadline, LogId, Now};
 
 /// Topics are named by id from this version on.
 const TOPIC_ID_VERSION: i16 = 13;
+/// Clients are told of the leader that they should have asked from this version on.
+const CURRENT_LEADER_VERSION: i16 = 16;
 
 /// A Fetch request under way.
 pub(in crate::shard) struct Gathering {
@@ -142,6 +147,7 @@ impl Shard {
             SessionUse::Full(id) | SessionUse::Incremental(id) => id,
         };
         let incremental = matches!(gathering.session, SessionUse::Incremental(_));
+        let tells_leaders = origin.version >= CURRENT_LEADER_VERSION;
         let mut response = FetchResponse { session_id, ..FetchResponse::default() };
         let mut told = Vec::new();
         let mut room = gathering.max_bytes;
@@ -151,6 +157,21 @@ impl Shard {
             // A part without an answer is on a disk that takes its time: the client asks again.
             if let Some(answer) = part.answer {
                 fetched.error = answer.error;
+                if let (true, Some(log), Some(error)) = (tells_leaders, part.log, answer.error)
+                    && let Some((leader, broker)) = self.leader_to_tell(log, error)
+                {
+                    let (leader_id, leader_epoch) = (leader.broker.0, leader.epoch);
+                    fetched.current_leader = Some(LeaderIdAndEpoch { leader_id, leader_epoch });
+                    let endpoint = NodeEndpoint {
+                        node_id: leader_id,
+                        host: StrBytes::from_string(broker.host.clone()),
+                        port: i32::from(broker.port),
+                        rack: broker.rack.clone().map(StrBytes::from_string),
+                    };
+                    if !response.node_endpoints.contains(&endpoint) {
+                        response.node_endpoints.push(endpoint);
+                    }
+                }
                 fetched.high_watermark = answer.high_watermark;
                 fetched.last_stable_offset = answer.high_watermark;
                 fetched.log_start_offset = answer.log_start;

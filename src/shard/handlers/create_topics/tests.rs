@@ -200,8 +200,8 @@ fn configs_are_checked() {
     refused("retention.ms", None, "Null value not supported for topic configs: retention.ms");
     refused("no.such.config", Some("1"), "Unknown topic config name: no.such.config");
     refused("cleanup.policy", Some("compact"), "not supported yet");
-    refused("min.insync.replicas", Some("3"), "a majority: 2 of the 3 replica(s)");
-    let kept = with_config(topic("a", 1, 3), "min.insync.replicas", Some("2"));
+    refused("min.insync.replicas", Some("4"), "only 3 replica(s)");
+    let kept = with_config(topic("a", 1, 3), "min.insync.replicas", Some("3"));
     assert!(plan_for(&state(3, &[]), &request(vec![kept])).command.is_some());
 }
 

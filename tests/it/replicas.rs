@@ -1,0 +1,101 @@
+//! What clients are told of the replicas of a partition, and what each of these does for them.
+
+use std::time::Duration;
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::metadata_response::MetadataResponsePartition;
+use kafka_protocol::messages::{FetchRequest, FetchResponse, TopicName};
+use uuid::Uuid;
+
+use crate::cluster::Cluster;
+use crate::common::librdkafka::create_replicated;
+use crate::common::records::batch;
+use crate::common::wait_until;
+use crate::common::wire::{Wire, code, fetch_request, partition_answer, produce_request};
+
+const SECONDS: Duration = Duration::from_secs(1);
+
+fn partition(cluster: &Cluster, node: usize, topic: &str) -> MetadataResponsePartition {
+    let mut response = Wire::connect(&cluster.broker(node).address()).metadata(topic);
+    response.topics.remove(0).partitions.remove(0)
+}
+
+/// The place of a partition's leader among the brokers.
+fn leader(cluster: &Cluster, topic: &str) -> usize {
+    usize::try_from(partition(cluster, 0, topic).leader_id.0).expect("a leader") - 1
+}
+
+fn topic_id(cluster: &Cluster, topic: &str) -> Uuid {
+    Wire::connect(&cluster.broker(0).address()).metadata(topic).topics[0].topic_id
+}
+
+/// A fetch of partition 0 by the topic's id, outside of any session.
+fn fetch_by_id(id: Uuid, offset: i64, epoch: i32) -> FetchRequest {
+    let mut request = fetch_request("", &[(0, offset)], 0, 0);
+    request.topics[0].topic = TopicName::default();
+    request.topics[0].topic_id = id;
+    request.topics[0].partitions[0].current_leader_epoch = epoch;
+    request
+}
+
+#[test]
+fn who_asks_the_wrong_broker_is_told_the_right_one() {
+    let Some(cluster) = Cluster::start() else { return };
+    cluster.await_all(0);
+    create_replicated(&cluster.addresses(), "led", 1, 3, &[]);
+    let led_by = leader(&cluster, "led");
+    let (address, id) = (cluster.broker(led_by).address(), topic_id(&cluster, "led"));
+    let follower = (led_by + 1) % 3;
+    let mut wire = Wire::connect(&cluster.broker(follower).address());
+
+    let produce = produce_request("led", &[(0, batch(&["a"]))], -1, 5_000);
+    let response = wire.call(11, &produce);
+    let endpoint = response.node_endpoints[0].clone();
+    assert_eq!(format!("{}:{}", endpoint.host.as_str(), endpoint.port), address);
+    assert_eq!(endpoint.node_id.0 as usize, led_by + 1);
+    let answer = partition_answer(response);
+    assert_eq!(answer.error_code, code(ResponseError::NotLeaderOrFollower));
+    assert_eq!(answer.current_leader.leader_id.0 as usize, led_by + 1);
+    let epoch = answer.current_leader.leader_epoch;
+    assert!(epoch > 0);
+    let older = wire.call(9, &produce);
+    assert_eq!((older.node_endpoints.len(), partition_answer(older).current_leader.leader_id.0), (0, -1));
+
+    // The leader itself tells of its epoch whoever believes in an older one.
+    let mut wire = Wire::connect(&address);
+    let response: FetchResponse = wire.call(16, &fetch_by_id(id, 0, epoch - 1));
+    let answer = &response.responses[0].partitions[0];
+    assert_eq!(answer.error_code, code(ResponseError::FencedLeaderEpoch));
+    assert_eq!((answer.current_leader.leader_id.0 as usize, answer.current_leader.leader_epoch), (led_by + 1, epoch));
+    assert_eq!(response.node_endpoints.len(), 1);
+    let response: FetchResponse = wire.call(15, &fetch_by_id(id, 0, epoch - 1));
+    assert_eq!(response.node_endpoints.len(), 0);
+}
+
+#[test]
+fn a_dead_replica_leaves_the_isr_and_comes_back() {
+    let Some(mut cluster) = Cluster::start() else { return };
+    cluster.await_all(0);
+    create_replicated(&cluster.addresses(), "careful", 1, 3, &[("min.insync.replicas", "3")]);
+    let led_by = leader(&cluster, "careful");
+    let mut wire = Wire::connect(&cluster.broker(led_by).address());
+    let mut produce =
+        |acks| partition_answer(wire.call(9, &produce_request("careful", &[(0, batch(&["a"]))], acks, 5_000)));
+    assert_eq!(produce(-1).error_code, 0);
+    assert_eq!(partition(&cluster, led_by, "careful").isr_nodes.len(), 3);
+
+    let dead = (led_by + 1) % 3;
+    let launch = cluster.kill(dead);
+    let noticed = wait_until(10 * SECONDS, || partition(&cluster, led_by, "careful").isr_nodes.len() == 2);
+    assert!(noticed, "the dead replica stays in the ISR");
+    let shown = partition(&cluster, led_by, "careful");
+    assert_eq!((shown.replica_nodes.len(), shown.offline_replicas.len()), (3, 1));
+    assert_eq!(shown.offline_replicas[0].0 as usize, dead + 1);
+    assert_eq!(produce(-1).error_code, code(ResponseError::NotEnoughReplicas));
+    assert_eq!(produce(1).error_code, 0, "the leader alone is enough for acks=1");
+
+    cluster.put_back(dead, launch);
+    let back = wait_until(20 * SECONDS, || partition(&cluster, led_by, "careful").isr_nodes.len() == 3);
+    assert!(back, "the replica that is back does not join the ISR");
+    assert_eq!(produce(-1).error_code, 0);
+}
