@@ -83,6 +83,8 @@ error_codes! {
     FencedLeaderEpoch = FencedLeaderEpoch;
     /// The client's leader epoch is newer than the partition's.
     UnknownLeaderEpoch = UnknownLeaderEpoch;
+    /// The offset is not known here yet, though it may be elsewhere.
+    OffsetNotAvailable = OffsetNotAvailable;
     /// The batch's compression is not one the request's version allows.
     UnsupportedCompressionType = UnsupportedCompressionType;
     /// The broker is over one of its bounds for now.

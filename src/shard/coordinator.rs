@@ -71,7 +71,8 @@ struct MadeBefore {
 enum Waiting {
     Register,
     ProducerIds,
-    CreateTopics(Asker, Box<CreateTopicsRequest>, Box<CreateTopicsResponse>),
+    /// With the partitions that the command makes.
+    CreateTopics(Asker, Box<CreateTopicsRequest>, Box<CreateTopicsResponse>, Vec<NewPartition>),
     DeleteTopics(Asker, Box<DeleteTopicsRequest>, Box<DeleteTopicsResponse>),
     Change(PlannedChange),
 }
@@ -410,7 +411,7 @@ impl Shard {
         }
         let coordinator = self.coordinator.as_mut().expect("the shard with the metadata's log");
         match &mut waiting {
-            Some(Waiting::CreateTopics(_, _, response)) => create_topics::note_rejections(response, &changes),
+            Some(Waiting::CreateTopics(_, _, response, _)) => create_topics::note_rejections(response, &changes),
             Some(Waiting::DeleteTopics(_, _, response)) => delete_topics::note_rejections(response, &changes),
             Some(Waiting::ProducerIds) => {
                 coordinator.allocating = false;
@@ -470,7 +471,7 @@ impl Shard {
             match coordinator.applied.remove(&index).and_then(|showing| showing.waiting) {
                 None | Some(Waiting::Register) => {}
                 Some(Waiting::ProducerIds) => self.hand_out_producer_ids(now),
-                Some(Waiting::CreateTopics(asker, _, response)) => {
+                Some(Waiting::CreateTopics(asker, _, response, _)) => {
                     let deadline = Deadline::after_millis(now, REQUEST_TIMEOUT_MS);
                     self.answer_when_led(now, asker, deadline, Vec::new(), response);
                 }
@@ -551,12 +552,22 @@ impl Shard {
         }
     }
 
+    /// The partitions of the topics whose creation is proposed and not applied yet.
+    fn partitions_under_way(&self) -> impl Iterator<Item = &NewPartition> {
+        let proposed = self.coordinator.iter().flat_map(|coordinator| coordinator.proposed.values());
+        proposed.flat_map(|(_, waiting)| match waiting {
+            Waiting::CreateTopics(.., partitions) => partitions.iter(),
+            _ => [].iter(),
+        })
+    }
+
     /// Does what the coordinator is asked; it leads.
     pub(super) fn answer_question(&mut self, now: Now, asker: Asker, deadline: Deadline, question: Question) {
         match question {
             Question::CreateTopics { request: wanted, version, token } => {
                 let new_id = |place: usize| Rng::new(token.wrapping_add(place as u64)).uuid();
-                let plan = create_topics::plan(&self.state, &self.config, &wanted, version, &new_id);
+                let under_way: Vec<NewPartition> = self.partitions_under_way().cloned().collect();
+                let plan = create_topics::plan(&self.state, &self.config, &under_way, &wanted, version, &new_id);
                 let mut response = Box::new(plan.response);
                 let Some(mut command) = plan.command else {
                     let logs = create_topics::note_made_before(
@@ -571,8 +582,8 @@ impl Shard {
                 };
                 let own = self.config.broker_id;
                 prefer(&mut command, |broker| self.peers.unfitness(now, own, broker));
-                let waiting = Waiting::CreateTopics(asker, wanted, response);
-                if let Err((error, Waiting::CreateTopics(asker, wanted, _))) = self.propose(&command, waiting) {
+                let waiting = Waiting::CreateTopics(asker, wanted, response, partitions_of(&command));
+                if let Err((error, Waiting::CreateTopics(asker, wanted, ..))) = self.propose(&command, waiting) {
                     let reply = create_topics::failed(&wanted, error);
                     self.refuse(now, asker, error, Reply::CreateTopics(Box::new(reply)));
                 }
@@ -695,6 +706,14 @@ pub(super) fn prefer(command: &mut Command, unfitness: impl Fn(BrokerId) -> u8) 
         Command::CreateTopics { topics } => topics.iter_mut().for_each(|topic| sort(&mut topic.partitions)),
         Command::CreatePartitions { topics } => topics.iter_mut().for_each(|topic| sort(&mut topic.partitions)),
         _ => {}
+    }
+}
+
+/// The partitions that a command makes.
+fn partitions_of(command: &Command) -> Vec<NewPartition> {
+    match command {
+        Command::CreateTopics { topics } => topics.iter().flat_map(|topic| topic.partitions.iter().cloned()).collect(),
+        _ => Vec::new(),
     }
 }
 

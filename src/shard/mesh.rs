@@ -142,6 +142,8 @@ pub enum OpKind {
         epoch: LeaderEpoch,
         /// Wait until there are more bytes than this; `None` answers at once with what there is.
         more_than: Option<usize>,
+        /// Whether a replica that follows may answer too.
+        from_follower: bool,
     },
     /// Look an offset up.
     ListOffset {

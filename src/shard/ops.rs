@@ -152,8 +152,9 @@ impl Shard {
                 }
                 None => append(now, owned, batch, *acks),
             },
-            OpKind::Read { offset, max_bytes, epoch, more_than } => {
-                let outcome = read(&owned.partition, *offset, *max_bytes, *epoch, *more_than);
+            OpKind::Read { offset, max_bytes, epoch, more_than, from_follower } => {
+                let served = check_epoch(&owned.partition, *epoch, *from_follower);
+                let outcome = read(&owned.partition, *offset, *max_bytes, *more_than, served);
                 let (ahead, spent) =
                     (owned.partition.read_ahead(*offset, *max_bytes), owned.partition.spent_chunk(*offset));
                 if let Some(first) = spent {
@@ -173,7 +174,7 @@ impl Shard {
             }
             OpKind::ListOffset { timestamp, epoch } => list_offset(&owned.partition, *timestamp, *epoch),
             OpKind::EpochEnd { wanted, epoch } => Outcome::Answer(Answer::EpochEnd(
-                check_epoch(&owned.partition, *epoch)
+                check_epoch(&owned.partition, *epoch, false)
                     .map(|()| owned.partition.end_of_epoch(*wanted).unwrap_or((-1, -1))),
             )),
         };
@@ -473,10 +474,12 @@ fn copy(partition: &Partition, offset: Offset, end: Offset) -> Outcome {
     }
 }
 
-/// Kafka's check of the leader epoch that a client believes in.
-fn check_epoch(partition: &Partition, believed: LeaderEpoch) -> Result<(), ErrorCode> {
+/// Kafka's check of the leader epoch that a client believes in. A follower that hears of no leader knows too little to
+/// answer anybody.
+fn check_epoch(partition: &Partition, believed: LeaderEpoch, from_follower: bool) -> Result<(), ErrorCode> {
+    let follows = || from_follower && !partition.leads() && partition.leader().is_some();
     match believed {
-        _ if !partition.is_up() => Err(ErrorCode::NotLeaderOrFollower),
+        _ if !partition.is_up() && !follows() => Err(ErrorCode::NotLeaderOrFollower),
         -1 => Ok(()),
         older if older < partition.epoch() => Err(ErrorCode::FencedLeaderEpoch),
         newer if newer > partition.epoch() => Err(ErrorCode::UnknownLeaderEpoch),
@@ -503,8 +506,8 @@ fn read(
     partition: &Partition,
     offset: Offset,
     max_bytes: usize,
-    epoch: LeaderEpoch,
     more_than: Option<usize>,
+    served: Result<(), ErrorCode>,
 ) -> Outcome {
     let answer = |error, records| {
         Outcome::Answer(Answer::Read(ReadAnswer {
@@ -514,8 +517,12 @@ fn read(
             records,
         }))
     };
-    if let Err(error) = check_epoch(partition, epoch) {
+    if let Err(error) = served {
         return Outcome::Answer(Answer::Read(ReadAnswer::failed(error)));
+    }
+    if !partition.leads() && offset > partition.high_watermark() {
+        // The leader may have shown it as committed already.
+        return answer(Some(ErrorCode::OffsetNotAvailable), Default::default());
     }
     match partition.read(offset, max_bytes) {
         Ok(Found::Here(records)) => match more_than {
@@ -532,7 +539,7 @@ fn list_offset(partition: &Partition, timestamp: i64, epoch: LeaderEpoch) -> Out
     let none = OffsetAnswer { offset: -1, timestamp: -1, epoch: -1 };
     let at = |offset, epoch| OffsetAnswer { offset, epoch, ..none };
     let answer = |result| Outcome::Answer(Answer::ListOffset(result));
-    if let Err(error) = check_epoch(partition, epoch) {
+    if let Err(error) = check_epoch(partition, epoch, false) {
         return answer(Err(error));
     }
     let wanted = match timestamp {

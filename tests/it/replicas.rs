@@ -5,13 +5,16 @@ use std::time::Duration;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::metadata_response::MetadataResponsePartition;
 use kafka_protocol::messages::{FetchRequest, FetchResponse, TopicName};
+use rdkafka::Offset;
+use rdkafka::consumer::Consumer;
+use rdkafka::message::Message;
 use uuid::Uuid;
 
 use crate::cluster::Cluster;
-use crate::common::librdkafka::create_replicated;
-use crate::common::records::batch;
+use crate::common::librdkafka::{consumer, create_replicated};
+use crate::common::records::{batch, values};
 use crate::common::wait_until;
-use crate::common::wire::{Wire, code, fetch_request, partition_answer, produce_request};
+use crate::common::wire::{Wire, code, fetch_request, only_partition, partition_answer, produce_request, text};
 
 const SECONDS: Duration = Duration::from_secs(1);
 
@@ -98,4 +101,55 @@ fn a_dead_replica_leaves_the_isr_and_comes_back() {
     let back = wait_until(20 * SECONDS, || partition(&cluster, led_by, "careful").isr_nodes.len() == 3);
     assert!(back, "the replica that is back does not join the ISR");
     assert_eq!(produce(-1).error_code, 0);
+}
+
+#[test]
+fn a_client_reads_from_the_replica_in_its_rack() {
+    let rack = |node: u16| vec!["--broker-rack".to_owned(), format!("rack-{node}")];
+    let Some(cluster) = Cluster::with(&rack) else { return };
+    cluster.await_all(0);
+    create_replicated(&cluster.addresses(), "near", 1, 3, &[]);
+    let led_by = leader(&cluster, "near");
+    let near = (led_by + 1) % 3;
+    let mut wire = Wire::connect(&cluster.broker(led_by).address());
+    assert_eq!(wire.produce("near", 0, batch(&["a", "b"])).error_code, 0);
+
+    let fetch = |offset, wait_ms, rack: usize| {
+        fetch_request("near", &[(0, offset)], 1, wait_ms).with_rack_id(text(&format!("rack-{}", rack + 1)))
+    };
+    let answer = only_partition(wire.call(11, &fetch(0, 500, near)));
+    assert_eq!((answer.error_code, answer.preferred_read_replica.0 as usize), (0, near + 1));
+    assert_eq!((answer.high_watermark, answer.records.map_or(0, |records| records.len())), (2, 0));
+    let own = only_partition(wire.call(11, &fetch(0, 500, led_by)));
+    assert_eq!(
+        (own.preferred_read_replica.0, values(own.records.expect("records"))),
+        (-1, vec!["a".into(), "b".into()])
+    );
+    let nowhere = only_partition(wire.call(11, &fetch(0, 500, 7)));
+    assert_eq!(nowhere.preferred_read_replica.0, -1);
+
+    // The follower hears of what is committed a moment later.
+    let mut follower = Wire::connect(&cluster.broker(near).address());
+    let read = only_partition(follower.call(11, &fetch(0, 5_000, near)));
+    assert_eq!((read.error_code, values(read.records.expect("records"))), (0, vec!["a".to_owned(), "b".into()]));
+    follower.send(11, &fetch(2, 10_000, near));
+    assert_eq!(wire.produce("near", 0, batch(&["c"])).error_code, 0);
+    let waited = only_partition(follower.receive::<FetchRequest>(11).1);
+    assert_eq!((waited.error_code, values(waited.records.expect("records"))), (0, vec!["c".to_owned()]));
+    let beyond = only_partition(follower.call(11, &fetch(50, 500, near)));
+    assert_eq!(beyond.error_code, code(ResponseError::OffsetNotAvailable));
+    // A client that does not know of such reads is sent to the leader.
+    let older = only_partition(follower.call(10, &fetch_request("near", &[(0, 0)], 1, 500)));
+    assert_eq!(older.error_code, code(ResponseError::NotLeaderOrFollower));
+
+    let rack = format!("rack-{}", near + 1);
+    let near_consumer = consumer(&cluster.addresses(), "near", 1, Offset::Beginning, &[("client.rack", &rack)]);
+    let mut read = Vec::new();
+    let whole = wait_until(20 * SECONDS, || {
+        if let Some(Ok(message)) = near_consumer.poll(Duration::from_millis(100)) {
+            read.push(message.offset());
+        }
+        read.len() == 3
+    });
+    assert!(whole && read == [0, 1, 2], "{read:?}");
 }
