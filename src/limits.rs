@@ -222,6 +222,10 @@ pub const BALANCE_MS: u64 = 5_000;
 /// (Kafka's `replica.lag.time.max.ms`).
 pub const REPLICA_LAG_MS: u64 = 2_000;
 
+/// Time after which a leader is asked once more to hand over, in milliseconds: longer than Raft takes to give up a
+/// hand-over.
+pub const ELECT_AGAIN_MS: u64 = 1_000;
+
 /// A shard that did not run for this long judges nobody by what it did not hear meanwhile, in milliseconds.
 pub const AWAY_MS: u64 = 250;
 
@@ -262,6 +266,7 @@ pub const REGISTER_AGAIN_MS: u64 = 300;
 /// A broker that others wait for to show a new topic is waited for no longer than this, in milliseconds.
 pub const SHOWN_MS: u64 = 200;
 
+const _: () = assert!(ELECT_AGAIN_MS > 10 * RAFT_TICK_MS);
 const _: () = assert!(AWAY_MS > 2 * IDLE_TICK_MS && AWAY_MS + IDLE_TICK_MS < PEER_SILENT_MS);
 const _: () = assert!(STATUS_MS * 3 <= PEER_SILENT_MS && CANARY_MS < LEASE_MS);
 

@@ -73,6 +73,13 @@ pub enum PeerMessage {
         /// The offset after the last record wanted.
         end: Offset,
     },
+    /// The receiver leads the log, and another replica should.
+    HandOver {
+        /// The log.
+        log: LogId,
+        /// The broker that should lead it.
+        to: BrokerId,
+    },
     /// Records for a [`PeerMessage::FetchLog`]: whole batches from `offset` on, none where the sender does not lead or
     /// has none.
     LogPart {

@@ -135,6 +135,12 @@ error_codes! {
     FencedInstanceId = FencedInstanceId;
     /// The group reads the topic.
     GroupSubscribedToTopic = GroupSubscribedToTopic;
+    /// The partition is led as it should be.
+    ElectionNotNeeded = ElectionNotNeeded;
+    /// The preferred replica's broker cannot lead just now.
+    PreferredLeaderNotAvailable = PreferredLeaderNotAvailable;
+    /// No replica that is there may lead.
+    EligibleLeadersNotAvailable = EligibleLeadersNotAvailable;
     /// The broker is not the controller.
     NotController = NotController;
     /// The client may not touch the topic.

@@ -11,10 +11,12 @@ use kafka_protocol::messages::{
     CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse, InitProducerIdRequest,
     InitProducerIdResponse, ProducerId,
 };
+use uuid::Uuid;
 
 use super::Shard;
 use super::ask::Asker;
-use super::handlers::{create_topics, delete_topics};
+use super::handlers::{create_topics, delete_topics, describe_quorum};
+use super::in_sync::Followers;
 use super::mesh::{Question, Reply, RequestId, ShardMessage};
 use super::rng::Rng;
 use crate::consensus::{Entry, Group, GroupState, HardState, Message, NotLeader, SnapshotPoint};
@@ -26,12 +28,14 @@ use crate::metadata::{Change, Command, State, codec};
 use crate::peer::PeerMessage;
 use crate::protocol::request::RequestBody;
 use crate::protocol::{ErrorCode, ResponseBody};
-use crate::types::{BrokerId, Deadline, LogId, Mono, Now, Set, ShardId};
+use crate::types::{BrokerId, Deadline, LeaderEpoch, LogId, Mono, Now, Set, ShardId};
 
 /// The coordinator's state beside the metadata, which every shard has. Every broker of a cluster has one; the one whose
 /// replica of the metadata's group leads does the work, the others send it what they are asked.
 pub(super) struct Coordinator {
     group: Group,
+    /// How far the other replicas are behind, where this one leads.
+    followers: Followers,
     /// Whether the commands from before this start are all applied and the shards have the metadata.
     started: bool,
     /// Requests whose command is proposed, by its index, with the term it has there.
@@ -135,6 +139,7 @@ impl Coordinator {
         }
         let coordinator = Coordinator {
             group,
+            followers: Followers::default(),
             started: false,
             proposed: BTreeMap::new(),
             applied: BTreeMap::new(),
@@ -179,9 +184,12 @@ impl Coordinator {
     }
 
     /// Raft's time has passed; whether the disk hangs.
-    pub(super) fn tick(&mut self, hangs: bool) {
+    pub(super) fn tick(&mut self, now: Mono, hangs: bool) {
         self.group.set_hangs(hangs);
         self.group.tick();
+        if self.group.is_leader() {
+            self.followers.look(now, &self.group);
+        }
     }
 
     /// The connection to a broker is lost.
@@ -609,6 +617,10 @@ impl Shard {
                 self.hand_out_producer_ids(now);
             }
             Question::Change { request, again } => self.change(now, asker, deadline, request, again),
+            Question::DescribeQuorum(wanted) => {
+                let response = describe_quorum::respond(&self.quorum(now), &wanted);
+                self.tell(now, asker, Ok(Reply::DescribeQuorum(Box::new(response))));
+            }
             Question::Register(broker) => {
                 if let Err((error, _)) = self.propose(&Command::RegisterBroker(*broker), Waiting::Register) {
                     tracing::debug!(?error, "a broker cannot be registered yet");
@@ -627,6 +639,34 @@ impl Shard {
             Waiting::Change(planned) => (error, planned),
             _ => unreachable!("what is not proposed is given back"),
         })
+    }
+
+    /// How the metadata's group stands, which is led here.
+    fn quorum(&self, now: Now) -> describe_quorum::Quorum<'_> {
+        let coordinator = self.coordinator.as_ref().expect("the shard with the metadata's log");
+        let (group, own) = (&coordinator.group, self.config.broker_id);
+        let ago = |at: Mono| now.wall_ms - (now.mono.micros_since(at) / 1_000) as i64;
+        let voter = |id: BrokerId| {
+            let directory = self.state.broker(id).map(|broker| Uuid::from_bytes(broker.directory_id));
+            let (log_end, heard, caught_up) = match id == own {
+                true => (group.last_index(), Some(now.mono), Some(now.mono)),
+                false => (group.matched(id).unwrap_or(0), self.peers.heard(id), coordinator.followers.caught_up(id)),
+            };
+            describe_quorum::Voter {
+                id,
+                directory_id: directory.unwrap_or_default(),
+                log_end: log_end as i64 + 1,
+                heard_ms: heard.map_or(-1, ago),
+                caught_up_ms: caught_up.map_or(-1, ago),
+            }
+        };
+        describe_quorum::Quorum {
+            leader: own,
+            epoch: group.term() as LeaderEpoch,
+            high_watermark: group.committed() as i64 + 1,
+            voters: group.voters().map(voter).collect(),
+            addresses: &self.config.peers,
+        }
     }
 
     pub(super) fn refuse(&mut self, now: Now, asker: Asker, error: ErrorCode, reply: Reply) {

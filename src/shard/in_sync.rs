@@ -37,7 +37,6 @@ impl Followers {
     }
 
     /// When a replica was known last to hold everything that its leader held then.
-    #[cfg(test)]
     pub(super) fn caught_up(&self, broker: BrokerId) -> Option<Mono> {
         self.by_broker.iter().find(|follower| follower.broker == broker).map(|follower| follower.caught_up)
     }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use kafka_protocol::messages::{
-    CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse, InitProducerIdRequest,
-    InitProducerIdResponse,
+    CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse, DescribeQuorumRequest,
+    DescribeQuorumResponse, InitProducerIdRequest, InitProducerIdResponse,
 };
 
 use super::quotas::Used;
@@ -275,6 +275,8 @@ pub enum Question {
         /// Whether an earlier try of it may have been carried out.
         again: bool,
     },
+    /// Describe the metadata's Raft group.
+    DescribeQuorum(Box<DescribeQuorumRequest>),
     /// Register a broker that has started; the metadata itself is the answer.
     Register(Box<NewBroker>),
 }
@@ -290,4 +292,6 @@ pub enum Reply {
     InitProducerId(Box<InitProducerIdResponse>),
     /// To [`Question::Change`].
     Change(Box<ResponseBody>),
+    /// To [`Question::DescribeQuorum`].
+    DescribeQuorum(Box<DescribeQuorumResponse>),
 }

@@ -90,6 +90,8 @@ pub struct Shard {
     rising: Set<LogId>,
     /// Leaders that came up in this turn.
     announcements: Vec<Leader>,
+    /// ElectLeaders requests under way.
+    elections: Vec<u64>,
     storage: Storage,
     /// The groups that this shard coordinates.
     groups: Coordinated,
@@ -157,6 +159,7 @@ impl Shard {
             unborn: Vec::new(),
             rising: Set::default(),
             announcements: Vec::new(),
+            elections: Vec::new(),
             storage,
             groups: Coordinated::default(),
             backlog: VecDeque::new(),
@@ -240,6 +243,7 @@ impl Shard {
         self.tell_used();
         self.take_held(now);
         self.expire_requests(now);
+        self.settle_elections(now);
         self.expire_backlog(now);
         self.tick_groups(now);
         self.retry_flushes(now);

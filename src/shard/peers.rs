@@ -68,6 +68,11 @@ impl Peers {
         self.by_id.get(&peer).is_some_and(|peer| peer.alive)
     }
 
+    /// When something came from this other broker last.
+    pub(super) fn heard(&self, peer: BrokerId) -> Option<Mono> {
+        self.by_id.get(&peer)?.heard
+    }
+
     /// Whether this other broker is there and its disk does not hang: it shows soon what is committed.
     pub(super) fn is_waited_for(&self, peer: BrokerId) -> bool {
         self.by_id.get(&peer).is_some_and(|peer| peer.alive && peer.status.disk != DiskState::Hangs)
@@ -215,9 +220,10 @@ impl Shard {
     /// Takes a message of another broker, or hands it to the shard that it is for.
     pub(super) fn peer_message(&mut self, now: Now, from: BrokerId, message: PeerMessage) {
         let owner = match &message {
-            PeerMessage::Raft { log, .. } | PeerMessage::FetchLog { log, .. } | PeerMessage::LogPart { log, .. } => {
-                log.shard(self.shards)
-            }
+            PeerMessage::Raft { log, .. }
+            | PeerMessage::FetchLog { log, .. }
+            | PeerMessage::LogPart { log, .. }
+            | PeerMessage::HandOver { log, .. } => log.shard(self.shards),
             PeerMessage::Ask { .. } | PeerMessage::Applied { .. } => ShardId(0),
             PeerMessage::Told { shard, .. } => ShardId(*shard),
             PeerMessage::Leaders(_) | PeerMessage::Lagging(_) | PeerMessage::Rest(_) | PeerMessage::Status(_) => {
@@ -253,6 +259,7 @@ impl Shard {
                 self.compare_metadata(from, status);
             }
             PeerMessage::FetchLog { log, offset, end } => self.copy_for_peer(now, from, log, offset, end),
+            PeerMessage::HandOver { log, to } => self.asked_to_hand_over(now, log, to),
             PeerMessage::LogPart { log, offset, batches } => self.log_part(log, offset, &batches),
         }
     }
@@ -295,7 +302,7 @@ impl Shard {
             self.peers.next_raft_tick = now.mono.plus_millis(RAFT_TICK_MS);
             self.tick_replicas(now);
             if let Some(coordinator) = &mut self.coordinator {
-                coordinator.tick(self.peers.disk(now) == DiskState::Hangs);
+                coordinator.tick(now.mono, self.peers.disk(now) == DiskState::Hangs);
             }
         }
         if now.mono >= self.peers.next_balance {
@@ -390,6 +397,17 @@ impl Shard {
                 shard.touch(log);
             }
         });
+    }
+
+    /// Somebody wants a log that is led here to be led by another replica.
+    fn asked_to_hand_over(&mut self, now: Now, log: LogId, to: BrokerId) {
+        let peers = &self.peers;
+        let Some(owned) = self.owned.get_mut(&log) else { return };
+        if owned.partition.hand_over(|broker| broker == to && peers.may_lead(broker)) {
+            self.wake(log);
+            self.touch(log);
+            self.raft_moved(now, log, false);
+        }
     }
 
     /// Notes who has come and who has gone.

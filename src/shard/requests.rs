@@ -12,7 +12,8 @@ use super::event::Effect;
 use super::groups::Gather;
 use super::handlers::{
     api_versions, client_quotas, describe_cluster, describe_configs, describe_log_dirs, describe_producers,
-    describe_topic_partitions, fetch, list_config_resources, list_offsets, metadata, offset_for_leader_epoch, produce,
+    describe_quorum, describe_topic_partitions, elect_leaders, fetch, list_config_resources, list_offsets, metadata,
+    offset_for_leader_epoch, produce,
 };
 use super::mesh::{Answer, Question, Reply, RequestId};
 use super::quotas::{self, Metered};
@@ -59,6 +60,7 @@ pub(super) enum Kind {
     AutoCreate(Box<kafka_protocol::messages::MetadataRequest>),
     /// The topic of all groups, which the first search for a group's coordinator creates.
     FindCoordinator(Box<kafka_protocol::messages::FindCoordinatorRequest>),
+    ElectLeaders(elect_leaders::Gathering),
     /// Answers of groups, so many of them.
     Groups {
         open: usize,
@@ -170,6 +172,12 @@ impl Shard {
             RequestBody::ListOffsets(request) => self.list_offsets(now, origin, request),
             RequestBody::OffsetForLeaderEpoch(request) => self.offset_for_leader_epoch(now, origin, request),
             RequestBody::Metadata(request) => self.metadata(now, origin, request),
+            RequestBody::ElectLeaders(request) => self.elect_leaders(now, origin, &request),
+            RequestBody::DescribeQuorum(request) => {
+                let deadline = Deadline::after_millis(now, REQUEST_TIMEOUT_MS);
+                let late = describe_quorum::failed(ErrorCode::RequestTimedOut);
+                self.ask_coordinator(now, origin, deadline, late.into(), Question::DescribeQuorum(Box::new(request)));
+            }
             RequestBody::ApiVersions(request) => {
                 let body = api_versions::handle(origin.version, &request);
                 self.respond(origin, &body.into());
@@ -345,6 +353,7 @@ impl Shard {
             Kind::Coordinator { late } => self.respond(origin, &late),
             // The topics that are there by now are shown; a client asks again for the others.
             Kind::AutoCreate(request) => self.respond_metadata(origin, &request),
+            Kind::ElectLeaders(gathering) => self.finish_elections(origin, gathering),
             Kind::FindCoordinator(request) => self.respond_coordinators(origin, &request),
             Kind::Groups { gathering, .. } => self.respond(origin, &gathering.finish()),
         }
@@ -362,6 +371,7 @@ impl Shard {
                     Reply::DeleteTopics(response) => (*response).into(),
                     Reply::InitProducerId(response) => (*response).into(),
                     Reply::Change(response) => *response,
+                    Reply::DescribeQuorum(response) => describe_quorum::for_version(*response, origin.version).into(),
                 };
                 self.respond(origin, &body);
             }

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use kafka_protocol::ResponseError;
+use kafka_protocol::messages::describe_quorum_request::{PartitionData, TopicData};
+use kafka_protocol::messages::elect_leaders_request::TopicPartitions;
 use kafka_protocol::messages::metadata_response::MetadataResponsePartition;
-use kafka_protocol::messages::{FetchRequest, FetchResponse, TopicName};
+use kafka_protocol::messages::{DescribeQuorumRequest, ElectLeadersRequest, FetchRequest, FetchResponse, TopicName};
 use rdkafka::Offset;
-use rdkafka::consumer::Consumer;
 use rdkafka::message::Message;
 use uuid::Uuid;
 
@@ -14,7 +15,9 @@ use crate::cluster::Cluster;
 use crate::common::librdkafka::{consumer, create_replicated};
 use crate::common::records::{batch, values};
 use crate::common::wait_until;
-use crate::common::wire::{Wire, code, fetch_request, only_partition, partition_answer, produce_request, text};
+use crate::common::wire::{
+    Wire, code, fetch_request, only_partition, partition_answer, produce_request, text, topic_name,
+};
 
 const SECONDS: Duration = Duration::from_secs(1);
 
@@ -152,4 +155,68 @@ fn a_client_reads_from_the_replica_in_its_rack() {
         read.len() == 3
     });
     assert!(whole && read == [0, 1, 2], "{read:?}");
+}
+
+/// The error of partition 0 in the answer to an ElectLeaders request of this kind.
+fn elect(cluster: &Cluster, node: usize, topic: &str, kind: i8) -> i16 {
+    let wanted = TopicPartitions::default().with_topic(topic_name(topic)).with_partitions(vec![0]);
+    let request = ElectLeadersRequest::default()
+        .with_election_type(kind)
+        .with_topic_partitions(Some(vec![wanted]))
+        .with_timeout_ms(10_000);
+    let response = Wire::connect(&cluster.broker(node).address()).call(2, &request);
+    assert_eq!(response.error_code, 0);
+    response.replica_election_results[0].partition_result[0].error_code
+}
+
+#[test]
+fn the_preferred_replica_is_elected_again() {
+    let Some(mut cluster) = Cluster::start() else { return };
+    cluster.await_all(0);
+    create_replicated(&cluster.addresses(), "elected", 1, 3, &[]);
+    let preferred = partition(&cluster, 0, "elected").replica_nodes[0].0 as usize - 1;
+    assert_eq!(leader(&cluster, "elected"), preferred);
+    assert_eq!(elect(&cluster, 0, "elected", 0), code(ResponseError::ElectionNotNeeded));
+    assert_eq!(elect(&cluster, 0, "elected", 1), code(ResponseError::ElectionNotNeeded));
+
+    let launch = cluster.kill(preferred);
+    let other = (preferred + 1) % 3;
+    let led_by = |cluster: &Cluster| partition(cluster, other, "elected").leader_id.0 - 1;
+    let taken_over = wait_until(10 * SECONDS, || ![-2, preferred as i32].contains(&led_by(&cluster)));
+    assert!(taken_over, "nobody leads in the place of the dead broker");
+    assert_eq!(elect(&cluster, other, "elected", 0), code(ResponseError::PreferredLeaderNotAvailable));
+
+    cluster.put_back(preferred, launch);
+    let back = wait_until(10 * SECONDS, || partition(&cluster, other, "elected").isr_nodes.len() == 3);
+    assert!(back, "the broker that is back is not seen");
+    let error = elect(&cluster, other, "elected", 0);
+    // The brokers may have seen to it by themselves.
+    assert!([0, code(ResponseError::ElectionNotNeeded)].contains(&error), "error {error}");
+    assert_eq!(led_by(&cluster), preferred as i32);
+}
+
+#[test]
+fn any_broker_describes_the_quorum() {
+    let Some(cluster) = Cluster::start() else { return };
+    cluster.await_all(0);
+    let mut leaders = Vec::new();
+    for node in 0..3 {
+        let metadata = TopicData::default().with_topic_name(topic_name("__cluster_metadata"));
+        let metadata = metadata.with_partitions(vec![PartitionData::default()]);
+        let request = DescribeQuorumRequest::default().with_topics(vec![metadata]);
+        let mut response = Wire::connect(&cluster.broker(node).address()).call(2, &request);
+        assert_eq!((response.error_code, response.nodes.len()), (0, 3));
+        let quorum = response.topics.remove(0).partitions.remove(0);
+        leaders.push((quorum.leader_id, quorum.leader_epoch));
+        let voters: Vec<i32> = quorum.current_voters.iter().map(|voter| voter.replica_id.0).collect();
+        assert_eq!(voters, [1, 2, 3]);
+        for voter in quorum.current_voters {
+            assert!(!voter.replica_directory_id.is_nil());
+            assert!(voter.log_end_offset > 0 && voter.log_end_offset >= quorum.high_watermark - 1);
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a clock");
+            let ago = now.as_millis() as i64 - voter.last_caught_up_timestamp;
+            assert!((-1_000..10_000).contains(&ago), "broker {} has caught up {ago} ms ago", voter.replica_id.0);
+        }
+    }
+    assert!(leaders.windows(2).all(|two| two[0] == two[1]), "{leaders:?}");
 }

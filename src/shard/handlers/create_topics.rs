@@ -20,7 +20,7 @@ use crate::protocol::ErrorCode;
 use crate::types::{BrokerId, LogId, Map, Set};
 
 /// The log of the metadata in systems that make it a topic: clients may not create one of that name.
-const METADATA_TOPIC: &str = "__cluster_metadata";
+pub(super) const METADATA_TOPIC: &str = "__cluster_metadata";
 
 /// What to do about a request.
 #[derive(Debug)]
