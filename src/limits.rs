@@ -245,6 +245,14 @@ pub const LEASE_BACK_MS: u64 = 15_000;
 /// Time between two looks for leaderships that others should have, in milliseconds.
 pub const BALANCE_MS: u64 = 5_000;
 
+/// A follower that did not hold for this long what its leader held before counts as out of sync, in milliseconds
+/// (Kafka's `replica.lag.time.max.ms`).
+pub const REPLICA_LAG_MS: u64 = 2_000;
+
+/// Time after which a leader is asked once more to hand over, in milliseconds: longer than Raft takes to give up a
+/// hand-over.
+pub const ELECT_AGAIN_MS: u64 = 1_000;
+
 /// A shard that did not run for this long judges nobody by what it did not hear meanwhile, in milliseconds.
 pub const AWAY_MS: u64 = 250;
 
@@ -285,6 +293,7 @@ pub const REGISTER_AGAIN_MS: u64 = 300;
 /// A broker that others wait for to show a new topic is waited for no longer than this, in milliseconds.
 pub const SHOWN_MS: u64 = 200;
 
+const _: () = assert!(ELECT_AGAIN_MS > 10 * RAFT_TICK_MS);
 const _: () = assert!(AWAY_MS > 2 * IDLE_TICK_MS && AWAY_MS + IDLE_TICK_MS < PEER_SILENT_MS);
 const _: () = assert!(STATUS_MS * 3 <= PEER_SILENT_MS && CANARY_MS < LEASE_MS);
 

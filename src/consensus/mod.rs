@@ -214,7 +214,7 @@ impl Group {
     }
 
     /// The last index that is durable here.
-    fn durable(&self) -> u64 {
+    pub fn durable(&self) -> u64 {
         self.raw.raft.raft_log.persisted
     }
 
@@ -303,6 +303,18 @@ impl Group {
         self.raw.raft.prs().get(raft_id(broker)).map(|progress| progress.matched)
     }
 
+    /// The highest index that at least `count` replicas hold durably, as far as the leader knows; `count` is at least 1.
+    pub fn held_by(&self, count: usize) -> u64 {
+        let mut matched: Vec<u64> = self.voters().filter_map(|broker| self.matched(broker)).collect();
+        matched.sort_unstable_by_key(|index| Reverse(*index));
+        matched.get(count - 1).copied().unwrap_or(0)
+    }
+
+    /// How many replicas make a majority.
+    pub fn majority(&self) -> usize {
+        self.raw.store().voters().len() / 2 + 1
+    }
+
     /// What followers are sent that need entries which are compacted.
     pub fn offer_snapshot(&mut self, point: SnapshotPoint) {
         self.raw.mut_store().offer(point);
@@ -311,6 +323,11 @@ impl Group {
     /// The replicas of the group, this one included.
     pub fn voters(&self) -> impl Iterator<Item = BrokerId> + '_ {
         self.raw.store().voters().iter().copied().map(broker_of)
+    }
+
+    /// The other replicas of the group.
+    pub fn followers(&self) -> impl Iterator<Item = BrokerId> + '_ {
+        self.voters().filter(|broker| *broker != self.broker)
     }
 
     /// Stands for election now, without waiting for a time-out.

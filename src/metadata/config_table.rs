@@ -164,7 +164,7 @@ pub(super) static TOPIC_CONFIGS: &[ConfigKey] = &[
         values: Values::Int(1, i32::MAX),
         default: "1",
         synonym: Some("min.insync.replicas"),
-        doc: "Replicas that must have a record before it is acknowledged to acks=all. It is always a majority of them; a topic that asks for more is refused.",
+        doc: "Replicas that must have a record before it is acknowledged to acks=all. A majority of them always must, whatever is set; while fewer than this are in sync, acks=all is refused.",
     },
     ConfigKey {
         name: "preallocate",

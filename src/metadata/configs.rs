@@ -150,6 +150,8 @@ pub struct TopicConfig {
     pub timestamp_before_max_ms: i64,
     /// `message.timestamp.after.max.ms`.
     pub timestamp_after_max_ms: i64,
+    /// `min.insync.replicas`; at least 1.
+    pub min_insync_replicas: usize,
 }
 
 impl ConfigKey {
@@ -369,6 +371,7 @@ impl TopicConfig {
             timestamp_type,
             timestamp_before_max_ms: number(overrides, "message.timestamp.before.max.ms")?,
             timestamp_after_max_ms: number(overrides, "message.timestamp.after.max.ms")?,
+            min_insync_replicas: unsigned("min.insync.replicas", min_insync_replicas(overrides)?)?,
         })
     }
 }
@@ -461,6 +464,7 @@ mod tests {
             ("message.timestamp.type", "LogAppendTime"),
             ("message.timestamp.before.max.ms", "1"),
             ("message.timestamp.after.max.ms", "2"),
+            ("min.insync.replicas", "2"),
         ];
         assert_eq!(
             TopicConfig::resolve(&check_all(set).unwrap(), 3),
@@ -478,6 +482,7 @@ mod tests {
                 timestamp_type: TimestampType::LogAppendTime,
                 timestamp_before_max_ms: 1,
                 timestamp_after_max_ms: 2,
+                min_insync_replicas: 2,
             })
         );
         let defaults = TopicConfig::resolve(&BTreeMap::new(), 3).unwrap();

@@ -109,12 +109,22 @@ pub enum AppendError {
     NotAllowed,
 }
 
+/// When an append counts as acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acks {
+    /// When it is durable on the leader, or on a majority where that is earlier (Kafka's acks=1).
+    Leader,
+    /// When it is durable on a majority of the replicas, and on `min.insync.replicas` of them where those are more
+    /// (Kafka's acks=all).
+    All,
+}
+
 /// A batch that is in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Appended {
     /// Offset of its first record.
     pub base_offset: Offset,
-    /// It is durable once the high watermark has reached this offset.
+    /// It is acknowledged once [`Partition::acknowledged`] has reached this offset.
     pub next_offset: Offset,
     /// The broker's time that it was stamped with, or -1.
     pub log_append_time: i64,
@@ -346,6 +356,36 @@ impl Partition {
     /// Bytes of records in segments.
     pub fn segment_bytes(&self) -> u64 {
         self.segments.iter().map(|segment| segment.meta.len).sum()
+    }
+
+    /// The offset before which everything is acknowledged to those who want these acks.
+    pub fn acknowledged(&self, acks: Acks) -> Offset {
+        match acks {
+            Acks::Leader => self.high_watermark.max(self.offset_after(self.group.durable())),
+            Acks::All if self.wants_more_than_majority() => {
+                self.high_watermark.min(self.offset_after(self.group.held_by(self.config.min_insync_replicas)))
+            }
+            Acks::All => self.high_watermark,
+        }
+    }
+
+    /// `min.insync.replicas`.
+    pub fn min_insync_replicas(&self) -> usize {
+        self.config.min_insync_replicas
+    }
+
+    /// Whether acks=all waits for more replicas than the high watermark.
+    pub fn wants_more_than_majority(&self) -> bool {
+        self.config.min_insync_replicas > self.group.majority()
+    }
+
+    /// The offset after the last record whose entry is at or before `index`; 0 where memory does not reach back so far.
+    fn offset_after(&self, index: u64) -> Offset {
+        match self.tail.last_up_to(index) {
+            Some(last) => last.batch.header.last_offset() + 1,
+            None if index >= self.group.last_index() => self.next_offset,
+            None => 0,
+        }
     }
 
     /// Memory of the tail, in bytes.

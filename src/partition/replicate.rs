@@ -132,7 +132,6 @@ impl Partition {
     }
 
     /// The partition's Raft group.
-    #[cfg(test)]
     pub(crate) fn group(&self) -> &crate::consensus::Group {
         &self.group
     }

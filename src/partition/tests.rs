@@ -109,6 +109,7 @@ pub(super) fn config() -> TopicConfig {
         timestamp_type: TimestampType::CreateTime,
         timestamp_before_max_ms: i64::MAX,
         timestamp_after_max_ms: i64::MAX,
+        min_insync_replicas: 1,
     }
 }
 

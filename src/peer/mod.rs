@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::consensus::Message;
 use crate::log::Chunk;
-use crate::types::{LeaderEpoch, LogId, Offset};
+use crate::types::{BrokerId, LeaderEpoch, LogId, Offset};
 
 mod hello;
 mod wire;
@@ -60,6 +60,8 @@ pub enum PeerMessage {
         /// The reply.
         reply: Bytes,
     },
+    /// Replicas of logs that the sender leads which are not in sync.
+    Lagging(Vec<Lagging>),
     /// How the sender is; comes all the time, so that silence means something.
     Status(Status),
     /// A replica whose log ends where the leader's entries are gone asks for the records themselves.
@@ -70,6 +72,13 @@ pub enum PeerMessage {
         offset: Offset,
         /// The offset after the last record wanted.
         end: Offset,
+    },
+    /// The receiver leads the log, and another replica should.
+    HandOver {
+        /// The log.
+        log: LogId,
+        /// The broker that should lead it.
+        to: BrokerId,
     },
     /// Records for a [`PeerMessage::FetchLog`]: whole batches from `offset` on, none where the sender does not lead or
     /// has none.
@@ -93,6 +102,17 @@ pub enum DiskState {
     Slow,
     /// None was durable for the whole lease, or there is no room for any.
     Hangs,
+}
+
+/// The replicas of a log that are not in sync, though their brokers may be there.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Lagging {
+    /// The log.
+    pub log: LogId,
+    /// The epoch of the leader that says so.
+    pub epoch: LeaderEpoch,
+    /// The brokers that have them; none where all are in sync.
+    pub brokers: Vec<BrokerId>,
 }
 
 /// How a broker is.

@@ -10,15 +10,15 @@ use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use self::layout::{
-    BESIDE, REJECT, RawAsk, RawEntry, RawFetchLog, RawHeader, RawLeader, RawLogPart, RawMessage, RawRaft, RawRest,
-    RawSnapshot, RawTold, SNAPSHOT, kind,
+    BESIDE, REJECT, RawAsk, RawEntry, RawFetchLog, RawHandOver, RawHeader, RawLeader, RawLogPart, RawMessage, RawRaft,
+    RawRest, RawSnapshot, RawTold, SNAPSHOT, kind,
 };
 use super::{PeerMessage, VERSION};
 use crate::codec::{self, CodecError};
 use crate::consensus::{Entry, Message, MessageKind, SnapshotPoint};
 use crate::limits::{PEER_FRAME_BYTES, PEER_FRAME_FULL_BYTES};
 use crate::log::Chunk;
-use crate::types::LogId;
+use crate::types::{BrokerId, LogId};
 
 mod layout;
 
@@ -229,6 +229,14 @@ fn put_message(meta: &mut BytesMut, message: &PeerMessage) -> usize {
             batches.iter().for_each(|batch| put(&length(chunk_len(batch)).to_le_bytes()));
             kind::LOG_PART
         }
+        PeerMessage::HandOver { log, to } => {
+            put(RawHandOver { log: log.0.into(), to: to.0.into() }.as_bytes());
+            kind::HAND_OVER
+        }
+        PeerMessage::Lagging(lagging) => {
+            put(&codec::encode(lagging));
+            kind::LAGGING
+        }
     };
     let body = start + size_of::<RawMessage>();
     let head = RawMessage { kind, reserved: [0; 3], len: length(meta.len() - body).into() };
@@ -394,6 +402,11 @@ fn take_message(kind: u8, body: &mut Cursor, beside: &mut Cursor) -> Result<Peer
             let batches = lengths.into_iter().map(|len| beside.chunk(len)).collect::<Result<_, _>>()?;
             PeerMessage::LogPart { log: LogId(raw.log.get()), offset: raw.offset.get(), batches }
         }
+        kind::HAND_OVER => {
+            let raw = body.take::<RawHandOver>()?;
+            PeerMessage::HandOver { log: LogId(raw.log.get()), to: BrokerId(raw.to.get()) }
+        }
+        kind::LAGGING => PeerMessage::Lagging(codec::decode(&body.rest())?),
         _ => return Err(WireError::Malformed("an unknown kind of message")),
     })
 }

@@ -83,6 +83,8 @@ error_codes! {
     FencedLeaderEpoch = FencedLeaderEpoch;
     /// The client's leader epoch is newer than the partition's.
     UnknownLeaderEpoch = UnknownLeaderEpoch;
+    /// The offset is not known here yet, though it may be elsewhere.
+    OffsetNotAvailable = OffsetNotAvailable;
     /// The batch's compression is not one the request's version allows.
     UnsupportedCompressionType = UnsupportedCompressionType;
     /// The broker is over one of its bounds for now.
@@ -143,6 +145,12 @@ error_codes! {
     UnsupportedAssignor = UnsupportedAssignor;
     /// The regular expression of a subscription is none.
     InvalidRegularExpression = InvalidRegularExpression;
+    /// The partition is led as it should be.
+    ElectionNotNeeded = ElectionNotNeeded;
+    /// The preferred replica's broker cannot lead just now.
+    PreferredLeaderNotAvailable = PreferredLeaderNotAvailable;
+    /// No replica that is there may lead.
+    EligibleLeadersNotAvailable = EligibleLeadersNotAvailable;
     /// The broker is not the controller.
     NotController = NotController;
     /// The client may not touch the topic.

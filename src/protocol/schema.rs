@@ -272,6 +272,27 @@ pub(super) static DESCRIBE_CLUSTER: Schema = Schema {
     ],
 };
 
+pub(super) static ELECT_LEADERS: Schema = Schema {
+    flexible: 2,
+    fields: &[
+        field("election_type", INT8).since(1),
+        field("topic_partitions", Array(&Struct(&[field("topic", String), field("partitions", Array(&INT32))])))
+            .nullable(),
+        field("timeout_ms", INT32),
+    ],
+};
+
+pub(super) static DESCRIBE_QUORUM: Schema = Schema {
+    flexible: 0,
+    fields: &[field(
+        "topics",
+        Array(&Struct(&[
+            field("topic_name", String),
+            field("partitions", Array(&Struct(&[field("partition_index", INT32)]))),
+        ])),
+    )],
+};
+
 pub(super) static OFFSET_COMMIT: Schema = Schema {
     flexible: 8,
     fields: &[

@@ -64,6 +64,16 @@ impl ResponseBody {
             B::IncrementalAlterConfigs(body) => body.responses.iter().for_each(|resource| note(resource.error_code)),
             B::CreatePartitions(body) => body.results.iter().for_each(|topic| note(topic.error_code)),
             B::DescribeConfigs(body) => body.results.iter().for_each(|resource| note(resource.error_code)),
+            B::ElectLeaders(body) => {
+                note(body.error_code);
+                let partitions = body.replica_election_results.iter().flat_map(|topic| &topic.partition_result);
+                partitions.for_each(|partition| note(partition.error_code));
+            }
+            B::DescribeQuorum(body) => {
+                note(body.error_code);
+                let partitions = body.topics.iter().flat_map(|topic| &topic.partitions);
+                partitions.for_each(|partition| note(partition.error_code));
+            }
             B::ConsumerGroupHeartbeat(body) => note(body.error_code),
             B::ConsumerGroupDescribe(body) => body.groups.iter().for_each(|group| note(group.error_code)),
             B::DeleteGroups(body) => body.results.iter().for_each(|group| note(group.error_code)),

@@ -37,10 +37,12 @@ macro_rules! for_each_api {
             DescribeLogDirs: DescribeLogDirsRequest, DescribeLogDirsResponse, 1..=4, DESCRIBE_LOG_DIRS;
             CreatePartitions: CreatePartitionsRequest, CreatePartitionsResponse, 0..=3, CREATE_PARTITIONS;
             DeleteGroups: DeleteGroupsRequest, DeleteGroupsResponse, 0..=2, DELETE_GROUPS;
+            ElectLeaders: ElectLeadersRequest, ElectLeadersResponse, 0..=2, ELECT_LEADERS;
             IncrementalAlterConfigs: IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, 0..=1, INCREMENTAL_ALTER_CONFIGS;
             OffsetDelete: OffsetDeleteRequest, OffsetDeleteResponse, 0..=0, OFFSET_DELETE;
             DescribeClientQuotas: DescribeClientQuotasRequest, DescribeClientQuotasResponse, 0..=1, DESCRIBE_CLIENT_QUOTAS;
             AlterClientQuotas: AlterClientQuotasRequest, AlterClientQuotasResponse, 0..=1, ALTER_CLIENT_QUOTAS;
+            DescribeQuorum: DescribeQuorumRequest, DescribeQuorumResponse, 0..=2, DESCRIBE_QUORUM;
             DescribeCluster: DescribeClusterRequest, DescribeClusterResponse, 0..=2, DESCRIBE_CLUSTER;
             DescribeProducers: DescribeProducersRequest, DescribeProducersResponse, 0..=0, DESCRIBE_PRODUCERS;
             ConsumerGroupHeartbeat: ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, 0..=1, CONSUMER_GROUP_HEARTBEAT;

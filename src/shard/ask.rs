@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::{
     ApiKey, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse,
-    InitProducerIdRequest, InitProducerIdResponse,
+    DescribeQuorumRequest, DescribeQuorumResponse, InitProducerIdRequest, InitProducerIdResponse,
 };
 use kafka_protocol::protocol::{Decodable, Encodable};
 
@@ -26,6 +26,7 @@ use crate::types::{BrokerId, Deadline, Now, ShardId};
 const CREATE_TOPICS_VERSION: i16 = 7;
 const DELETE_TOPICS_VERSION: i16 = 6;
 const INIT_PRODUCER_ID_VERSION: i16 = 4;
+const DESCRIBE_QUORUM_VERSION: i16 = 2;
 
 /// Who asked the coordinator.
 #[derive(Clone, Copy, Debug)]
@@ -169,6 +170,7 @@ mod tag {
     pub(super) const INIT_PRODUCER_ID: u8 = 3;
     pub(super) const REGISTER: u8 = 4;
     pub(super) const CHANGE: u8 = 5;
+    pub(super) const DESCRIBE_QUORUM: u8 = 6;
     /// Another coordinator leads.
     pub(super) const NOT_LEADER: u8 = 0;
 }
@@ -197,6 +199,10 @@ fn encode_question(question: &Question) -> Option<Bytes> {
             out.put_u8(u8::from(*again));
             let version = put_api(&mut out, request.api());
             request.encode(&mut out, version).ok()?;
+        }
+        Question::DescribeQuorum(request) => {
+            out.put_u8(tag::DESCRIBE_QUORUM);
+            request.encode(&mut out, DESCRIBE_QUORUM_VERSION).ok()?;
         }
         Question::Register(broker) => {
             out.put_u8(tag::REGISTER);
@@ -228,6 +234,10 @@ fn decode_question(mut bytes: Bytes) -> Option<Question> {
             let (api, version) = get_api(&mut bytes)?;
             let request = Box::new(RequestBody::decode(api, version, &mut bytes).ok()?);
             Some(Question::Change { request, again })
+        }
+        tag::DESCRIBE_QUORUM => {
+            let request = DescribeQuorumRequest::decode(&mut bytes, DESCRIBE_QUORUM_VERSION).ok()?;
+            Some(Question::DescribeQuorum(Box::new(request)))
         }
         tag::REGISTER => Some(Question::Register(Box::new(crate::codec::decode(&bytes).ok()?))),
         _ => None,
@@ -274,6 +284,10 @@ fn encode_reply(reply: Option<&Reply>) -> Bytes {
             let version = put_api(&mut out, response.api());
             response.encode(&mut out, version).map_err(anyhow::Error::msg)
         }
+        Some(Reply::DescribeQuorum(response)) => {
+            out.put_u8(tag::DESCRIBE_QUORUM);
+            response.encode(&mut out, DESCRIBE_QUORUM_VERSION)
+        }
     };
     encoded.expect("the newest version holds every field");
     out.freeze()
@@ -296,6 +310,9 @@ fn decode_reply(mut bytes: Bytes) -> Option<Result<Reply, NotLeader>> {
         tag::CHANGE => {
             let (api, version) = get_api(&mut bytes)?;
             Reply::Change(Box::new(ResponseBody::decode(api, version, &mut bytes).ok()?))
+        }
+        tag::DESCRIBE_QUORUM => {
+            Reply::DescribeQuorum(Box::new(DescribeQuorumResponse::decode(&mut bytes, DESCRIBE_QUORUM_VERSION).ok()?))
         }
         _ => return None,
     }))

@@ -13,11 +13,13 @@ use kafka_protocol::messages::{
     CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse, InitProducerIdRequest,
     InitProducerIdResponse, ProducerId,
 };
+use uuid::Uuid;
 
 use super::Shard;
 use super::ask::Asker;
 use super::creation::{Stages, Watch};
-use super::handlers::{create_topics, delete_topics};
+use super::handlers::{create_topics, delete_topics, describe_quorum};
+use super::in_sync::Followers;
 use super::mesh::{Question, Reply, RequestId, ShardMessage};
 use super::rng::Rng;
 use crate::consensus::{Entry, Group, GroupState, HardState, Message, NotLeader, SnapshotPoint};
@@ -30,12 +32,14 @@ use crate::metrics::Stage;
 use crate::peer::PeerMessage;
 use crate::protocol::request::RequestBody;
 use crate::protocol::{ErrorCode, ResponseBody};
-use crate::types::{BrokerId, Deadline, LogId, Mono, Now, Set, ShardId};
+use crate::types::{BrokerId, Deadline, LeaderEpoch, LogId, Mono, Now, Set, ShardId};
 
 /// The coordinator's state beside the metadata, which every shard has. Every broker of a cluster has one; the one whose
 /// replica of the metadata's group leads does the work, the others send it what they are asked.
 pub(super) struct Coordinator {
     group: Group,
+    /// How far the other replicas are behind, where this one leads.
+    followers: Followers,
     /// Whether the commands from before this start are all applied and the shards have the metadata.
     started: bool,
     /// Requests whose command is proposed, by its index, with the term it has there.
@@ -79,7 +83,8 @@ struct MadeBefore {
 enum Waiting {
     Register,
     ProducerIds,
-    CreateTopics(Asker, Box<CreateTopicsRequest>, Box<CreateTopicsResponse>, Box<Watch>),
+    /// With the partitions that the command makes.
+    CreateTopics(Asker, Box<CreateTopicsRequest>, Box<CreateTopicsResponse>, Vec<NewPartition>, Box<Watch>),
     DeleteTopics(Asker, Box<DeleteTopicsRequest>, Box<DeleteTopicsResponse>),
     Change(PlannedChange),
 }
@@ -142,6 +147,7 @@ impl Coordinator {
         }
         let coordinator = Coordinator {
             group,
+            followers: Followers::default(),
             started: false,
             proposed: BTreeMap::new(),
             applied: BTreeMap::new(),
@@ -187,9 +193,12 @@ impl Coordinator {
     }
 
     /// Raft's time has passed; whether the disk hangs.
-    pub(super) fn tick(&mut self, hangs: bool) {
+    pub(super) fn tick(&mut self, now: Mono, hangs: bool) {
         self.group.set_hangs(hangs);
         self.group.tick();
+        if self.group.is_leader() {
+            self.followers.look(now, &self.group);
+        }
     }
 
     /// The connection to a broker is lost.
@@ -423,7 +432,7 @@ impl Shard {
         }
         let coordinator = self.coordinator.as_mut().expect("the shard with the metadata's log");
         match &mut waiting {
-            Some(Waiting::CreateTopics(_, _, response, watch)) => {
+            Some(Waiting::CreateTopics(_, _, response, _, watch)) => {
                 watch.end(now, Stage::Commit);
                 coordinator.ended.push((entry.index, Stage::Apply));
                 create_topics::note_rejections(response, &changes);
@@ -487,7 +496,7 @@ impl Shard {
             match coordinator.applied.remove(&index).and_then(|showing| showing.waiting) {
                 None | Some(Waiting::Register) => {}
                 Some(Waiting::ProducerIds) => self.hand_out_producer_ids(now),
-                Some(Waiting::CreateTopics(asker, _, response, watch)) => {
+                Some(Waiting::CreateTopics(asker, _, response, _, watch)) => {
                     let deadline = Deadline::after_millis(now, REQUEST_TIMEOUT_MS);
                     self.answer_when_led(now, asker, deadline, Vec::new(), response, watch);
                 }
@@ -582,13 +591,23 @@ impl Shard {
         }
     }
 
+    /// The partitions of the topics whose creation is proposed and not applied yet.
+    fn partitions_under_way(&self) -> impl Iterator<Item = &NewPartition> {
+        let proposed = self.coordinator.iter().flat_map(|coordinator| coordinator.proposed.values());
+        proposed.flat_map(|(_, waiting)| match waiting {
+            Waiting::CreateTopics(.., partitions, _) => partitions.iter(),
+            _ => [].iter(),
+        })
+    }
+
     /// Does what the coordinator is asked; it leads.
     pub(super) fn answer_question(&mut self, now: Now, asker: Asker, deadline: Deadline, question: Question) {
         match question {
             Question::CreateTopics { request: wanted, version, token } => {
                 let watch = Box::new(Watch::start(now, deadline));
                 let new_id = |place: usize| Rng::new(token.wrapping_add(place as u64)).uuid();
-                let plan = create_topics::plan(&self.state, &self.config, &wanted, version, &new_id);
+                let under_way: Vec<NewPartition> = self.partitions_under_way().cloned().collect();
+                let plan = create_topics::plan(&self.state, &self.config, &under_way, &wanted, version, &new_id);
                 let mut response = Box::new(plan.response);
                 let Some(mut command) = plan.command else {
                     let logs = create_topics::note_made_before(
@@ -603,7 +622,7 @@ impl Shard {
                 };
                 let own = self.config.broker_id;
                 prefer(&mut command, |broker| self.peers.unfitness(now, own, broker));
-                let waiting = Waiting::CreateTopics(asker, wanted, response, watch);
+                let waiting = Waiting::CreateTopics(asker, wanted, response, partitions_of(&command), watch);
                 if let Err((error, Waiting::CreateTopics(asker, wanted, ..))) = self.propose(&command, waiting) {
                     let reply = create_topics::failed(&wanted, error);
                     self.refuse(now, asker, error, Reply::CreateTopics(Box::new(reply), Stages::default()));
@@ -630,6 +649,10 @@ impl Shard {
                 self.hand_out_producer_ids(now);
             }
             Question::Change { request, again } => self.change(now, asker, deadline, request, again),
+            Question::DescribeQuorum(wanted) => {
+                let response = describe_quorum::respond(&self.quorum(now), &wanted);
+                self.tell(now, asker, Ok(Reply::DescribeQuorum(Box::new(response))));
+            }
             Question::Register(broker) => {
                 if let Err((error, _)) = self.propose(&Command::RegisterBroker(*broker), Waiting::Register) {
                     tracing::debug!(?error, "a broker cannot be registered yet");
@@ -648,6 +671,34 @@ impl Shard {
             Waiting::Change(planned) => (error, planned),
             _ => unreachable!("what is not proposed is given back"),
         })
+    }
+
+    /// How the metadata's group stands, which is led here.
+    fn quorum(&self, now: Now) -> describe_quorum::Quorum<'_> {
+        let coordinator = self.coordinator.as_ref().expect("the shard with the metadata's log");
+        let (group, own) = (&coordinator.group, self.config.broker_id);
+        let ago = |at: Mono| now.wall_ms - (now.mono.micros_since(at) / 1_000) as i64;
+        let voter = |id: BrokerId| {
+            let directory = self.state.broker(id).map(|broker| Uuid::from_bytes(broker.directory_id));
+            let (log_end, heard, caught_up) = match id == own {
+                true => (group.last_index(), Some(now.mono), Some(now.mono)),
+                false => (group.matched(id).unwrap_or(0), self.peers.heard(id), coordinator.followers.caught_up(id)),
+            };
+            describe_quorum::Voter {
+                id,
+                directory_id: directory.unwrap_or_default(),
+                log_end: log_end as i64 + 1,
+                heard_ms: heard.map_or(-1, ago),
+                caught_up_ms: caught_up.map_or(-1, ago),
+            }
+        };
+        describe_quorum::Quorum {
+            leader: own,
+            epoch: group.term() as LeaderEpoch,
+            high_watermark: group.committed() as i64 + 1,
+            voters: group.voters().map(voter).collect(),
+            addresses: &self.config.peers,
+        }
     }
 
     pub(super) fn refuse(&mut self, now: Now, asker: Asker, error: ErrorCode, reply: Reply) {
@@ -727,6 +778,14 @@ pub(super) fn prefer(command: &mut Command, unfitness: impl Fn(BrokerId) -> u8) 
         Command::CreateTopics { topics } => topics.iter_mut().for_each(|topic| sort(&mut topic.partitions)),
         Command::CreatePartitions { topics } => topics.iter_mut().for_each(|topic| sort(&mut topic.partitions)),
         _ => {}
+    }
+}
+
+/// The partitions that a command makes.
+fn partitions_of(command: &Command) -> Vec<NewPartition> {
+    match command {
+        Command::CreateTopics { topics } => topics.iter().flat_map(|topic| topic.partitions.iter().cloned()).collect(),
+        _ => Vec::new(),
     }
 }
 

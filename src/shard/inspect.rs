@@ -2,7 +2,7 @@
 
 use super::Shard;
 use crate::consensus::Group;
-use crate::types::{LogId, Offset};
+use crate::types::{BrokerId, LogId, Offset};
 
 impl Shard {
     /// The index of the last metadata command applied here, and the hash of the state after it.
@@ -26,6 +26,13 @@ impl Shard {
     pub(crate) fn offsets(&self, log: LogId) -> Option<(Offset, Offset, Offset)> {
         let partition = &self.owned.get(&log)?.partition;
         Some((partition.log_start(), partition.high_watermark(), partition.next_offset()))
+    }
+
+    /// A log with a replica that is not in sync, as far as this shard knows.
+    pub(crate) fn out_of_sync(&self) -> Option<(LogId, BrokerId)> {
+        let partitions = self.state.topics().flat_map(|topic| topic.partitions.iter());
+        let mut replicas = partitions.flat_map(|found| found.replicas.iter().map(|broker| (found.log, *broker)));
+        replicas.find(|(log, broker)| !self.is_in_sync(*log, *broker))
     }
 
     /// A log of the metadata whose leader this shard does not know.

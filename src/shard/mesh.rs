@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use kafka_protocol::messages::{
-    CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse, InitProducerIdRequest,
-    InitProducerIdResponse,
+    CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse, DescribeQuorumRequest,
+    DescribeQuorumResponse, InitProducerIdRequest, InitProducerIdResponse,
 };
 
 use super::creation::Stages;
@@ -13,8 +13,8 @@ use crate::group;
 use crate::log::Space;
 use crate::metadata::command::NewBroker;
 use crate::metadata::{Command, State};
-use crate::partition::{ActiveProducer, Records};
-use crate::peer::{DiskState, PeerMessage};
+use crate::partition::{Acks, ActiveProducer, Records};
+use crate::peer::{DiskState, Lagging, PeerMessage};
 use crate::protocol::request::RequestBody;
 use crate::protocol::{ErrorCode, ResponseBody};
 use crate::record::Batch;
@@ -73,6 +73,8 @@ pub enum ShardMessage {
     },
     /// Leaders that came up on the sender, or that another broker told it of.
     Leaders(Vec<Leader>),
+    /// Replicas that are not in sync, as the leaders of their logs see it.
+    Lagging(Vec<Lagging>),
     /// A message of another broker that came to the sender and is for this shard.
     Peer {
         /// The broker.
@@ -122,10 +124,12 @@ pub struct Op {
 /// What to do to a partition.
 #[derive(Debug)]
 pub enum OpKind {
-    /// Append a checked batch; answered once it is durable.
+    /// Append a checked batch.
     Append {
         /// The batch.
         batch: Batch,
+        /// When it is answered.
+        acks: Acks,
         /// When the request must have been answered: after that the batch is not appended any more.
         deadline: Deadline,
         /// When the request's frame was there.
@@ -141,6 +145,8 @@ pub enum OpKind {
         epoch: LeaderEpoch,
         /// Wait until there are more bytes than this; `None` answers at once with what there is.
         more_than: Option<usize>,
+        /// Whether a replica that follows may answer too.
+        from_follower: bool,
     },
     /// Look an offset up.
     ListOffset {
@@ -281,6 +287,8 @@ pub enum Question {
         /// Whether an earlier try of it may have been carried out.
         again: bool,
     },
+    /// Describe the metadata's Raft group.
+    DescribeQuorum(Box<DescribeQuorumRequest>),
     /// Register a broker that has started; the metadata itself is the answer.
     Register(Box<NewBroker>),
 }
@@ -296,4 +304,6 @@ pub enum Reply {
     InitProducerId(Box<InitProducerIdResponse>),
     /// To [`Question::Change`].
     Change(Box<ResponseBody>),
+    /// To [`Question::DescribeQuorum`].
+    DescribeQuorum(Box<DescribeQuorumResponse>),
 }

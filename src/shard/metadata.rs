@@ -8,12 +8,14 @@ use super::mesh::{Leader, ShardMessage};
 use super::ops::Owned;
 use crate::limits::{LEADERS_PER_MESSAGE, STAND_NEXT_MS};
 use crate::log::recovery::RecoveredLog;
+use crate::metadata::command::NewBroker;
 use crate::metadata::configs::{InvalidConfig, TopicConfig};
 use crate::metadata::state::{Partition as PartitionMetadata, Topic};
 use crate::metadata::{Change, Command, State};
 use crate::metrics::Stage;
 use crate::partition::Partition;
 use crate::peer::PeerMessage;
+use crate::protocol::ErrorCode;
 use crate::types::{BrokerId, LogId, Map, Now, ShardId};
 
 /// Commands that this shard has applied, and the partitions whose leaders it does not know yet.
@@ -266,6 +268,7 @@ impl Shard {
 
     fn forget_partition(&mut self, now: Now, log: LogId) {
         self.leaders.remove(&log);
+        self.lagging.remove(&log);
         self.elsewhere.remove(&log);
         self.rising.remove(&log);
         if log.shard(self.shards) == self.id && self.owned.contains_key(&log) {
@@ -320,6 +323,19 @@ impl Shard {
                 self.report_applied(now, index);
             }
         }
+    }
+
+    /// Where a client that was told `error` of a log should go instead (KIP-951); none where that is not known better.
+    pub(super) fn leader_to_tell(&self, log: LogId, error: ErrorCode) -> Option<(Leader, &NewBroker)> {
+        let leader = self.leaders.get(&log).copied()?;
+        let told = match error {
+            // What this broker knew of itself is over.
+            ErrorCode::NotLeaderOrFollower => leader.broker != self.config.broker_id,
+            ErrorCode::FencedLeaderEpoch => true,
+            _ => false,
+        };
+        let broker = self.state.broker(leader.broker).filter(|_| told)?;
+        Some((leader, broker))
     }
 
     fn report_applied(&mut self, now: Now, index: u64) {

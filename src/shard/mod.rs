@@ -13,6 +13,7 @@ pub mod creation;
 pub mod event;
 mod groups;
 pub mod handlers;
+mod in_sync;
 #[cfg(test)]
 mod inspect;
 mod look;
@@ -45,6 +46,7 @@ use crate::log::recovery::RecoveredLog;
 use crate::metadata::State;
 use crate::metadata::state::Topic;
 use crate::metrics::ShardMetrics;
+use crate::peer::Lagging;
 use crate::protocol::ErrorCode;
 use crate::types::{BrokerId, LogId, Map, Now, Set, ShardId};
 use ask::Asks;
@@ -81,6 +83,8 @@ pub struct Shard {
     /// The metadata as of the last command applied here.
     state: State,
     leaders: Map<LogId, Leader>,
+    /// Logs with replicas that are not in sync, though their brokers may be there.
+    lagging: Map<LogId, Lagging>,
     visibility: Visibility,
     /// The metadata's log, on shard 0.
     coordinator: Option<Coordinator>,
@@ -97,6 +101,8 @@ pub struct Shard {
     rising: Set<LogId>,
     /// Leaders that came up in this turn.
     announcements: Vec<Leader>,
+    /// ElectLeaders requests under way.
+    elections: Vec<u64>,
     storage: Storage,
     /// The groups that this shard coordinates.
     groups: Coordinated,
@@ -160,6 +166,7 @@ impl Shard {
             meters: Meters::default(),
             state,
             leaders: Map::default(),
+            lagging: Map::default(),
             visibility: Visibility::default(),
             coordinator,
             asks: Asks::default(),
@@ -170,6 +177,7 @@ impl Shard {
             unborn: Vec::new(),
             rising: Set::default(),
             announcements: Vec::new(),
+            elections: Vec::new(),
             storage,
             groups: Coordinated::default(),
             backlog: VecDeque::new(),
@@ -267,6 +275,7 @@ impl Shard {
         self.tell_used();
         self.take_held(now);
         self.expire_requests(now);
+        self.settle_elections(now);
         self.expire_backlog(now);
         self.tick_groups(now);
         self.retry_flushes(now);
@@ -300,6 +309,7 @@ impl Shard {
             ShardMessage::Committed { index, command } => self.committed(now, index, &command),
             ShardMessage::Applied { index } => self.shard_applied(now, index),
             ShardMessage::Leaders(leaders) => self.leaders_up(now, leaders),
+            ShardMessage::Lagging(lagging) => self.note_lagging(lagging),
             ShardMessage::Peer { from, message } => self.peer_message(now, from, *message),
             ShardMessage::DiskIs(state) => self.disk_is(now, state),
             ShardMessage::Used(used) => self.used_elsewhere(now, used),

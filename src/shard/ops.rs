@@ -4,11 +4,13 @@ use std::collections::VecDeque;
 
 use super::Shard;
 use super::event::Effect;
+use super::in_sync::Followers;
 use super::mesh::{Answer, AppendAnswer, Leader, OffsetAnswer, Op, OpKind, ReadAnswer, RequestId, ShardMessage};
+use super::peers::Peers;
 use crate::consensus::{self, MessageKind};
 use crate::limits::{INSTALL_BYTES, UNBORN_MESSAGES, WAL_STALLED_MS};
 use crate::log::DiskError;
-use crate::partition::{AppendError, Appended, DeleteError, DiskRead, Found, Partition, ReadDone, ReadError};
+use crate::partition::{Acks, AppendError, Appended, DeleteError, DiskRead, Found, Partition, ReadDone, ReadError};
 use crate::peer::PeerMessage;
 use crate::protocol::ErrorCode;
 use crate::record::{Batch, split_batches};
@@ -32,8 +34,12 @@ pub(super) struct Owned {
     pub(super) stands_at: Option<Mono>,
     /// Raft ticks since something happened.
     pub(super) quiet_ticks: u32,
-    /// Appends that are not durable yet, by the offset that the high watermark must reach.
+    /// How far the other replicas are behind, where this one leads.
+    pub(super) followers: Followers,
+    /// Appends with acks=all that are not acknowledged yet, by their offsets.
     appends: VecDeque<WaitingAppend>,
+    /// The same with acks=1.
+    leader_appends: VecDeque<WaitingAppend>,
     /// Segments whose removal was asked for and has not ended.
     pub(super) removals: usize,
     /// Moves of the log's start that are not durable yet.
@@ -44,6 +50,12 @@ pub(super) struct Owned {
     on_disk: Vec<Op>,
     /// Reads of the disk under way.
     disk_reads: Vec<DiskRead>,
+}
+
+/// Whether so many replicas of a log that is led here are in sync as acks=all asks for.
+fn enough_in_sync(peers: &Peers, owned: &Owned) -> bool {
+    let wanted = owned.partition.min_insync_replicas();
+    wanted <= 1 || owned.in_sync(peers) >= wanted
 }
 
 struct WaitingAppend {
@@ -68,7 +80,9 @@ impl Owned {
             announced: None,
             stands_at: None,
             quiet_ticks: 0,
+            followers: Followers::default(),
             appends: VecDeque::new(),
+            leader_appends: VecDeque::new(),
             removals: 0,
             deletions: Vec::new(),
             reads: Vec::new(),
@@ -76,13 +90,27 @@ impl Owned {
             disk_reads: Vec::new(),
         }
     }
+
+    fn waiting(&mut self, acks: Acks) -> &mut VecDeque<WaitingAppend> {
+        match acks {
+            Acks::All => &mut self.appends,
+            Acks::Leader => &mut self.leader_appends,
+        }
+    }
+
+    /// How many replicas are in sync, this one included, which leads.
+    fn in_sync(&self, peers: &Peers) -> usize {
+        let lagging = self.followers.lagging();
+        let in_sync = |broker: &BrokerId| peers.is_alive(*broker) && !lagging.contains(broker);
+        1 + self.partition.replicas().filter(in_sync).count()
+    }
 }
 
 /// What an op came to at once.
 enum Outcome {
     Answer(Answer),
-    /// Wait for the append to be durable.
-    Durable(Appended),
+    /// Wait for the append to be acknowledged.
+    Appended(Appended, Acks),
     /// Wait for the log to begin there.
     Start(Offset),
     /// Wait for more records.
@@ -132,14 +160,18 @@ impl Shard {
             OpKind::Append { .. } if !owned.partition.is_up() => {
                 Outcome::Answer(Answer::Append(Err(ErrorCode::NotLeaderOrFollower)))
             }
-            OpKind::Append { batch, deadline, .. } => match refusal {
+            OpKind::Append { batch, acks, deadline, .. } => match refusal {
                 Some(error) => Outcome::Answer(Answer::Append(Err(error))),
                 // Its client was told that the time is up, by the shard of the connection.
                 None if deadline.passed(now) => return,
-                None => append(now, owned, batch),
+                None if *acks == Acks::All && !enough_in_sync(&self.peers, owned) => {
+                    Outcome::Answer(Answer::Append(Err(ErrorCode::NotEnoughReplicas)))
+                }
+                None => append(now, owned, batch, *acks),
             },
-            OpKind::Read { offset, max_bytes, epoch, more_than } => {
-                let outcome = read(&owned.partition, *offset, *max_bytes, *epoch, *more_than);
+            OpKind::Read { offset, max_bytes, epoch, more_than, from_follower } => {
+                let served = check_epoch(&owned.partition, *epoch, *from_follower);
+                let outcome = read(&owned.partition, *offset, *max_bytes, *more_than, served);
                 let (ahead, spent) =
                     (owned.partition.read_ahead(*offset, *max_bytes), owned.partition.spent_chunk(*offset));
                 if let Some(place) = spent {
@@ -164,7 +196,7 @@ impl Shard {
             },
             OpKind::ListOffset { timestamp, epoch } => list_offset(&owned.partition, *timestamp, *epoch),
             OpKind::EpochEnd { wanted, epoch } => Outcome::Answer(Answer::EpochEnd(
-                check_epoch(&owned.partition, *epoch)
+                check_epoch(&owned.partition, *epoch, false)
                     .map(|()| owned.partition.end_of_epoch(*wanted).unwrap_or((-1, -1))),
             )),
         };
@@ -191,11 +223,12 @@ impl Shard {
                 self.settle_start(now, log);
             }
             Outcome::Nothing => {}
-            Outcome::Durable(appended) => {
+            Outcome::Appended(appended, acks) => {
                 let owned = self.owned.get_mut(&log).expect("it was there");
                 let waiting = WaitingAppend { request: op.request, part: op.part, appended, since: now.mono };
-                let at = owned.appends.partition_point(|other| other.appended.next_offset <= appended.next_offset);
-                owned.appends.insert(at, waiting);
+                let appends = owned.waiting(acks);
+                let at = appends.partition_point(|other| other.appended.next_offset <= appended.next_offset);
+                appends.insert(at, waiting);
                 let grown = owned.partition.tail_cost() - before;
                 self.storage.tail_grew(log, grown);
                 if grown > 0 {
@@ -203,7 +236,7 @@ impl Shard {
                 }
                 self.wake(log);
                 self.touch(log);
-                // A duplicate of what is durable already waits for nothing.
+                // A duplicate of what is acknowledged already waits for nothing.
                 self.settle_appends(now, log);
             }
             Outcome::More => self.owned.get_mut(&log).expect("it was there").reads.push(op),
@@ -263,6 +296,7 @@ impl Shard {
         let moved = owned.partition.persisted(number);
         self.touch(log);
         self.raft_moved(now, log, moved);
+        self.settle_appends(now, log);
     }
 
     /// Another replica of the log has sent something.
@@ -299,12 +333,16 @@ impl Shard {
         }
         let after = owned.partition.tail_costs();
         let moved = owned.partition.high_watermark() > reached;
+        let more_wanted = owned.partition.wants_more_than_majority();
         self.storage.tail_changed(log, before, after);
         if !routine || !self.awake.contains(&log) {
             self.wake(log);
         }
         self.touch(log);
         self.raft_moved(now, log, moved);
+        if more_wanted {
+            self.settle_appends(now, log);
+        }
     }
 
     /// Does what follows from a change of the log's Raft group; `moved` where the high watermark has.
@@ -345,7 +383,9 @@ impl Shard {
             let answer = Answer::DeleteRecords(Err(ErrorCode::NotLeaderOrFollower));
             self.answer_op(now, waiting.request, waiting.part, answer);
         }
-        for waiting in appends {
+        let Some(owned) = self.owned.get_mut(&log) else { return };
+        let leader_appends = std::mem::take(&mut owned.leader_appends);
+        for waiting in appends.into_iter().chain(leader_appends) {
             let answer = Answer::Append(Err(ErrorCode::NotLeaderOrFollower));
             self.answer_op(now, waiting.request, waiting.part, answer);
         }
@@ -355,21 +395,31 @@ impl Shard {
         self.leave_groups(now, log);
     }
 
-    fn settle_appends(&mut self, now: Now, log: LogId) {
-        loop {
-            let Some(owned) = self.owned.get_mut(&log) else { return };
-            let reached = owned.partition.high_watermark();
-            if owned.appends.front().is_none_or(|waiting| waiting.appended.next_offset > reached) {
-                return;
+    /// Answers the appends that are acknowledged, and those that only replicas could acknowledge which are not in sync.
+    pub(super) fn settle_appends(&mut self, now: Now, log: LogId) {
+        for acks in [Acks::Leader, Acks::All] {
+            loop {
+                let Some(owned) = self.owned.get_mut(&log) else { return };
+                let Some(next_offset) = owned.waiting(acks).front().map(|waiting| waiting.appended.next_offset) else {
+                    break;
+                };
+                let log_start = owned.partition.log_start();
+                let result = if next_offset <= owned.partition.acknowledged(acks) {
+                    Ok(log_start)
+                } else if next_offset <= owned.partition.high_watermark() && !enough_in_sync(&self.peers, owned) {
+                    Err(ErrorCode::NotEnoughReplicasAfterAppend)
+                } else {
+                    break;
+                };
+                let waiting = owned.waiting(acks).pop_front().expect("there is a front");
+                self.metrics.produce.commit.observe(now.mono.micros_since(waiting.since));
+                let answer = result.map(|log_start| AppendAnswer {
+                    base_offset: waiting.appended.base_offset,
+                    log_append_time: waiting.appended.log_append_time,
+                    log_start,
+                });
+                self.answer_op(now, waiting.request, waiting.part, Answer::Append(answer));
             }
-            let waiting = owned.appends.pop_front().expect("there is a front");
-            self.metrics.produce.commit.observe(now.mono.micros_since(waiting.since));
-            let answer = AppendAnswer {
-                base_offset: waiting.appended.base_offset,
-                log_append_time: waiting.appended.log_append_time,
-                log_start: owned.partition.log_start(),
-            };
-            self.answer_op(now, waiting.request, waiting.part, Answer::Append(Ok(answer)));
         }
     }
 
@@ -378,7 +428,7 @@ impl Shard {
         self.end_groups(now, log);
         let Some(owned) = self.owned.remove(&log) else { return };
         self.storage.forget(log, &owned.partition);
-        for waiting in owned.appends {
+        for waiting in owned.appends.into_iter().chain(owned.leader_appends) {
             let answer = Answer::Append(Err(ErrorCode::UnknownTopicOrPartition));
             self.answer_op(now, waiting.request, waiting.part, answer);
         }
@@ -480,10 +530,12 @@ fn copy(partition: &Partition, offset: Offset, end: Offset) -> Outcome {
     }
 }
 
-/// Kafka's check of the leader epoch that a client believes in.
-fn check_epoch(partition: &Partition, believed: LeaderEpoch) -> Result<(), ErrorCode> {
+/// Kafka's check of the leader epoch that a client believes in. A follower that hears of no leader knows too little to
+/// answer anybody.
+fn check_epoch(partition: &Partition, believed: LeaderEpoch, from_follower: bool) -> Result<(), ErrorCode> {
+    let follows = || from_follower && !partition.leads() && partition.leader().is_some();
     match believed {
-        _ if !partition.is_up() => Err(ErrorCode::NotLeaderOrFollower),
+        _ if !partition.is_up() && !follows() => Err(ErrorCode::NotLeaderOrFollower),
         -1 => Ok(()),
         older if older < partition.epoch() => Err(ErrorCode::FencedLeaderEpoch),
         newer if newer > partition.epoch() => Err(ErrorCode::UnknownLeaderEpoch),
@@ -491,9 +543,9 @@ fn check_epoch(partition: &Partition, believed: LeaderEpoch) -> Result<(), Error
     }
 }
 
-fn append(now: Now, owned: &mut Owned, batch: &mut Batch) -> Outcome {
+fn append(now: Now, owned: &mut Owned, batch: &mut Batch, acks: Acks) -> Outcome {
     match owned.partition.append(now, batch.clone()) {
-        Ok(appended) => Outcome::Durable(appended),
+        Ok(appended) => Outcome::Appended(appended, acks),
         Err(error) => Outcome::Answer(Answer::Append(Err(match error {
             AppendError::NotLeader => ErrorCode::NotLeaderOrFollower,
             AppendError::TooLarge => ErrorCode::MessageTooLarge,
@@ -522,8 +574,8 @@ fn read(
     partition: &Partition,
     offset: Offset,
     max_bytes: usize,
-    epoch: LeaderEpoch,
     more_than: Option<usize>,
+    served: Result<(), ErrorCode>,
 ) -> Outcome {
     let answer = |error, records| {
         Outcome::Answer(Answer::Read(ReadAnswer {
@@ -533,8 +585,12 @@ fn read(
             records,
         }))
     };
-    if let Err(error) = check_epoch(partition, epoch) {
+    if let Err(error) = served {
         return Outcome::Answer(Answer::Read(ReadAnswer::failed(error)));
+    }
+    if !partition.leads() && offset > partition.high_watermark() {
+        // The leader may have shown it as committed already.
+        return answer(Some(ErrorCode::OffsetNotAvailable), Default::default());
     }
     match partition.read(offset, max_bytes) {
         Ok(Found::Here(records)) => match more_than {
@@ -551,7 +607,7 @@ fn list_offset(partition: &Partition, timestamp: i64, epoch: LeaderEpoch) -> Out
     let none = OffsetAnswer { offset: -1, timestamp: -1, epoch: -1 };
     let at = |offset, epoch| OffsetAnswer { offset, epoch, ..none };
     let answer = |result| Outcome::Answer(Answer::ListOffset(result));
-    if let Err(error) = check_epoch(partition, epoch) {
+    if let Err(error) = check_epoch(partition, epoch, false) {
         return answer(Err(error));
     }
     let wanted = match timestamp {

@@ -68,6 +68,11 @@ impl Peers {
         self.by_id.get(&peer).is_some_and(|peer| peer.alive)
     }
 
+    /// When something came from this other broker last.
+    pub(super) fn heard(&self, peer: BrokerId) -> Option<Mono> {
+        self.by_id.get(&peer)?.heard
+    }
+
     /// Whether this other broker is there and its disk does not hang: it shows soon what is committed.
     pub(super) fn is_waited_for(&self, peer: BrokerId) -> bool {
         self.by_id.get(&peer).is_some_and(|peer| peer.alive && peer.status.disk != DiskState::Hangs)
@@ -155,7 +160,7 @@ impl Shard {
         known.heard.get_or_insert(now.mono);
         let status = self.status(now);
         self.peers.send(peer, PeerMessage::Status(status));
-        for led in self.led() {
+        for led in self.led().into_iter().chain(self.lagging()) {
             self.peers.send(peer, led);
         }
         // What was meant for it while there was no connection was lost as well.
@@ -230,12 +235,15 @@ impl Shard {
     /// Takes a message of another broker, or hands it to the shard that it is for.
     pub(super) fn peer_message(&mut self, now: Now, from: BrokerId, message: PeerMessage) {
         let owner = match &message {
-            PeerMessage::Raft { log, .. } | PeerMessage::FetchLog { log, .. } | PeerMessage::LogPart { log, .. } => {
-                log.shard(self.shards)
-            }
+            PeerMessage::Raft { log, .. }
+            | PeerMessage::FetchLog { log, .. }
+            | PeerMessage::LogPart { log, .. }
+            | PeerMessage::HandOver { log, .. } => log.shard(self.shards),
             PeerMessage::Ask { .. } | PeerMessage::Applied { .. } => ShardId(0),
             PeerMessage::Told { shard, .. } => ShardId(*shard),
-            PeerMessage::Leaders(_) | PeerMessage::Rest(_) | PeerMessage::Status(_) => self.id,
+            PeerMessage::Leaders(_) | PeerMessage::Lagging(_) | PeerMessage::Rest(_) | PeerMessage::Status(_) => {
+                self.id
+            }
         };
         if owner != self.id {
             // The other broker may have known this one with more shards.
@@ -251,6 +259,7 @@ impl Shard {
                 let leader = |(log, epoch)| Leader { log, broker: from, epoch };
                 self.spread_leaders(now, leaders.into_iter().map(leader).collect());
             }
+            PeerMessage::Lagging(lagging) => self.spread_lagging(lagging),
             PeerMessage::Rest(logs) => self.rest_everywhere(from, logs),
             PeerMessage::Applied { index } => self.peer_applied(now, from, index),
             PeerMessage::Ask { shard, number, time_left_ms, question } => {
@@ -265,6 +274,7 @@ impl Shard {
                 self.compare_metadata(from, status);
             }
             PeerMessage::FetchLog { log, offset, end } => self.copy_for_peer(now, from, log, offset, end),
+            PeerMessage::HandOver { log, to } => self.asked_to_hand_over(now, log, to),
             PeerMessage::LogPart { log, offset, batches } => self.log_part(log, offset, &batches),
         }
     }
@@ -307,14 +317,14 @@ impl Shard {
             self.peers.next_raft_tick = now.mono.plus_millis(RAFT_TICK_MS);
             self.tick_replicas(now);
             if let Some(coordinator) = &mut self.coordinator {
-                coordinator.tick(self.peers.disk(now) == DiskState::Hangs);
+                coordinator.tick(now.mono, self.peers.disk(now) == DiskState::Hangs);
             }
         }
         if now.mono >= self.peers.next_balance {
             self.peers.next_balance = now.mono.plus_millis(BALANCE_MS);
             self.lead_where_preferred();
             // Whoever was between two connections when a leader came up hears of it now.
-            for led in self.led() {
+            for led in self.led().into_iter().chain(self.lagging()) {
                 self.peers.send_all(&led);
             }
         }
@@ -342,6 +352,7 @@ impl Shard {
             let installing = owned.partition.is_installing();
             self.touch(log);
             self.raft_moved(now, log, false);
+            self.look_at_followers(now, log);
             if installing {
                 self.fetch_next(now, log);
             }
@@ -355,7 +366,9 @@ impl Shard {
     pub(super) fn wake(&mut self, log: LogId) {
         if let Some(owned) = self.owned.get_mut(&log).filter(|owned| owned.partition.is_replicated()) {
             owned.quiet_ticks = 0;
-            self.awake.insert(log);
+            if self.awake.insert(log) {
+                owned.followers.rested();
+            }
         }
     }
 
@@ -399,6 +412,17 @@ impl Shard {
                 shard.touch(log);
             }
         });
+    }
+
+    /// Somebody wants a log that is led here to be led by another replica.
+    fn asked_to_hand_over(&mut self, now: Now, log: LogId, to: BrokerId) {
+        let peers = &self.peers;
+        let Some(owned) = self.owned.get_mut(&log) else { return };
+        if owned.partition.hand_over(|broker| broker == to && peers.may_lead(broker)) {
+            self.wake(log);
+            self.touch(log);
+            self.raft_moved(now, log, false);
+        }
     }
 
     /// Notes who has come and who has gone.

@@ -12,8 +12,8 @@ use super::event::Effect;
 use super::groups::Gather;
 use super::handlers::{
     api_versions, client_quotas, delete_records, describe_cluster, describe_configs, describe_log_dirs,
-    describe_producers, describe_topic_partitions, fetch, list_config_resources, list_offsets, metadata,
-    offset_for_leader_epoch, produce,
+    describe_producers, describe_quorum, describe_topic_partitions, elect_leaders, fetch, list_config_resources,
+    list_offsets, metadata, offset_for_leader_epoch, produce,
 };
 use super::mesh::{Answer, Question, Reply, RequestId};
 use super::quotas::{self, Metered};
@@ -65,6 +65,7 @@ pub(super) enum Kind {
     AutoCreate(Box<kafka_protocol::messages::MetadataRequest>),
     /// The topic of all groups, which the first search for a group's coordinator creates.
     FindCoordinator(Box<kafka_protocol::messages::FindCoordinatorRequest>),
+    ElectLeaders(elect_leaders::Gathering),
     /// Answers of groups, so many of them.
     Groups {
         open: usize,
@@ -193,6 +194,12 @@ impl Shard {
             RequestBody::OffsetForLeaderEpoch(request) => self.offset_for_leader_epoch(now, origin, request),
             RequestBody::DeleteRecords(request) => self.delete_records(now, origin, request),
             RequestBody::Metadata(request) => self.metadata(now, origin, request),
+            RequestBody::ElectLeaders(request) => self.elect_leaders(now, origin, &request),
+            RequestBody::DescribeQuorum(request) => {
+                let deadline = Deadline::after_millis(now, REQUEST_TIMEOUT_MS);
+                let late = describe_quorum::failed(ErrorCode::RequestTimedOut);
+                self.ask_coordinator(now, origin, deadline, late.into(), Question::DescribeQuorum(Box::new(request)));
+            }
             RequestBody::ApiVersions(request) => {
                 let body = api_versions::handle(origin.version, &request);
                 self.respond(origin, &body.into());
@@ -288,7 +295,9 @@ impl Shard {
         let leaders = |log| self.leaders.get(&log).map(|leader| (leader.broker, leader.epoch));
         let (own, peers) = (self.config.broker_id, &self.peers);
         let alive = |broker| broker == own || peers.is_alive(broker);
-        let body = describe_topic_partitions::respond(&self.state, request, &leaders, &alive);
+        let in_sync = |log, broker| self.is_in_sync(log, broker);
+        let seen = metadata::Seen { leaders: &leaders, alive: &alive, in_sync: &in_sync };
+        let body = describe_topic_partitions::respond(&self.state, request, &seen);
         self.respond(origin, &body.into());
     }
 
@@ -296,7 +305,9 @@ impl Shard {
         let leaders = |log| self.leaders.get(&log).map(|leader| (leader.broker, leader.epoch));
         let (own, peers) = (self.config.broker_id, &self.peers);
         let alive = |broker| broker == own || peers.is_alive(broker);
-        let body = metadata::respond(&self.state, &self.config, request, origin.version, &leaders, &alive);
+        let in_sync = |log, broker| self.is_in_sync(log, broker);
+        let seen = metadata::Seen { leaders: &leaders, alive: &alive, in_sync: &in_sync };
+        let body = metadata::respond(&self.state, &self.config, request, origin.version, &seen);
         self.respond(origin, &body.into());
     }
 
@@ -359,7 +370,7 @@ impl Shard {
     pub(super) fn finish(&mut self, now: Now, number: u64) {
         let Some(Pending { origin, kind, .. }) = self.requests.remove(number) else { return };
         match kind {
-            Kind::Produce(gathering) => self.respond(origin, &gathering.finish().into()),
+            Kind::Produce(gathering) => self.finish_produce(origin, gathering),
             Kind::ListOffsets(gathering) => self.respond(origin, &gathering.finish().into()),
             Kind::EpochEnds(gathering) => self.respond(origin, &gathering.finish().into()),
             Kind::LogDirs(gathering) => self.respond(origin, &gathering.finish().into()),
@@ -369,6 +380,7 @@ impl Shard {
             Kind::Coordinator { late } => self.respond(origin, &late),
             // The topics that are there by now are shown; a client asks again for the others.
             Kind::AutoCreate(request) => self.respond_metadata(origin, &request),
+            Kind::ElectLeaders(gathering) => self.finish_elections(origin, gathering),
             Kind::FindCoordinator(request) => self.respond_coordinators(origin, &request),
             Kind::Groups { gathering, .. } => self.respond(origin, &gathering.finish()),
         }
@@ -390,6 +402,7 @@ impl Shard {
                     Reply::DeleteTopics(response) => (*response).into(),
                     Reply::InitProducerId(response) => (*response).into(),
                     Reply::Change(response) => *response,
+                    Reply::DescribeQuorum(response) => describe_quorum::for_version(*response, origin.version).into(),
                 };
                 self.respond(origin, &body);
             }

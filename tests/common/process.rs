@@ -77,6 +77,12 @@ impl Launch {
         self
     }
 
+    /// With further arguments.
+    pub fn arguments(mut self, arguments: Vec<String>) -> Launch {
+        self.arguments.extend(arguments);
+        self
+    }
+
     /// The command line.
     pub fn command(&self) -> Command {
         // The records of most tests are of the past, and must not be deleted for it.

@@ -21,15 +21,20 @@ use crate::common::{skipped, wait_until};
 
 pub(crate) const NODES: u16 = 3;
 
-/// Three brokers of one cluster.
+/// Three brokers, numbered from 0; their `node.id`s count from 1.
 pub(crate) struct Cluster {
     pub(crate) brokers: Vec<Option<Broker>>,
     _directories: Vec<tempfile::TempDir>,
 }
 
 impl Cluster {
-    /// Starts them; nothing where the tests run against a broker from outside.
+    /// Three new brokers; none where the tests run against somebody else's.
     pub(crate) fn start() -> Option<Cluster> {
+        Cluster::with(&|_| Vec::new())
+    }
+
+    /// The same with further arguments for each.
+    pub(crate) fn with(arguments: &dyn Fn(u16) -> Vec<String>) -> Option<Cluster> {
         if external().is_some() {
             skipped("the broker is not ours to start");
             return None;
@@ -40,25 +45,32 @@ impl Cluster {
         let directories: Vec<_> = (0..NODES).map(|_| data_dir()).collect();
         let launches: Vec<Launch> = (1..=NODES)
             .zip(&directories)
-            .map(|(node, directory)| Launch::new(directory.path()).in_cluster(node, &voters.join(",")))
+            .map(|(node, directory)| {
+                Launch::new(directory.path()).in_cluster(node, &voters.join(",")).arguments(arguments(node))
+            })
             .collect();
         Some(Cluster { brokers: start_all(launches), _directories: directories })
     }
 
-    /// A broker, by its place: its number is one more.
+    /// A broker that runs.
     pub(crate) fn broker(&self, node: usize) -> &Broker {
         self.brokers[node].as_ref().expect("the broker runs")
     }
 
-    /// The addresses of all, for a client.
+    /// Where all of them listen.
     pub(crate) fn addresses(&self) -> String {
         let addresses: Vec<String> = (0..NODES as usize).map(|node| self.broker(node).address()).collect();
         addresses.join(",")
     }
 
-    /// Kills one, as a power cut would.
+    /// Kills one; it can be started again.
     pub(crate) fn kill(&mut self, node: usize) -> Launch {
         self.brokers[node].take().expect("the broker runs").kill()
+    }
+
+    /// Starts one again that was killed.
+    pub fn put_back(&mut self, node: usize, launch: Launch) {
+        self.brokers[node] = Some(launch.start());
     }
 
     /// Waits until a broker shows all three.
@@ -153,7 +165,7 @@ fn kills_and_pauses_of_one_broker_after_the_other_lose_nothing() {
     for node in 0..NODES as usize {
         let launch = cluster.kill(node);
         recorder.wait_for(500);
-        cluster.brokers[node] = Some(launch.start());
+        cluster.put_back(node, launch);
         cluster.await_all(node);
         recorder.wait_for(500);
         let paused = (node + 1) % NODES as usize;

@@ -36,5 +36,6 @@ mod kcat;
 mod librdkafka;
 mod produce;
 mod quotas;
+mod replicas;
 mod retention;
 mod versions;

@@ -7,6 +7,8 @@ use kafka_protocol::messages::api_versions_response::ApiVersionsResponse;
 use kafka_protocol::messages::create_topics_request::CreatableTopic;
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::messages::describe_quorum_request::{PartitionData, TopicData};
+use kafka_protocol::messages::elect_leaders_request::TopicPartitions;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use kafka_protocol::messages::leave_group_request::MemberIdentity;
@@ -21,9 +23,10 @@ use kafka_protocol::messages::offset_for_leader_epoch_request::{OffsetForLeaderP
 use kafka_protocol::messages::{
     ApiKey, ApiVersionsRequest, BrokerId, ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest,
     CreateTopicsRequest, DeleteGroupsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest,
-    DescribeGroupsRequest, FetchRequest, FindCoordinatorRequest, GroupId, HeartbeatRequest, InitProducerIdRequest,
-    JoinGroupRequest, LeaveGroupRequest, ListGroupsRequest, ListOffsetsRequest, MetadataRequest, OffsetCommitRequest,
-    OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest, RequestKind, ResponseKind, SyncGroupRequest,
+    DescribeGroupsRequest, DescribeQuorumRequest, ElectLeadersRequest, FetchRequest, FindCoordinatorRequest, GroupId,
+    HeartbeatRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest, ListGroupsRequest,
+    ListOffsetsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest,
+    OffsetForLeaderEpochRequest, RequestKind, ResponseKind, SyncGroupRequest,
 };
 use kafka_protocol::protocol::Decodable;
 use uuid::Uuid;
@@ -129,6 +132,16 @@ pub(crate) fn request(api: ApiKey, version: i16, topic: &Topic, spare: &str) -> 
             RequestKind::DescribeConfigs(DescribeConfigsRequest::default().with_resources(vec![resource]))
         }
         ApiKey::DescribeCluster => RequestKind::DescribeCluster(DescribeClusterRequest::default()),
+        ApiKey::ElectLeaders => {
+            let partitions = TopicPartitions::default().with_topic(topic_name(&topic.name)).with_partitions(vec![0]);
+            let elect = ElectLeadersRequest::default().with_timeout_ms(5_000);
+            RequestKind::ElectLeaders(elect.with_topic_partitions(Some(vec![partitions])))
+        }
+        ApiKey::DescribeQuorum => {
+            let metadata = TopicData::default().with_topic_name(topic_name("__cluster_metadata"));
+            let metadata = metadata.with_partitions(vec![PartitionData::default()]);
+            RequestKind::DescribeQuorum(DescribeQuorumRequest::default().with_topics(vec![metadata]))
+        }
         _ => return group_request(api, version, topic, spare),
     })
 }
@@ -280,6 +293,15 @@ fn check(response: ResponseKind, version: i16, topic: &Topic, spare: &str) {
             assert_eq!(response.results[0].error_code, 0);
             assert!(response.results[0].configs.iter().any(|config| config.name.as_str() == "max.message.bytes"));
         }
+        ResponseKind::ElectLeaders(response) => {
+            let answer = &response.replica_election_results[0].partition_result[0];
+            assert_eq!(answer.error_code, code(ResponseError::ElectionNotNeeded));
+        }
+        ResponseKind::DescribeQuorum(response) => {
+            let answer = &response.topics[0].partitions[0];
+            assert_eq!((response.error_code, answer.error_code), (0, 0));
+            assert_eq!(answer.current_voters[0].replica_id, answer.leader_id);
+        }
         ResponseKind::DescribeCluster(response) => {
             assert_eq!(response.error_code, 0);
             assert_eq!(response.brokers.len(), 1);
@@ -425,6 +447,8 @@ fn the_baseline_of_apis_is_advertised() {
         (ApiKey::DescribeCluster, 1),
         (ApiKey::ConsumerGroupHeartbeat, 1),
         (ApiKey::ConsumerGroupDescribe, 1),
+        (ApiKey::ElectLeaders, 2),
+        (ApiKey::DescribeQuorum, 2),
     ] {
         let (_, max) = advertised.get(&(api as i16)).unwrap_or_else(|| panic!("{api:?} is not advertised"));
         assert!(*max >= most, "{api:?} goes up to {max}");

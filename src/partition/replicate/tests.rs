@@ -2,7 +2,7 @@ use std::collections::VecDeque;
 
 use super::super::tests::{Disk, batch, config, consume, now};
 use super::*;
-use crate::partition::{AppendError, FlushOutcome, FlushStep};
+use crate::partition::{Acks, AppendError, FlushOutcome, FlushStep};
 use crate::record::Batch;
 use crate::types::{LogId, Mono, Offset};
 
@@ -385,4 +385,40 @@ fn a_damaged_entry_is_not_taken() {
 fn a_follower_takes_no_appends() {
     let mut cluster = Cluster::new();
     assert_eq!(cluster.nodes[1].partition.append(now(1), batch(&[b"x"], 1)), Err(AppendError::NotLeader));
+}
+
+#[test]
+fn acks_of_the_leader_come_with_its_own_write_or_with_the_majority() {
+    let mut cluster = Cluster::new();
+    let acknowledged = |cluster: &Cluster, acks| cluster.nodes[0].partition.acknowledged(acks);
+    for at in 1..3 {
+        cluster.nodes[at].stalled = true;
+    }
+    cluster.append(0, &[b"a", b"b"]);
+    assert_eq!(acknowledged(&cluster, Acks::Leader), 0);
+    cluster.run();
+    assert_eq!((acknowledged(&cluster, Acks::Leader), acknowledged(&cluster, Acks::All)), (2, 0));
+    for at in 1..3 {
+        cluster.nodes[at].stalled = false;
+    }
+    cluster.run();
+    assert_eq!(acknowledged(&cluster, Acks::All), 2);
+    cluster.nodes[0].stalled = true;
+    cluster.append(0, &[b"c"]);
+    cluster.run();
+    assert_eq!((acknowledged(&cluster, Acks::Leader), acknowledged(&cluster, Acks::All)), (3, 3));
+}
+
+#[test]
+fn acks_of_all_wait_for_as_many_replicas_as_the_topic_asks_for() {
+    let mut cluster = Cluster::new();
+    cluster.nodes[0].partition.config.min_insync_replicas = 3;
+    cluster.nodes[2].stalled = true;
+    cluster.append(0, &[b"a"]);
+    cluster.run();
+    let leader = &cluster.nodes[0].partition;
+    assert_eq!((leader.high_watermark(), leader.acknowledged(Acks::All)), (1, 0));
+    cluster.nodes[2].stalled = false;
+    cluster.run();
+    assert_eq!(cluster.nodes[0].partition.acknowledged(Acks::All), 1);
 }

@@ -108,6 +108,13 @@ pub(super) struct RawFetchLog {
     pub(super) end: I64,
 }
 
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub(super) struct RawHandOver {
+    pub(super) log: U64,
+    pub(super) to: I32,
+}
+
 /// Then come the lengths of the batches, four bytes each.
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
@@ -127,6 +134,8 @@ pub(super) mod kind {
     pub(in super::super) const FETCH_LOG: u8 = 7;
     pub(in super::super) const LOG_PART: u8 = 8;
     pub(in super::super) const REST: u8 = 9;
+    pub(in super::super) const LAGGING: u8 = 10;
+    pub(in super::super) const HAND_OVER: u8 = 11;
 }
 
 const _: () = assert!(size_of::<RawHeader>() == 24);

@@ -1,7 +1,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::peer::{DiskState, Status};
+use crate::peer::{DiskState, Lagging, Status};
+use crate::types::BrokerId;
 
 fn chunk(head: &[u8], body: &[u8]) -> Chunk {
     Chunk { head: SmallVec::from_slice(head), body: Bytes::copy_from_slice(body) }
@@ -90,6 +91,8 @@ fn some_of_all() -> Vec<PeerMessage> {
         PeerMessage::Status(Status { leads: true, disk: DiskState::Well, applied: 300, hash: 1 }),
         PeerMessage::FetchLog { log: LogId(4), offset: 5, end: 6 },
         PeerMessage::Rest(vec![(LogId(4), 5, 6)]),
+        PeerMessage::Lagging(vec![Lagging { log: LogId(4), epoch: 5, brokers: vec![BrokerId(1)] }]),
+        PeerMessage::HandOver { log: LogId(4), to: BrokerId(5) },
         PeerMessage::LogPart { log: LogId(4), offset: 5, batches: vec![chunk(b"a", b"b"), chunk(b"", b"cd")] },
     ]
 }
@@ -126,6 +129,9 @@ fn the_bytes_of_a_frame_never_change() {
         vec![1, 1, 0, 251, 44, 1, 1],
         numbers(&[(7, 1), (0, 3), (24, 4), (4, 8), (5, 8), (6, 8)]), // FetchLog
         numbers(&[(9, 1), (0, 3), (24, 4), (4, 8), (5, 8), (6, 8)]), // Rest
+        numbers(&[(10, 1), (0, 3), (6, 4)]),                         // Lagging
+        vec![1, 1, 4, 10, 1, 2],
+        numbers(&[(11, 1), (0, 3), (12, 4), (4, 8), (5, 4)]), // HandOver
         numbers(&[(8, 1), (0, 3), (24, 4), (4, 8), (5, 8), (2, 4), (2, 4)]), // LogPart
     ]
     .concat();
@@ -139,8 +145,8 @@ fn the_bytes_of_a_frame_never_change() {
 }
 
 /// CRC-32 of what they cover, computed with another implementation.
-const META_CRC: [u8; 4] = [0x69, 0x9b, 0x89, 0x33];
-const HEADER_CRC: [u8; 4] = [0xfc, 0x64, 0xf4, 0xd4];
+const META_CRC: [u8; 4] = [0xc4, 0xd3, 0x7e, 0xc6];
+const HEADER_CRC: [u8; 4] = [0xd2, 0x4d, 0x5c, 0x77];
 
 #[test]
 fn large_bodies_are_not_copied_on_either_side() {

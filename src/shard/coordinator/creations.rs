@@ -18,7 +18,7 @@ impl Coordinator {
             _ => None,
         });
         let waiting = proposed.chain(applied).filter_map(|waiting| match waiting {
-            Waiting::CreateTopics(_, _, response, watch) => Some((&mut **watch, &**response)),
+            Waiting::CreateTopics(_, _, response, _, watch) => Some((&mut **watch, &**response)),
             _ => None,
         });
         waiting.chain(made_before)

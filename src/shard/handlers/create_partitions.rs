@@ -9,9 +9,10 @@ use super::create_topics::{Refusal, check_assignment};
 use crate::group::OFFSETS_TOPIC;
 use crate::limits::{MAX_PARTITIONS, MAX_PARTITIONS_PER_REQUEST};
 use crate::metadata::command::MorePartitions;
-use crate::metadata::{Command, State, placement};
+use crate::metadata::placement::Placement;
+use crate::metadata::{Command, State};
 use crate::protocol::ErrorCode;
-use crate::types::{BrokerId, LogId, Map};
+use crate::types::{LogId, Map};
 
 /// What to do about a request.
 #[derive(Debug)]
@@ -37,7 +38,7 @@ pub fn plan(state: &State, request: &CreatePartitionsRequest, again: bool) -> Pl
         let response = CreatePartitionsResponse::default().with_results(refused.collect());
         return Plan { command: None, response, made_before: Vec::new() };
     }
-    let brokers: Vec<BrokerId> = state.brokers().map(|broker| broker.id).collect();
+    let mut placement = Placement::new(state, std::iter::empty());
     let (mut planned, mut results, mut made_before) = (Vec::new(), Vec::with_capacity(topics.len()), Vec::new());
     let mut partitions = 0;
     for (topic, times) in topics {
@@ -47,7 +48,7 @@ pub fn plan(state: &State, request: &CreatePartitionsRequest, again: bool) -> Pl
             results.push(success(&topic.name));
             continue;
         }
-        results.push(match one(state, &brokers, partitions, (topic, times)) {
+        results.push(match one(state, &mut placement, partitions, (topic, times)) {
             Ok(more) => {
                 partitions += more.partitions.len();
                 planned.push(more);
@@ -64,7 +65,7 @@ pub fn plan(state: &State, request: &CreatePartitionsRequest, again: bool) -> Pl
 /// The further partitions of one topic; the request has `before` of other topics already.
 fn one(
     state: &State,
-    brokers: &[BrokerId],
+    placement: &mut Placement,
     before: usize,
     (wanted, times): (&CreatePartitionsTopic, usize),
 ) -> Result<MorePartitions, Refusal> {
@@ -93,14 +94,14 @@ fn one(
     let partitions = match &wanted.assignments {
         None => {
             let replication = topic.partitions[0].replicas.len();
-            if replication > brokers.len() {
+            if replication > placement.brokers() {
                 let message = format!(
                     "The topic has {replication} replicas of each partition, but only {} broker(s) are registered.",
-                    brokers.len()
+                    placement.brokers()
                 );
                 return Err((ErrorCode::InvalidReplicationFactor, message));
             }
-            placement::place(brokers, LogId(state.next_log_id().0 + before as u64), additional, replication)
+            placement.place(LogId(state.next_log_id().0 + before as u64), additional, replication)
         }
         Some(assignments) => {
             if assignments.len() != additional {
@@ -203,7 +204,7 @@ mod tests {
         let mut state = state(3, &[("a", 2), ("b", 1)]);
         let plan = plan(&state, &request(vec![wanted("a", 4), wanted("b", 2)]), false);
         assert_eq!(codes(&plan.response), [("a", 0), ("b", 0)]);
-        assert_eq!(replicas(&plan), [[2], [3], [1]], "leaders go on going round");
+        assert_eq!(replicas(&plan), [[3], [2], [3]], "broker 1 leads the others already");
         state.apply(101, &plan.command.unwrap());
         assert_eq!((state.topic("a").unwrap().partitions.len(), state.topic("b").unwrap().partitions.len()), (4, 2));
     }

@@ -13,13 +13,14 @@ use crate::group::OFFSETS_TOPIC;
 use crate::limits::{MAX_PARTITIONS, MAX_PARTITIONS_PER_REQUEST};
 use crate::metadata::command::{NewPartition, NewTopic};
 use crate::metadata::configs::{self, BrokerValues};
+use crate::metadata::placement::Placement;
 use crate::metadata::state::{Partition, Rejection};
-use crate::metadata::{Change, Command, State, names, placement};
+use crate::metadata::{Change, Command, State, names};
 use crate::protocol::ErrorCode;
 use crate::types::{BrokerId, LogId, Map, Set};
 
 /// The log of the metadata in systems that make it a topic: clients may not create one of that name.
-const METADATA_TOPIC: &str = "__cluster_metadata";
+pub(super) const METADATA_TOPIC: &str = "__cluster_metadata";
 
 /// What to do about a request.
 #[derive(Debug)]
@@ -36,11 +37,13 @@ const FIRST_WITH_CONFIGS: i16 = 5;
 /// Why a topic is not created, with the message for the client.
 pub(super) type Refusal = (ErrorCode, String);
 
-/// Checks the request against the state, and places the partitions of the topics that pass. `new_id` gives the id of the
+/// Checks the request against the state, and places the partitions of the topics that pass, with regard to those of
+/// commands that are `under_way`. `new_id` gives the id of the
 /// topic at a place in the request: one that was never used in the cluster, but by an earlier try of this request.
 pub fn plan(
     state: &State,
     config: &BrokerConfig,
+    under_way: &[NewPartition],
     request: &CreateTopicsRequest,
     version: i16,
     new_id: &dyn Fn(usize) -> Uuid,
@@ -58,7 +61,7 @@ pub fn plan(
     let mut planner = Planner {
         state,
         config,
-        brokers: state.brokers().map(|broker| broker.id).collect(),
+        placement: Placement::new(state, under_way.iter()),
         partitions: 0,
         folded: Set::default(),
     };
@@ -175,7 +178,7 @@ pub fn requested_in_all(request: &CreateTopicsRequest, config: &BrokerConfig) ->
 struct Planner<'a> {
     state: &'a State,
     config: &'a BrokerConfig,
-    brokers: Vec<BrokerId>,
+    placement: Placement,
     /// Partitions of the topics that passed so far.
     partitions: usize,
     /// The folded names of those of them that another name could collide with.
@@ -220,7 +223,7 @@ impl Planner<'_> {
     }
 
     /// Partitions by number, where the broker chooses the replicas.
-    fn place(&self, topic: &CreatableTopic) -> Result<Vec<NewPartition>, Refusal> {
+    fn place(&mut self, topic: &CreatableTopic) -> Result<Vec<NewPartition>, Refusal> {
         if topic.replication_factor < -1 || topic.replication_factor == 0 {
             let message = "Replication factor must be larger than 0, or -1 to use the default value.";
             return Err((ErrorCode::InvalidReplicationFactor, message.to_owned()));
@@ -234,20 +237,20 @@ impl Planner<'_> {
             -1 => self.config.default_replication_factor(),
             replication => replication,
         } as usize;
-        if replication > self.brokers.len() {
+        if replication > self.placement.brokers() {
             let message = format!(
                 "Unable to replicate the partition {replication} time(s): The target replication factor of \
                  {replication} cannot be reached because only {} broker(s) are registered.",
-                self.brokers.len()
+                self.placement.brokers()
             );
             return Err((ErrorCode::InvalidReplicationFactor, message));
         }
         let first_log = LogId(self.state.next_log_id().0 + self.partitions as u64);
-        Ok(placement::place(&self.brokers, first_log, partitions, replication))
+        Ok(self.placement.place(first_log, partitions, replication))
     }
 
     /// Partitions whose replicas the client chose.
-    fn assigned(&self, topic: &CreatableTopic) -> Result<Vec<NewPartition>, Refusal> {
+    fn assigned(&mut self, topic: &CreatableTopic) -> Result<Vec<NewPartition>, Refusal> {
         for (value, what) in [
             (i32::from(topic.replication_factor), "replication factor"),
             (topic.num_partitions, "number of partitions"),
@@ -271,21 +274,19 @@ impl Planner<'_> {
         let replication = topic.assignments[0].broker_ids.len();
         let mut partitions = Vec::with_capacity(by_index.len());
         for (index, assignment) in by_index {
-            partitions.push(check_assignment(self.state, index, &assignment.broker_ids, replication)?);
+            let partition = check_assignment(self.state, index, &assignment.broker_ids, replication)?;
+            self.placement.add(&partition.replicas);
+            partitions.push(partition);
         }
         Ok(partitions)
     }
 }
 
-/// An acknowledged record is on a majority of the replicas: a promise of more would be broken.
+/// More replicas than there are will never have a record.
 pub(super) fn check_min_insync(configs: &BTreeMap<String, String>, replicas: usize) -> Result<(), Refusal> {
     let wanted = configs::min_insync_replicas(configs).map_err(invalid_config)?;
-    let majority = replicas / 2 + 1;
-    if wanted > majority as i64 {
-        let message = format!(
-            "min.insync.replicas is {wanted}, but acks=all waits for a majority: {majority} of the {replicas} \
-             replica(s)."
-        );
+    if wanted > replicas as i64 {
+        let message = format!("min.insync.replicas is {wanted}, but there are only {replicas} replica(s).");
         return Err((ErrorCode::InvalidConfig, message));
     }
     Ok(())

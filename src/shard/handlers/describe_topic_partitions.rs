@@ -11,7 +11,7 @@ use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
 use super::TOPIC_OPERATIONS;
-use super::metadata::{Alive, Leaders, placed};
+use super::metadata::{Seen, placed};
 use crate::limits::MAX_DESCRIBED_PARTITIONS;
 use crate::metadata::{State, Topic, names};
 use crate::protocol::ErrorCode;
@@ -20,8 +20,7 @@ use crate::protocol::ErrorCode;
 pub fn respond(
     state: &State,
     request: &DescribeTopicPartitionsRequest,
-    leaders: Leaders<'_>,
-    alive: Alive<'_>,
+    seen: &Seen<'_>,
 ) -> DescribeTopicPartitionsResponse {
     let cursor = request.cursor.as_ref().map(|cursor| (&**cursor.topic_name, cursor.partition_index));
     let first = match cursor.map(|(_, partition)| usize::try_from(partition)) {
@@ -47,7 +46,7 @@ pub fn respond(
             continue;
         };
         let end = topic.partitions.len().min(begin.saturating_add(room));
-        response.topics.push(described(topic, begin.min(end)..end, leaders, alive));
+        response.topics.push(described(topic, begin.min(end)..end, seen));
         if end < topic.partitions.len() {
             response.next_cursor = Some(at(name, end));
             break;
@@ -62,14 +61,9 @@ fn at(topic: &str, partition: usize) -> Cursor {
     Cursor::default().with_topic_name(topic_name).with_partition_index(partition as i32)
 }
 
-fn described(
-    topic: &Topic,
-    range: std::ops::Range<usize>,
-    leaders: Leaders<'_>,
-    alive: Alive<'_>,
-) -> DescribeTopicPartitionsResponseTopic {
+fn described(topic: &Topic, range: std::ops::Range<usize>, seen: &Seen<'_>) -> DescribeTopicPartitionsResponseTopic {
     let partitions = topic.partitions[range.clone()].iter().zip(range.start as i32..);
-    let partitions = partitions.map(|(partition, index)| converted(placed(partition, index, leaders, alive)));
+    let partitions = partitions.map(|(partition, index)| converted(placed(partition, index, seen)));
     DescribeTopicPartitionsResponseTopic::default()
         .with_name(Some(TopicName(StrBytes::from_string(topic.name.to_string()))))
         .with_topic_id(topic.id)
@@ -127,6 +121,8 @@ mod tests {
         (log != LogId(2)).then_some((BrokerId(1), 5))
     }
 
+    const SEEN: Seen<'static> = Seen { leaders: &leaders, alive: &|_| true, in_sync: &|_, _| true };
+
     /// Name, error and numbers of the partitions of each topic.
     type Shown = Vec<(String, i16, Vec<i32>)>;
 
@@ -140,7 +136,7 @@ mod tests {
             .with_response_partition_limit(limit)
             .with_cursor(cursor);
         let state = state(1, &[("b", 3), ("a", 2), ("c", 1)]);
-        let response = respond(&state, &request, &leaders, &|_| true);
+        let response = respond(&state, &request, &SEEN);
         assert_encodable(&response, 0..=0);
         let shown = response.topics.iter().map(|topic| {
             let numbers = topic.partitions.iter().map(|partition| partition.partition_index);
@@ -201,7 +197,7 @@ mod tests {
     #[test]
     fn partitions_as_metadata_tells_them() {
         let request = DescribeTopicPartitionsRequest::default().with_response_partition_limit(9);
-        let response = respond(&state(1, &[("a", 2)]), &request, &leaders, &|_| true);
+        let response = respond(&state(1, &[("a", 2)]), &request, &SEEN);
         let topic = &response.topics[0];
         assert_eq!((topic.topic_id.as_u128(), topic.topic_authorized_operations), (1, TOPIC_OPERATIONS));
         let led = &topic.partitions[0];

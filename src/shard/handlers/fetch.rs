@@ -1,18 +1,25 @@
 //! Fetch: read what is there; where that is too little, wait at the owners until there is more or the time is up.
 
 use kafka_protocol::messages::FetchRequest;
+use kafka_protocol::protocol::StrBytes;
 
 use crate::limits::{DISK_READ_MS, FETCH_SHARE_BYTES, MAX_FETCH_BYTES};
 use crate::protocol::ErrorCode;
-use crate::protocol::fetch::{FetchResponse, FetchedPartition, FetchedTopic, encode_fetch};
+use crate::protocol::fetch::{
+    FetchResponse, FetchedPartition, FetchedTopic, LeaderIdAndEpoch, NodeEndpoint, encode_fetch,
+};
 use crate::shard::Shard;
 use crate::shard::mesh::{Op, OpKind, ReadAnswer, RequestId, ShardMessage};
 use crate::shard::requests::{Kind, Origin, Pending};
-use crate::shard::sessions::{SessionUse, Wanted};
-use crate::types::{Deadline, LogId, Now};
+use crate::shard::sessions::{FetchKey, SessionUse, Wanted};
+use crate::types::{BrokerId, Deadline, LogId, Now};
 
 /// Topics are named by id from this version on.
 const TOPIC_ID_VERSION: i16 = 13;
+/// Clients name their rack from this version on, and may be sent to a follower (KIP-392).
+const FOLLOWER_VERSION: i16 = 11;
+/// Clients are told of the leader that they should have asked from this version on.
+const CURRENT_LEADER_VERSION: i16 = 16;
 
 /// A Fetch request under way.
 pub(in crate::shard) struct Gathering {
@@ -24,11 +31,15 @@ pub(in crate::shard) struct Gathering {
     patience: Deadline,
     /// Whether the owners wait for more records by now.
     waiting: bool,
+    /// Whether replicas that follow may answer too.
+    from_follower: bool,
 }
 
 struct Part {
     wanted: Wanted,
     log: Option<LogId>,
+    /// The replica that the client is sent to instead, as it is in its rack.
+    nearer: Option<BrokerId>,
     answer: Option<ReadAnswer>,
     /// Whether an op is under way at the owner.
     open: bool,
@@ -45,8 +56,10 @@ impl Gathering {
         self.parts.iter().filter_map(|part| part.answer.as_ref()).map(|answer| answer.records.len).sum()
     }
 
-    fn failed(&self) -> bool {
-        self.parts.iter().filter_map(|part| part.answer.as_ref()).any(|answer| answer.error.is_some())
+    /// Whether a client must hear something at once that it does not wait for.
+    fn has_news(&self) -> bool {
+        let answered = |part: &Part| part.answer.as_ref().is_some_and(|answer| answer.error.is_some());
+        self.parts.iter().any(|part| part.nearer.is_some() || answered(part))
     }
 }
 
@@ -63,6 +76,8 @@ impl Shard {
             }
         };
         let max_bytes = (request.max_bytes.max(0) as usize).min(MAX_FETCH_BYTES);
+        let from_follower = origin.version >= FOLLOWER_VERSION;
+        let rack = Some(&*request.rack_id).filter(|rack| from_follower && !rack.is_empty());
         let mut parts = Vec::with_capacity(wanted.len());
         for wanted in wanted {
             let key = &wanted.key;
@@ -73,8 +88,11 @@ impl Shard {
             };
             let open = log.is_ok();
             parts.push(match log {
-                Ok(log) => Part { wanted, log: Some(log), answer: None, open },
-                Err(error) => Part { wanted, log: None, answer: Some(ReadAnswer::failed(error)), open },
+                Ok(log) => {
+                    let nearer = rack.and_then(|rack| self.nearer_replica(&wanted.key, origin.version, log, rack));
+                    Part { wanted, log: Some(log), nearer, answer: None, open }
+                }
+                Err(error) => Part { wanted, log: None, nearer: None, answer: Some(ReadAnswer::failed(error)), open },
             });
         }
         let max_wait = i64::from(request.max_wait_ms.max(0));
@@ -84,6 +102,7 @@ impl Shard {
             min_bytes: request.min_bytes.max(0) as usize,
             max_bytes,
             patience: Deadline::after_millis(now, max_wait),
+            from_follower,
             waiting: false,
         };
         // What lies on the disk is worth waiting for even where the client would not wait for new records.
@@ -92,6 +111,26 @@ impl Shard {
         let number = self.requests.insert(Pending { origin, deadline, kind: Kind::Fetch(Box::new(gathering)) });
         self.send_reads(now, number, ops);
         self.fetch_progress(now, number);
+    }
+
+    /// The replica that a client in `rack` should read a log from, where that is not the leader, which is here.
+    fn nearer_replica(&self, key: &FetchKey, version: i16, log: LogId, rack: &str) -> Option<BrokerId> {
+        let own = self.config.broker_id;
+        let leads = self.leaders.get(&log).is_some_and(|leader| leader.broker == own);
+        if !leads || self.config.rack.as_deref() == Some(rack) {
+            return None;
+        }
+        let topic = match version >= TOPIC_ID_VERSION {
+            true => self.state.topic_by_id(key.topic_id),
+            false => self.state.topic(&key.topic),
+        };
+        let partition = topic?.partitions.get(usize::try_from(key.partition).ok()?)?;
+        partition.replicas.iter().copied().find(|replica| {
+            let broker = self.state.broker(*replica);
+            broker.is_some_and(|broker| broker.rack.as_deref() == Some(rack))
+                && self.peers.is_waited_for(*replica)
+                && self.is_in_sync(log, *replica)
+        })
     }
 
     fn send_reads(&mut self, now: Now, number: u64, ops: Vec<(u32, LogId, OpKind)>) {
@@ -104,7 +143,7 @@ impl Shard {
     /// Looks whether a fetch can be answered, or has to wait for more.
     pub(in crate::shard) fn fetch_progress(&mut self, now: Now, number: u64) {
         let Some(Pending { kind: Kind::Fetch(gathering), .. }) = self.requests.get_mut(number) else { return };
-        let enough = gathering.bytes() >= gathering.min_bytes || gathering.failed() || gathering.parts.is_empty();
+        let enough = gathering.bytes() >= gathering.min_bytes || gathering.has_news() || gathering.parts.is_empty();
         if !gathering.waiting {
             if gathering.parts.iter().any(|part| part.open) {
                 return;
@@ -144,6 +183,7 @@ impl Shard {
             SessionUse::Full(id) | SessionUse::Incremental(id) => id,
         };
         let incremental = matches!(gathering.session, SessionUse::Incremental(_));
+        let tells_leaders = origin.version >= CURRENT_LEADER_VERSION;
         let mut response = FetchResponse { session_id, ..FetchResponse::default() };
         let mut told = Vec::new();
         let mut room = gathering.max_bytes;
@@ -153,6 +193,21 @@ impl Shard {
             // A part without an answer is on a disk that takes its time: the client asks again.
             if let Some(answer) = part.answer {
                 fetched.error = answer.error;
+                if let (true, Some(log), Some(error)) = (tells_leaders, part.log, answer.error)
+                    && let Some((leader, broker)) = self.leader_to_tell(log, error)
+                {
+                    let (leader_id, leader_epoch) = (leader.broker.0, leader.epoch);
+                    fetched.current_leader = Some(LeaderIdAndEpoch { leader_id, leader_epoch });
+                    let endpoint = NodeEndpoint {
+                        node_id: leader_id,
+                        host: StrBytes::from_string(broker.host.clone()),
+                        port: i32::from(broker.port),
+                        rack: broker.rack.clone().map(StrBytes::from_string),
+                    };
+                    if !response.node_endpoints.contains(&endpoint) {
+                        response.node_endpoints.push(endpoint);
+                    }
+                }
                 fetched.high_watermark = answer.high_watermark;
                 fetched.last_stable_offset = answer.high_watermark;
                 fetched.log_start_offset = answer.log_start;
@@ -166,8 +221,15 @@ impl Shard {
                 }
             }
             self.count_error(origin, ErrorCode::code_of(fetched.error));
+            if let (Some(nearer), None) = (part.nearer, fetched.error) {
+                fetched.preferred_read_replica = nearer.0;
+            }
             let now_told = (fetched.high_watermark, fetched.log_start_offset);
-            let news = fetched.error.is_some() || !fetched.records.is_empty() || part.wanted.told != Some(now_told);
+            let sent_elsewhere = fetched.preferred_read_replica >= 0;
+            let news = sent_elsewhere
+                || fetched.error.is_some()
+                || !fetched.records.is_empty()
+                || part.wanted.told != Some(now_told);
             if session_id != 0 {
                 told.push((part.wanted.key.clone(), now_told, !fetched.records.is_empty()));
             }
@@ -194,9 +256,14 @@ impl Gathering {
             .filter_map(|(number, part)| {
                 let kind = OpKind::Read {
                     offset: part.wanted.offset,
-                    max_bytes: (part.wanted.max_bytes.max(0) as usize).min(self.max_bytes).min(share),
+                    max_bytes: match part.nearer {
+                        // Who is sent elsewhere gets no records here.
+                        Some(_) => 0,
+                        None => (part.wanted.max_bytes.max(0) as usize).min(self.max_bytes).min(share),
+                    },
                     epoch: part.wanted.epoch,
                     more_than: more_than(part)?,
+                    from_follower: self.from_follower,
                 };
                 Some((number as u32, part.log?, kind))
             })

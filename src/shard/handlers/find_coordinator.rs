@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn the_topic_of_all_groups_can_be_created() {
-        let plan = create_topics::plan(&state(1, &[]), &config(), &offsets_topic(), CREATE_VERSION, &|_| {
+        let plan = create_topics::plan(&state(1, &[]), &config(), &[], &offsets_topic(), CREATE_VERSION, &|_| {
             uuid::Uuid::from_u128(7)
         });
         let Some(Command::CreateTopics { topics }) = plan.command else { panic!("{:?}", plan.response) };

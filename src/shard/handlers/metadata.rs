@@ -25,11 +25,16 @@ const FIRST_WITH_NONE: i16 = 1;
 /// The version of the request that [`topics_to_create`] makes: nobody reads its answer, so one with little in it.
 pub const AUTO_CREATE_VERSION: i16 = 4;
 
-/// Who leads a log, and in which epoch; none where nobody is known to.
-pub type Leaders<'a> = &'a dyn Fn(LogId) -> Option<(BrokerId, LeaderEpoch)>;
-
-/// Whether a broker is there, as far as the one knows that answers.
-pub type Alive<'a> = &'a dyn Fn(BrokerId) -> bool;
+/// What the broker that answers knows of the cluster beside the metadata.
+#[derive(Clone, Copy)]
+pub struct Seen<'a> {
+    /// Who leads a log, and in which epoch; none where nobody is known to.
+    pub leaders: &'a dyn Fn(LogId) -> Option<(BrokerId, LeaderEpoch)>,
+    /// Whether a broker is there.
+    pub alive: &'a dyn Fn(BrokerId) -> bool,
+    /// Whether a broker's replica of a log holds what the leader's does.
+    pub in_sync: &'a dyn Fn(LogId, BrokerId) -> bool,
+}
 
 /// What one entry of a request asks for.
 #[derive(PartialEq, Eq, Hash, Clone, Copy)]
@@ -47,12 +52,11 @@ pub fn respond(
     config: &BrokerConfig,
     request: &MetadataRequest,
     version: i16,
-    leaders: Leaders<'_>,
-    alive: Alive<'_>,
+    seen: &Seen<'_>,
 ) -> MetadataResponse {
     let topic_operations =
         if request.include_topic_authorized_operations { TOPIC_OPERATIONS } else { OPERATIONS_NOT_ASKED };
-    let known = |topic: &Topic| describe(topic, leaders, alive).with_topic_authorized_operations(topic_operations);
+    let known = |topic: &Topic| describe(topic, seen).with_topic_authorized_operations(topic_operations);
     let topics = match named(request, version) {
         None => state.topics().map(|topic| known(topic)).collect(),
         Some(targets) => targets
@@ -73,7 +77,7 @@ pub fn respond(
             })
             .collect(),
     };
-    let brokers = state.brokers().filter(|broker| alive(broker.id)).map(|broker| {
+    let brokers = state.brokers().filter(|broker| (seen.alive)(broker.id)).map(|broker| {
         MetadataResponseBroker::default()
             .with_node_id(broker.id.0.into())
             .with_host(StrBytes::from_string(broker.host.clone()))
@@ -156,31 +160,25 @@ fn missing(name: &str, error: ErrorCode) -> MetadataResponseTopic {
         .with_is_internal(names::is_internal(name))
 }
 
-fn describe(topic: &Topic, leaders: Leaders<'_>, alive: Alive<'_>) -> MetadataResponseTopic {
+fn describe(topic: &Topic, seen: &Seen<'_>) -> MetadataResponseTopic {
     MetadataResponseTopic::default()
         .with_name(Some(TopicName(StrBytes::from_string(topic.name.to_string()))))
         .with_topic_id(topic.id)
         .with_is_internal(names::is_internal(&topic.name))
         .with_partitions(
-            topic
-                .partitions
-                .iter()
-                .zip(0..)
-                .map(|(partition, index)| placed(partition, index, leaders, alive))
-                .collect(),
+            topic.partitions.iter().zip(0..).map(|(partition, index)| placed(partition, index, seen)).collect(),
         )
 }
 
-/// A partition. Its in-sync replicas are those on brokers that are there: Raft has no such set to go by.
-pub(super) fn placed(
-    partition: &Partition,
-    index: i32,
-    leaders: Leaders<'_>,
-    alive: Alive<'_>,
-) -> MetadataResponsePartition {
-    let leader = leaders(partition.log).filter(|(broker, _)| alive(*broker));
-    let replicas: Vec<kafka::BrokerId> = partition.replicas.iter().map(|broker| broker.0.into()).collect();
-    let (in_sync, offline) = replicas.iter().partition(|broker| alive(BrokerId(broker.0)));
+/// A partition.
+pub(super) fn placed(partition: &Partition, index: i32, seen: &Seen<'_>) -> MetadataResponsePartition {
+    let leader = (seen.leaders)(partition.log).filter(|(broker, _)| (seen.alive)(*broker));
+    let those = |wanted: &dyn Fn(BrokerId) -> bool| -> Vec<kafka::BrokerId> {
+        partition.replicas.iter().filter(|broker| wanted(**broker)).map(|broker| broker.0.into()).collect()
+    };
+    let replicas = those(&|_| true);
+    let in_sync = those(&|broker| (seen.in_sync)(partition.log, broker));
+    let offline = those(&|broker| !(seen.alive)(broker));
     MetadataResponsePartition::default()
         .with_error_code(ErrorCode::code_of(leader.is_none().then_some(ErrorCode::LeaderNotAvailable)))
         .with_partition_index(index)
@@ -195,6 +193,8 @@ pub(super) fn placed(
 mod tests {
     use super::super::admin_tests::{assert_encodable, config, name, state};
     use super::*;
+    use crate::metadata::Command;
+    use crate::metadata::command::{NewPartition, NewTopic};
 
     fn entry(topic: Option<&str>, id: u128) -> MetadataRequestTopic {
         MetadataRequestTopic::default().with_name(topic.map(name)).with_topic_id(Uuid::from_u128(id))
@@ -213,8 +213,10 @@ mod tests {
         (log != LogId(3)).then_some((BrokerId(1), 5))
     }
 
+    const SEEN: Seen<'static> = Seen { leaders: &leaders, alive: &|_| true, in_sync: &|_, _| true };
+
     fn answer(state: &State, request: &MetadataRequest, version: i16) -> MetadataResponse {
-        let response = respond(state, &config(), request, version, &leaders, &|_| true);
+        let response = respond(state, &config(), request, version, &SEEN);
         assert_encodable(&response, version..=version);
         response
     }
@@ -264,6 +266,28 @@ mod tests {
         let first = &response.topics[0].partitions[0];
         assert_eq!((&first.replica_nodes[..], &first.isr_nodes[..]), (&[1.into()][..], &[1.into()][..]));
         assert!(first.offline_replicas.is_empty());
+    }
+
+    #[test]
+    fn replicas_that_are_behind_and_replicas_that_are_gone() {
+        let mut state = state(3, &[]);
+        let new = NewTopic {
+            name: "a".to_owned(),
+            id: Uuid::from_u128(1),
+            partitions: vec![NewPartition { replicas: [3, 1, 2].map(BrokerId).to_vec() }],
+            configs: Default::default(),
+        };
+        state.apply(101, &Command::CreateTopics { topics: vec![new] });
+        // Broker 2 is gone, broker 3 is behind.
+        let alive = |broker: BrokerId| broker.0 != 2;
+        let seen = Seen { leaders: &leaders, alive: &alive, in_sync: &|_, broker| broker.0 == 1 };
+        let response = respond(&state, &config(), &named_only(&["a"]), 13, &seen);
+        let partition = &response.topics[0].partitions[0];
+        let ids = |brokers: &[kafka::BrokerId]| brokers.iter().map(|broker| broker.0).collect::<Vec<_>>();
+        assert_eq!(ids(&partition.replica_nodes), [3, 1, 2]);
+        assert_eq!(ids(&partition.isr_nodes), [1]);
+        assert_eq!(ids(&partition.offline_replicas), [2]);
+        assert_eq!(response.brokers.len(), 2);
     }
 
     #[test]

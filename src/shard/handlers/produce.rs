@@ -1,11 +1,14 @@
 //! Produce: each partition's batch is checked here, appended by its owner, answered once it is durable.
 
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
-use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
+use kafka_protocol::messages::produce_response::{
+    LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse,
+};
 use kafka_protocol::messages::{ProduceRequest, ProduceResponse};
 use kafka_protocol::protocol::StrBytes;
 
 use crate::metadata::names;
+use crate::partition::Acks;
 use crate::protocol::ErrorCode;
 use crate::record::{Batch, BatchError, Compression};
 use crate::shard::Shard;
@@ -17,21 +20,23 @@ use crate::types::{Deadline, LogId, Now};
 
 /// Zstandard may be used from this version on.
 const ZSTD_VERSION: i16 = 7;
+/// Clients are told of the leader that they should have asked from this version on.
+const CURRENT_LEADER_VERSION: i16 = 10;
 /// Topics are named by id from this version on.
 const TOPIC_ID_VERSION: i16 = 13;
 
 /// A Produce request whose appends are under way. Parts that are not answered yet stand as timed out.
 pub(in crate::shard) struct Gathering {
     response: ProduceResponse,
-    /// Topic and partition of each op in the response.
-    places: Vec<(usize, usize)>,
+    /// Topic and partition of each op in the response, and its log.
+    places: Vec<(usize, usize, LogId)>,
     open: usize,
 }
 
 impl Gathering {
     /// Takes the outcome of an append; whether it was the last.
     pub(in crate::shard) fn answered(&mut self, part: usize, result: Result<AppendAnswer, ErrorCode>) -> bool {
-        let (topic, partition) = self.places[part];
+        let (topic, partition, _) = self.places[part];
         let place = &mut self.response.responses[topic].partition_responses[partition];
         match result {
             Ok(answer) => {
@@ -44,10 +49,6 @@ impl Gathering {
         }
         self.open -= 1;
         self.open == 0
-    }
-
-    pub(in crate::shard) fn finish(self) -> ProduceResponse {
-        self.response
     }
 }
 
@@ -105,8 +106,8 @@ impl Shard {
                 };
                 match checked {
                     Ok(op) => {
+                        places.push((t, p, op.0));
                         ops.push(op);
-                        places.push((t, p));
                     }
                     Err(refusal) => {
                         place.error_code = refusal.error.code();
@@ -139,10 +140,34 @@ impl Shard {
             self.requests.insert(Pending { origin, deadline, kind })
         };
         let request = RequestId { shard: self.id, number };
+        let acks = if acks == -1 { Acks::All } else { Acks::Leader };
         for (part, (log, batch)) in ops.into_iter().enumerate() {
-            let kind = OpKind::Append { batch, deadline, since: origin.since };
+            let kind = OpKind::Append { batch, acks, deadline, since: origin.since };
             self.send_op(now, Op { request, part: part as u32, log, kind });
         }
+    }
+
+    /// Answers with what is known of each append, and tells the leaders of what is led elsewhere.
+    pub(in crate::shard) fn finish_produce(&mut self, origin: Origin, gathering: Gathering) {
+        let Gathering { mut response, places, .. } = gathering;
+        if origin.version >= CURRENT_LEADER_VERSION {
+            for (topic, partition, log) in places {
+                let place = &mut response.responses[topic].partition_responses[partition];
+                let error = ErrorCode::ALL.iter().find(|error| error.code() == place.error_code);
+                let Some((leader, broker)) = error.and_then(|error| self.leader_to_tell(log, *error)) else { continue };
+                place.current_leader =
+                    LeaderIdAndEpoch::default().with_leader_id(leader.broker.0.into()).with_leader_epoch(leader.epoch);
+                if response.node_endpoints.iter().all(|endpoint| endpoint.node_id.0 != leader.broker.0) {
+                    let endpoint = NodeEndpoint::default()
+                        .with_node_id(leader.broker.0.into())
+                        .with_host(StrBytes::from_string(broker.host.clone()))
+                        .with_port(i32::from(broker.port))
+                        .with_rack(broker.rack.clone().map(StrBytes::from_string));
+                    response.node_endpoints.push(endpoint);
+                }
+            }
+        }
+        self.respond(origin, &response.into());
     }
 
     fn check_produced(

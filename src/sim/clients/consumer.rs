@@ -26,6 +26,8 @@ struct Asked {
     start: i64,
     /// The leader's epoch that the request names, or -1.
     epoch: i32,
+    /// Whether another broker leads, which may have shown more already.
+    from_follower: bool,
 }
 
 enum Purpose {
@@ -40,6 +42,8 @@ pub(in crate::sim) struct Consumer {
     max_wait_ms: i32,
     min_bytes: i32,
     partition_max_bytes: i32,
+    /// Reads from whichever broker it comes to, in a cluster.
+    from_followers: bool,
     links: Links<Purpose>,
     positions: BTreeMap<Part, i64>,
     settling: bool,
@@ -58,6 +62,7 @@ impl Consumer {
             max_wait_ms: *rng.pick(&[0, 50, 500]),
             min_bytes: *rng.pick(&[1, 1, 10_000]),
             partition_max_bytes: *rng.pick(&[1, 2_000, 100_000]),
+            from_followers: brokers > 1 && version == 12,
             links: Links::default(),
             positions: BTreeMap::new(),
             settling: false,
@@ -68,12 +73,14 @@ impl Consumer {
 
     /// One that reads all there is, at the end of a run.
     pub(in crate::sim) fn verifier(rng: &mut Rng, brokers: usize) -> Consumer {
+        let consumer = Consumer::new(rng, brokers);
         Consumer {
             partition_max_bytes: 100_000,
             max_wait_ms: 0,
+            from_followers: false,
             settling: true,
             last: true,
-            ..Consumer::new(rng, brokers)
+            ..consumer
         }
     }
 
@@ -119,12 +126,15 @@ impl Consumer {
         }
     }
 
-    /// What to ask a broker of a partition; `None` where another leads it.
-    fn asked(&self, cx: &Context<'_>, broker: usize, part: &Part) -> Option<Asked> {
+    /// What to ask a broker of a partition; `None` where another leads it, which must be asked then.
+    fn asked(&self, cx: &Context<'_>, broker: usize, part: &Part, from_followers: bool) -> Option<Asked> {
         let (leader, epoch) = cx.leader(part)?;
         let committed = cx.model.shown_by_epoch(part, epoch);
         let start = cx.model.start_by_epoch(part, epoch);
-        (leader == broker).then(|| Asked { part: part.clone(), from: self.positions[part], committed, start, epoch })
+        let from_follower = leader != broker;
+        let from = self.positions[part];
+        let asked = || Asked { part: part.clone(), from, committed, start, epoch, from_follower };
+        (!from_follower || from_followers).then(asked)
     }
 
     fn fetch(&mut self, cx: &mut Context<'_>, broker: usize) {
@@ -134,7 +144,7 @@ impl Consumer {
             if !self.settling && cx.rng.one_in(3) {
                 continue;
             }
-            let Some(one) = self.asked(cx, broker, part) else { continue };
+            let Some(one) = self.asked(cx, broker, part, self.from_followers) else { continue };
             let partition = FetchPartition::default()
                 .with_partition(part.1)
                 .with_current_leader_epoch(one.epoch)
@@ -170,7 +180,7 @@ impl Consumer {
         let mut topics = Vec::new();
         let mut asked = Vec::new();
         for part in self.positions.keys() {
-            let Some(one) = self.asked(cx, broker, part) else { continue };
+            let Some(one) = self.asked(cx, broker, part, false) else { continue };
             let partition = ListOffsetsPartition::default()
                 .with_partition_index(part.1)
                 .with_current_leader_epoch(one.epoch)
@@ -244,8 +254,10 @@ impl Consumer {
                 // The disk takes its time, and so does the partition.
                 continue;
             }
-            cx.model.high_watermark(part, asked.committed, asked.epoch, high_watermark);
-            cx.model.log_start(part, asked.start, asked.epoch, start);
+            if !asked.from_follower {
+                cx.model.high_watermark(part, asked.committed, asked.epoch, high_watermark);
+                cx.model.log_start(part, asked.start, asked.epoch, start);
+            }
             let Some(values) = wire::values(&answer.records.unwrap_or_default()) else {
                 assert!(cx.model.impaired, "S1: what {part:?} holds at {} is damaged", asked.from);
                 continue;

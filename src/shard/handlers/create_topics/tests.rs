@@ -30,7 +30,7 @@ fn request(topics: Vec<CreatableTopic>) -> CreateTopicsRequest {
 }
 
 fn plan_for(state: &State, request: &CreateTopicsRequest) -> Plan {
-    let plan = plan(state, &config(), request, 7, &|place| Uuid::from_u128(1001 + place as u128));
+    let plan = plan(state, &config(), &[], request, 7, &|place| Uuid::from_u128(1001 + place as u128));
     assert_encodable(&plan.response, 2..=7);
     plan
 }
@@ -92,7 +92,7 @@ fn the_configs_of_a_new_topic_are_listed_from_version_5() {
     assert_eq!((retention.value.as_deref(), retention.config_source, retention.read_only), (Some("10"), 1, false));
     let segment = listed.iter().find(|config| &*config.name == "segment.bytes").unwrap();
     assert_eq!((segment.value.as_deref(), segment.config_source), (Some("1073741824"), 5));
-    let before = super::plan(&state(1, &[]), &config(), &wanted, 4, &|_| Uuid::from_u128(9));
+    let before = super::plan(&state(1, &[]), &config(), &[], &wanted, 4, &|_| Uuid::from_u128(9));
     assert_eq!(before.response.topics[0].configs, Some(Vec::new()));
 }
 
@@ -157,8 +157,8 @@ fn no_brokers_no_topics() {
 #[test]
 fn replicas_go_round_the_brokers_topic_by_topic() {
     let plan = plan_for(&state(3, &[]), &request(vec![topic("a", 2, 2), topic("b", 1, 3)]));
-    assert_eq!(replicas(&new_topics(&plan)[0]), [[2, 3], [3, 1]]);
-    assert_eq!(replicas(&new_topics(&plan)[1]), [[1, 2, 3]]);
+    assert_eq!(replicas(&new_topics(&plan)[0]), [[2, 3], [1, 3]]);
+    assert_eq!(replicas(&new_topics(&plan)[1]), [[3, 2, 1]]);
 }
 
 #[test]
@@ -200,8 +200,8 @@ fn configs_are_checked() {
     refused("retention.ms", None, "Null value not supported for topic configs: retention.ms");
     refused("no.such.config", Some("1"), "Unknown topic config name: no.such.config");
     refused("cleanup.policy", Some("burn"), "must be one of");
-    refused("min.insync.replicas", Some("3"), "a majority: 2 of the 3 replica(s)");
-    let kept = with_config(topic("a", 1, 3), "min.insync.replicas", Some("2"));
+    refused("min.insync.replicas", Some("4"), "only 3 replica(s)");
+    let kept = with_config(topic("a", 1, 3), "min.insync.replicas", Some("3"));
     assert!(plan_for(&state(3, &[]), &request(vec![kept])).command.is_some());
 }
 
@@ -232,7 +232,7 @@ fn what_the_command_could_not_do_any_more_is_told() {
     let mut state = state(1, &[]);
     let wanted = request(vec![topic("a", 1, 1), topic("b_c", 1, 1), topic("d", 1, 1)]);
     let first = plan_for(&state, &request(vec![topic("a", 1, 1), topic("b.c", 1, 1)]));
-    let mut second = super::plan(&state, &config(), &wanted, 7, &|_| Uuid::max());
+    let mut second = super::plan(&state, &config(), &[], &wanted, 7, &|_| Uuid::max());
     let Some(Command::CreateTopics { topics }) = &mut second.command else { panic!("{second:?}") };
     for (topic, id) in topics.iter_mut().zip(2000..) {
         topic.id = Uuid::from_u128(id);
