@@ -60,13 +60,16 @@ fn read(partition: &mut Partition, disk: &Disk) -> Vec<(Offset, u32, Option<Vec<
     entries.map(|(at, entry)| (at, number(&entry.key), entry.value.map(|value| value.to_vec()))).collect()
 }
 
+/// Offset, key and value of a record.
+type Seen = (Offset, u32, Option<Vec<u8>>);
+
 /// The last record of each key.
-fn last(records: &[(Offset, u32, Option<Vec<u8>>)]) -> BTreeMap<u32, (Offset, Option<Vec<u8>>)> {
+fn last(records: &[Seen]) -> BTreeMap<u32, (Offset, Option<Vec<u8>>)> {
     records.iter().map(|(offset, key, value)| (*key, (*offset, value.clone()))).collect()
 }
 
 /// A partition with records of few keys in many segments, and all its records.
-fn filled() -> (Disk, Partition, Vec<(Offset, u32, Option<Vec<u8>>)>) {
+fn filled() -> (Disk, Partition, Vec<Seen>) {
     let mut disk = Disk::default();
     let mut partition = open_with(&disk, compacted());
     persist(&mut partition, &mut disk);
