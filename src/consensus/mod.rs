@@ -163,7 +163,9 @@ impl Group {
             },
             check_quorum: true,
             pre_vote: true,
-            batch_append: true,
+            // raft-rs 0.7 adds entries to an empty append that is still to be sent, whatever index that one speaks of; after a
+            // step back the follower is told that they lie behind it. Messages to one peer share frames anyway.
+            batch_append: false,
             ..raft::Config::default()
         };
         let voters = voters.iter().copied().map(raft_id).collect();

@@ -137,7 +137,9 @@ impl Partition {
             return Ok(Found::Here(self.read_tail(offset, max_bytes)));
         }
         Ok(match self.locate(offset, max_bytes)? {
-            Located::Chunk(_, chunk) => Found::Here(chunk_records(&chunk.bytes, offset, max_bytes)),
+            Located::Chunk(_, chunk) => {
+                Found::Here(chunk_records(&chunk.bytes, offset, self.high_watermark, max_bytes))
+            }
             Located::OnDisk(read) => Found::OnDisk(read),
             Located::Tail => Found::Here(self.read_tail(offset, max_bytes)),
         })
@@ -348,11 +350,15 @@ pub enum ReadDone {
     Gone,
 }
 
-fn chunk_records(bytes: &Bytes, offset: Offset, max_bytes: usize) -> Records {
+/// Whole batches from `offset` on, and before `end`: a follower may store records before it knows them to be committed.
+fn chunk_records(bytes: &Bytes, offset: Offset, end: Offset, max_bytes: usize) -> Records {
     let mut range: Option<(usize, usize)> = None;
     for (position, batch) in split_batches(bytes) {
         if batch.header.last_offset() < offset {
             continue;
+        }
+        if batch.header.base_offset.get() >= end {
+            break;
         }
         let start = range.map_or(position, |(start, _)| start);
         let end = position + batch.len();

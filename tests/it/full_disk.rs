@@ -5,15 +5,13 @@
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::Duration;
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::{DeleteTopicsRequest, MetadataRequest};
 
 use crate::common::disk::Mount;
-use crate::common::librdkafka::{Delivery, Recorder, create_replicated, read_all};
-use crate::common::process::{Broker, Launch, data_dir, external, free_port};
+use crate::common::process::{Launch, data_dir, external};
 use crate::common::records::{batch, values};
 use crate::common::wire::{Wire, partition_answer, produce_request, topic_name};
 use crate::common::{noise, skipped, wait_until};
@@ -108,44 +106,4 @@ fn a_full_disk_refuses_produces_only_and_recovers_with_room() {
         assert_eq!(fetched.high_watermark, 2);
         assert_eq!(values(fetched.records.expect("records"))[0], value);
     }
-}
-
-#[test]
-fn one_full_disk_of_three_stops_nobody_and_takes_part_again_with_room() {
-    let directory = data_dir();
-    let Some(disk) = small_disk(directory.path()) else { return };
-    let other_directories = [data_dir(), data_dir()];
-    let data = [disk.root().join("data"), other_directories[0].path().into(), other_directories[1].path().into()];
-    let voters: Vec<String> = (1..=3).map(|node| format!("{node}@127.0.0.1:{}", free_port())).collect();
-    let launch = |node: usize| Launch::new(&data[node]).in_cluster(node as u16 + 1, &voters.join(","));
-    let mut brokers: Vec<Broker> = thread::scope(|scope| {
-        let starts: Vec<_> = (0..3).map(|node| scope.spawn(move || launch(node).start())).collect();
-        starts.into_iter().map(|start| start.join().expect("the broker starts")).collect()
-    });
-    let addresses = brokers.iter().map(Broker::address).collect::<Vec<_>>().join(",");
-    create_replicated(&addresses, "three", 3, 3, &[]);
-
-    // More than what the WAL of the full broker can hold back, so that it is really without room.
-    let ballast = Ballast::fill(disk.root());
-    let recorder = Recorder::new(&addresses, &[("enable.idempotence", "true"), ("message.timeout.ms", "60000")]);
-    let value = noise(1, 500_000);
-    let mut records = 0;
-    let mut send = |count: usize| {
-        for _ in 0..count {
-            recorder.send("three", (records % 3) as i32, records, None, &value).expect("taken");
-            records += 1;
-        }
-        let failed = |delivery: &&Delivery| matches!(delivery, Delivery::Failed(_));
-        let reports = recorder.finish();
-        assert_eq!(reports.values().find(failed), None, "a record was given up");
-    };
-    send(1_500);
-    assert!(brokers.iter_mut().all(Broker::is_alive), "a broker ended");
-
-    // With room again it catches up: it makes the majority when another one is gone.
-    drop(ballast);
-    let _ = brokers.remove(1).kill();
-    send(300);
-    let read = read_all(&brokers[0].address(), "three", 3);
-    assert_eq!(read.iter().map(Vec::len).sum::<usize>(), 1_800);
 }

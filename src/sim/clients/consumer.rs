@@ -239,7 +239,9 @@ impl Consumer {
             if answer.error_code == code::OFFSET_OUT_OF_RANGE {
                 let gone = start > asked.from || cx.model.is_doomed(&part.0);
                 assert!(gone, "S1: offset {} of {part:?} is out of range and the log begins at {start}", asked.from);
-                cx.model.log_start(part, asked.start, asked.epoch, start);
+                if !asked.from_follower {
+                    cx.model.log_start(part, asked.start, asked.epoch, start);
+                }
                 if let Some(position) = self.positions.get_mut(part) {
                     *position = start.max(*position);
                 }
