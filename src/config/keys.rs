@@ -200,6 +200,13 @@ pub const KEYS: &[Key] = &[
         help: "Time that committed offsets are kept after their consumer group has become empty",
     },
     Key {
+        name: "follower.replication.throttled.rate",
+        value: "SIZE",
+        kind: Kind::Size { min: 1 << 20, max: 1 << 40 },
+        default: Default::Is("100MiB"),
+        help: "Bytes a second that new replicas on this broker fetch of records which their leaders hold in segments",
+    },
+    Key {
         name: "log.format",
         value: "FORMAT",
         kind: Kind::Choice(&["human", "json"]),

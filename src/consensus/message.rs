@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use raft::eraftpb as pb;
 
-use super::{Entry, broker_of, raft_id};
+use super::{Entry, Members, broker_of, raft_id};
 use crate::types::BrokerId;
 
 /// The kind of a [`Message`]. The numbers are on the wire, and raft-rs's own.
@@ -87,7 +87,7 @@ pub struct Message {
     pub reject_hint: u64,
     /// The index from which a snapshot is asked for, 0 for none.
     pub request_snapshot: u64,
-    /// Raft's `context`.
+    /// Raft's `context`; with a snapshot, the members as of it.
     pub context: Bytes,
     /// The entries of an [`MessageKind::Append`].
     pub entries: Vec<Entry>,
@@ -100,11 +100,12 @@ impl Message {
     pub(super) fn from_raft(message: pb::Message) -> Option<(BrokerId, Message)> {
         let kind = MessageKind::from_number(message.msg_type as u8)?;
         let to = broker_of(message.to);
+        let mut context = message.context;
         let snapshot = message.snapshot.into_option().map(|snapshot| {
             let metadata = snapshot.metadata.unwrap_or_default();
+            context = Members::from_conf_state(metadata.get_conf_state()).encode().into();
             SnapshotPoint { index: metadata.index, term: metadata.term, data: snapshot.data }
         });
-        let entry = |entry: pb::Entry| Entry { index: entry.index, term: entry.term, data: entry.data };
         Some((
             to,
             Message {
@@ -117,15 +118,15 @@ impl Message {
                 reject: message.reject,
                 reject_hint: message.reject_hint,
                 request_snapshot: message.request_snapshot,
-                context: message.context,
-                entries: message.entries.into_iter().map(entry).collect(),
+                context,
+                entries: message.entries.into_iter().map(Entry::from_raft).collect(),
                 snapshot,
             },
         ))
     }
 
     /// For raft-rs.
-    pub(super) fn into_raft(self, from: BrokerId, to: BrokerId, voters: &[u64]) -> pb::Message {
+    pub(super) fn into_raft(self, from: BrokerId, to: BrokerId) -> pb::Message {
         let mut message = pb::Message {
             from: raft_id(from),
             to: raft_id(to),
@@ -153,15 +154,18 @@ impl Message {
             MessageKind::PreVote => pb::MessageType::MsgRequestPreVote,
             MessageKind::PreVoteResponse => pb::MessageType::MsgRequestPreVoteResponse,
         });
-        let entry =
-            |entry: Entry| pb::Entry { index: entry.index, term: entry.term, data: entry.data, ..pb::Entry::default() };
-        message.set_entries(self.entries.into_iter().map(entry).collect());
+        message.set_entries(self.entries.into_iter().map(Entry::into_raft).collect());
         if let Some(point) = self.snapshot {
             let mut snapshot = pb::Snapshot { data: point.data, ..pb::Snapshot::default() };
             let metadata = snapshot.mut_metadata();
             metadata.index = point.index;
             metadata.term = point.term;
-            metadata.mut_conf_state().set_voters(voters.to_vec());
+            let mut members = Members::decode(&message.context).unwrap_or_default();
+            // The leader may have taken this replica in after the snapshot; raft-rs would not take it then.
+            if !members.all().contains(&to) {
+                members.learners.push(to);
+            }
+            *metadata.mut_conf_state() = members.conf_state();
             message.set_snapshot(snapshot);
         }
         message

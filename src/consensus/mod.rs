@@ -4,6 +4,7 @@
 //! partition. The caller persists what [`Group::take_ready`] returns and reports it with [`Group::persisted`];
 //! in between the group goes on. This layer knows nothing of Kafka and nothing of disks.
 
+pub mod members;
 mod message;
 mod storage;
 
@@ -11,8 +12,10 @@ use std::cmp::Reverse;
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use raft::eraftpb::EntryType;
 use raft::{GetEntriesContext, RawNode, StateRole};
 
+pub use members::Members;
 pub use message::{Message, MessageKind, SnapshotPoint};
 
 use crate::limits::{APPEND_BYTES, APPENDS_IN_FLIGHT, METADATA_APPENDS_IN_FLIGHT};
@@ -58,8 +61,37 @@ pub struct Entry {
     pub index: u64,
     /// Its term.
     pub term: u64,
-    /// The descriptor that was proposed; empty for the entry with which a leader opens its term.
+    /// The descriptor that was proposed; empty for the entry with which a leader opens its term. See
+    /// [`members::is_change`] for the third kind.
     pub data: Bytes,
+}
+
+impl Entry {
+    fn from_raft(entry: raft::eraftpb::Entry) -> Entry {
+        let data = match entry.entry_type {
+            EntryType::EntryNormal => entry.data,
+            _ => Members::decode(&entry.context).expect("changes of members are made here").to_data(),
+        };
+        Entry { index: entry.index, term: entry.term, data }
+    }
+
+    fn into_raft(self) -> raft::eraftpb::Entry {
+        let mut entry = raft::eraftpb::Entry { index: self.index, term: self.term, ..Default::default() };
+        match Members::from_data(&self.data) {
+            // What raft-rs itself would read is only in a proposal.
+            Some(members) => {
+                entry.set_entry_type(EntryType::EntryConfChangeV2);
+                entry.context = members.encode().into();
+            }
+            None => entry.data = self.data,
+        }
+        entry
+    }
+
+    /// Whether it carries nothing of the log's owner.
+    pub fn is_rafts_own(&self) -> bool {
+        self.data.is_empty() || members::is_change(&self.data)
+    }
 }
 
 /// Where a group starts: what its log holds on disk.
@@ -69,6 +101,8 @@ pub struct GroupState {
     pub hard_state: HardState,
     /// Index and term of the last entry that only segments or a snapshot hold.
     pub compacted: (u64, u64),
+    /// The members as of that entry, where they were written; else they are the group's first.
+    pub members: Option<Members>,
     /// The entries after it.
     pub entries: Vec<Entry>,
 }
@@ -128,7 +162,7 @@ const ELECTION_STEP_TICKS: usize = 4;
 const HEARTBEAT_TICKS: usize = 2;
 
 impl Group {
-    /// The group of `log` with the given voters, starting from what the disk holds. `weigh` gives the bytes that an
+    /// The group of `log`, whose first voters these are, starting from what the disk holds. `weigh` gives the bytes that an
     /// entry takes on its way to a peer, by its data.
     ///
     /// # Panics
@@ -145,7 +179,13 @@ impl Group {
         // Everything up to `compacted` was committed before it was moved to segments.
         // What others hold may have been committed before it was durable here; then the end of the log lies before it.
         let last = state.entries.last().map_or(state.compacted.0, |entry| entry.index);
-        let commit = state.hard_state.commit.clamp(state.compacted.0, last);
+        let mut commit = state.hard_state.commit.clamp(state.compacted.0, last);
+        // A leader changes the members only when the change before is committed. Who has the second change in its log must
+        // not forget that: with the members of before the first it could be elected by those who do not count any more.
+        let mut changes = state.entries.iter().rev().filter(|entry| members::is_change(&entry.data));
+        if let Some(change) = changes.nth(1) {
+            commit = commit.max(change.index);
+        }
         let place = voters.iter().position(|voter| *voter == broker).unwrap_or(voters.len());
         let election = ELECTION_TICKS + place * ELECTION_STEP_TICKS;
         let config = raft::Config {
@@ -166,8 +206,7 @@ impl Group {
             batch_append: true,
             ..raft::Config::default()
         };
-        let voters = voters.iter().copied().map(raft_id).collect();
-        let storage = GroupStorage::new(voters, HardState { commit, ..written }, state, weigh);
+        let storage = GroupStorage::new(&Members::of(voters), HardState { commit, ..written }, state, weigh);
         let raw = RawNode::new(&config, storage, logger)
             .unwrap_or_else(|error| panic!("the Raft group of log {log} cannot start: {error}"));
         Group {
@@ -185,7 +224,7 @@ impl Group {
 
     /// Whether this replica is the only one.
     pub fn is_alone(&self) -> bool {
-        self.raw.store().voters().len() == 1
+        self.members().all() == [self.broker]
     }
 
     /// Time has passed: heartbeats, elections.
@@ -201,7 +240,7 @@ impl Group {
             return;
         }
         let append = (message.kind == MessageKind::Append).then_some((message.index, message.log_term));
-        let message = message.into_raft(from, self.broker, self.raw.store().voters());
+        let message = message.into_raft(from, self.broker);
         // What raft-rs refuses here is a message of a broker that is no replica: it is not for this log any more.
         let _ = self.raw.step(message);
         if let Some((index, log_term)) = append.filter(|_| self.leader() == Some(from)) {
@@ -285,7 +324,8 @@ impl Group {
         if !self.is_leader() || self.is_transferring() {
             return false;
         }
-        let candidates = self.voters().filter(|broker| *broker != self.broker && may_lead(*broker));
+        let candidates =
+            self.members().voters.iter().copied().filter(|broker| *broker != self.broker && may_lead(*broker));
         let best = candidates.max_by_key(|broker| (self.matched(*broker), Reverse(broker.0)));
         if let Some(to) = best {
             self.raw.transfer_leader(raft_id(to));
@@ -312,7 +352,7 @@ impl Group {
 
     /// How many replicas make a majority.
     pub fn majority(&self) -> usize {
-        self.raw.store().voters().len() / 2 + 1
+        self.members().voters.len() / 2 + 1
     }
 
     /// What followers are sent that need entries which are compacted.
@@ -320,19 +360,70 @@ impl Group {
         self.raw.mut_store().offer(point);
     }
 
-    /// The replicas of the group, this one included.
-    pub fn voters(&self) -> impl Iterator<Item = BrokerId> + '_ {
-        self.raw.store().voters().iter().copied().map(broker_of)
+    /// The members as of the last change that is applied here.
+    pub fn members(&self) -> &Members {
+        self.raw.store().members()
     }
 
-    /// The other replicas of the group.
+    /// The members as of this index, which is committed and not before the start of the log in memory.
+    pub fn members_at(&self, index: u64) -> &Members {
+        self.raw.store().members_at(index)
+    }
+
+    /// Those who vote on what comes next, this replica mostly included.
+    pub fn voters(&self) -> impl Iterator<Item = BrokerId> + '_ {
+        self.members().voters.iter().copied()
+    }
+
+    /// Whether this replica has a vote.
+    pub fn votes(&self) -> bool {
+        self.raw.raft.promotable()
+    }
+
+    /// The other members of the group.
     pub fn followers(&self) -> impl Iterator<Item = BrokerId> + '_ {
-        self.voters().filter(|broker| *broker != self.broker)
+        self.members().all().into_iter().filter(|broker| *broker != self.broker)
+    }
+
+    /// Whether a change of the members may be under way.
+    pub fn is_changing(&self) -> bool {
+        self.raw.raft.has_pending_conf()
+    }
+
+    /// Proposes to change the members to `wanted`, which one step leads to: other learners, a second set of voters, or
+    /// the end of the first one.
+    ///
+    /// # Errors
+    /// [`NotLeader`] where this replica does not lead, or an earlier change is under way.
+    pub fn change_members(&mut self, wanted: &Members) -> Result<(), NotLeader> {
+        if !self.is_leader() || self.is_changing() || self.is_transferring() {
+            return Err(NotLeader);
+        }
+        let mut changes = self.members().changes_to(wanted);
+        assert_eq!(changes.len(), 1, "{:?} to {wanted:?} is not one step", self.members());
+        let change = changes.remove(0);
+        self.raw.propose_conf_change(wanted.encode(), change).map_err(|_| NotLeader)
+    }
+
+    fn apply_members(&mut self, wanted: Members) {
+        for change in self.members().changes_to(&wanted) {
+            let applied = self.raw.apply_conf_change(&change);
+            applied.unwrap_or_else(|error| panic!("the members cannot become {wanted:?}: {error}"));
+        }
+        let reached = Members::from_conf_state(&self.raw.raft.prs().conf().to_conf_state());
+        let same = |one: &[BrokerId], other: &[BrokerId]| members::same(one, other);
+        assert!(
+            same(&reached.voters, &wanted.voters)
+                && same(&reached.outgoing, &wanted.outgoing)
+                && same(&reached.learners, &wanted.learners),
+            "the members became {reached:?}, not {wanted:?}"
+        );
+        self.raw.mut_store().set_members(wanted);
     }
 
     /// Stands for election now, without waiting for a time-out.
     pub fn campaign(&mut self) {
-        if self.restoring.is_some() {
+        if self.restoring.is_some() || !self.raw.raft.promotable() {
             return;
         }
         // A group of one voter wins at once; raft-rs reports no other error here.
@@ -362,17 +453,21 @@ impl Group {
             let must_sync = ready.must_sync();
             let hard_state = ready.hs().map(|hs| HardState { term: hs.term, vote: hs.vote, commit: hs.commit });
             let applied = ready.committed_entries().last().map(|entry| entry.index);
+            let changes = ready.committed_entries().iter().filter(|entry| entry.entry_type != EntryType::EntryNormal);
+            let changes: Vec<Members> = changes.filter_map(|entry| Members::decode(&entry.context)).collect();
             let at_once = ready.take_messages();
             let once_durable = ready.take_persisted_messages();
             let snapshot = Some(ready.snapshot().clone()).filter(|snapshot| !snapshot.is_empty());
+            let mut members = Members::default();
             let snapshot = snapshot.map(|snapshot| {
                 let metadata = snapshot.metadata.unwrap_or_default();
+                members = Members::from_conf_state(metadata.get_conf_state());
                 SnapshotPoint { index: metadata.index, term: metadata.term, data: snapshot.data }
             });
             // raft-rs requires the entries to be readable before the ready is handed back.
             let storage = self.raw.mut_store();
             if let Some(point) = &snapshot {
-                storage.restore(point.index, point.term);
+                storage.restore(point.index, point.term, members);
                 self.restoring = Some((number, point.index));
             }
             storage.append(&entries);
@@ -380,6 +475,9 @@ impl Group {
                 storage.set_hard_state(state);
             }
             self.raw.advance_append_async(ready);
+            for members in changes {
+                self.apply_members(members);
+            }
             if let Some(applied) = applied {
                 self.raw.advance_apply_to(applied);
             }
@@ -399,10 +497,7 @@ impl Group {
                 let hard_state =
                     hard_state.filter(|state| (state.term, state.vote) != (self.written.term, self.written.vote));
                 self.written = HardState { ..hard_state.unwrap_or(self.written) };
-                let entries = entries
-                    .into_iter()
-                    .map(|entry| Entry { index: entry.index, term: entry.term, data: entry.data })
-                    .collect();
+                let entries = entries.into_iter().map(Entry::from_raft).collect();
                 return Some(Ready { number, snapshot, hard_state, entries });
             }
             if !waits {
@@ -464,7 +559,7 @@ impl Group {
     pub fn entries(&self, low: u64, high: u64) -> Vec<Entry> {
         let entries = self.raw.raft.raft_log.slice(low, high, None, GetEntriesContext::empty(false));
         let entries = entries.unwrap_or_else(|error| panic!("entries {low}..{high} are not in the log: {error}"));
-        entries.into_iter().map(|entry| Entry { index: entry.index, term: entry.term, data: entry.data }).collect()
+        entries.into_iter().map(Entry::from_raft).collect()
     }
 
     /// The index of the last entry that is not in memory.

@@ -9,7 +9,7 @@ use crc_fast::{CrcAlgorithm, checksum};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::command::{Command, NewBroker, NewTopic, uuid_as_bytes};
+use super::command::{Command, NewBroker, NewTopic, Placed, uuid_as_bytes};
 use super::names;
 use super::quotas::{Entity, Quota, Quotas, Rate};
 use crate::codec;
@@ -30,6 +30,9 @@ pub struct State {
     /// Topics with '.' or '_' in their names, by [`names::folded`]: no two may share one.
     by_folded: Map<String, Arc<Topic>>,
     partitions: usize,
+    /// The partitions whose replicas were ever moved.
+    moves: BTreeMap<LogId, Move>,
+    moves_weight: Weight,
     /// What all topics weigh together.
     topics_weight: Weight,
     /// What all brokers weigh together.
@@ -91,6 +94,22 @@ pub struct Partition {
     pub replicas: Box<[BrokerId]>,
 }
 
+/// What became of the replicas of a partition since it was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Move {
+    /// Its topic.
+    #[serde(with = "uuid_as_bytes")]
+    pub topic: Uuid,
+    /// Its number.
+    pub partition: u32,
+    /// The brokers that it was made on: the members of its Raft group before the first change in its log.
+    pub first: Vec<BrokerId>,
+    /// The brokers that may have a replica beside those that the partition names; none when nothing is moved.
+    pub beside: Vec<BrokerId>,
+    /// The brokers that are to have its replicas in the end; none when nothing is moved.
+    pub target: Option<Vec<BrokerId>>,
+}
+
 /// What a command did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -114,6 +133,13 @@ pub enum Change {
     TopicDeleted {
         /// The topic as it was.
         topic: Arc<Topic>,
+    },
+    /// The replicas of a partition are to be moved, or have moved.
+    ReplicasMove {
+        /// The topic as it is now.
+        topic: Arc<Topic>,
+        /// The partition's number.
+        partition: usize,
     },
     /// A topic of a CreateTopics command was not created.
     CreateRejected {
@@ -185,6 +211,7 @@ pub struct Snapshot {
     topics: Vec<Topic>,
     defaults: BTreeMap<String, String>,
     quotas: Vec<(Entity, BTreeMap<Quota, Rate>)>,
+    moves: Vec<(LogId, Move)>,
 }
 
 /// Why a snapshot is no state: it was not made by [`State::snapshot`].
@@ -204,6 +231,9 @@ pub enum SnapshotError {
         /// The log.
         log: LogId,
     },
+    /// The replicas of a log were moved that belongs to no partition.
+    #[error("the replicas of log {0} were moved, which is no partition's")]
+    Move(LogId),
     /// A partition without replicas, or a topic without partitions.
     #[error("topic '{0}' has no partitions, or one of them no replicas")]
     Empty(Arc<str>),
@@ -220,6 +250,8 @@ impl Default for State {
             by_id: Map::default(),
             by_folded: Map::default(),
             partitions: 0,
+            moves: BTreeMap::new(),
+            moves_weight: Weight::default(),
             topics_weight: Weight::default(),
             brokers_weight: Weight::default(),
             defaults: BTreeMap::new(),
@@ -298,6 +330,8 @@ impl State {
             Command::CreatePartitions { topics } => self.create_partitions(topics),
             Command::AlterQuotas { changes } => vec![self.alter_quotas(changes)],
             Command::AlterConfigs { topics, defaults } => self.alter_configs(topics, defaults.as_ref()),
+            Command::MoveReplicas { moves } => moves.iter().filter_map(|placed| self.move_replicas(placed)).collect(),
+            Command::ReplicasMoved(placed) => self.replicas_moved(placed).into_iter().collect(),
         }
     }
 
@@ -352,7 +386,87 @@ impl State {
         }
         self.partitions -= topic.partitions.len();
         self.topics_weight.remove(Weight::of(&*topic));
+        for partition in &topic.partitions {
+            self.set_move(partition.log, None);
+        }
         Change::TopicDeleted { topic }
+    }
+
+    fn move_replicas(&mut self, placed: &Placed) -> Option<Change> {
+        let (topic, partition) = self.placed(placed)?;
+        let (log, replicas) = (partition.log, partition.replicas.clone());
+        let known = self.moves.get(&log);
+        if known.is_none_or(|known| known.target.is_none()) && *replicas == *placed.replicas {
+            return None;
+        }
+        let mut beside = known.map_or_else(Vec::new, |known| known.beside.clone());
+        beside.extend(
+            placed
+                .replicas
+                .iter()
+                .filter(|broker| !replicas.contains(broker) && !beside.contains(broker))
+                .copied()
+                .collect::<Vec<_>>(),
+        );
+        let moved = Move {
+            topic: placed.topic,
+            partition: placed.partition,
+            first: known.map_or_else(|| replicas.to_vec(), |known| known.first.clone()),
+            beside,
+            target: Some(placed.replicas.clone()),
+        };
+        self.set_move(log, Some(moved));
+        Some(Change::ReplicasMove { topic, partition: placed.partition as usize })
+    }
+
+    fn replicas_moved(&mut self, placed: &Placed) -> Option<Change> {
+        let (topic, partition) = self.placed(placed)?;
+        let known = self.moves.get(&partition.log)?;
+        // Whoever wanted something else meanwhile is still to be served.
+        if known.target.as_ref() != Some(&placed.replicas) {
+            return None;
+        }
+        let moved = Move { beside: Vec::new(), target: None, ..known.clone() };
+        self.set_move(partition.log, Some(moved));
+        let mut after = Topic::clone(&topic);
+        after.partitions[placed.partition as usize].replicas = placed.replicas.as_slice().into();
+        let after = Arc::new(after);
+        self.topics_weight.remove(Weight::of(&*topic));
+        self.partitions -= topic.partitions.len();
+        self.insert_topic(&after, Weight::of(&*after));
+        Some(Change::ReplicasMove { topic: after, partition: placed.partition as usize })
+    }
+
+    fn placed(&self, placed: &Placed) -> Option<(Arc<Topic>, Partition)> {
+        let topic = self.by_id.get(&placed.topic)?.clone();
+        let partition = topic.partitions.get(placed.partition as usize)?.clone();
+        Some((topic, partition))
+    }
+
+    fn set_move(&mut self, log: LogId, moved: Option<Move>) {
+        self.moves_weight.add(moved.as_ref().map_or_else(Weight::default, |moved| Weight::of(&(log, moved))));
+        let before = match moved {
+            Some(moved) => self.moves.insert(log, moved),
+            None => self.moves.remove(&log),
+        };
+        self.moves_weight.remove(before.as_ref().map_or_else(Weight::default, |moved| Weight::of(&(log, moved))));
+    }
+
+    /// What became of the replicas of a partition since it was made; none where they were never moved.
+    pub fn moved(&self, log: LogId) -> Option<&Move> {
+        self.moves.get(&log)
+    }
+
+    /// The partitions whose replicas are being moved, ordered by their logs.
+    pub fn moving(&self) -> impl Iterator<Item = (LogId, &Move)> {
+        self.moves.iter().filter(|(_, moved)| moved.target.is_some()).map(|(log, moved)| (*log, moved))
+    }
+
+    /// The brokers that may have a replica of a partition, the preferred leader first: while its replicas are moved, also
+    /// those where they go.
+    pub fn hosts(&self, partition: &Partition) -> Vec<BrokerId> {
+        let beside = self.moves.get(&partition.log).map_or(&[][..], |moved| &moved.beside);
+        partition.replicas.iter().chain(beside).copied().collect()
     }
 
     fn allocate_producer_ids(&mut self, broker: BrokerId, count: u32) -> Change {
@@ -388,7 +502,8 @@ impl State {
     pub fn hash(&self) -> u64 {
         let (topics, brokers) = (self.topics_weight.checksum, self.brokers_weight.checksum);
         let (defaults, quotas) = (Weight::of(&self.defaults).checksum, self.quotas_weight.checksum);
-        Weight::of(&(self.applied, self.next_log_id, self.next_producer_id, topics, brokers, defaults, quotas)).checksum
+        let counters = (self.applied, self.next_log_id, self.next_producer_id);
+        Weight::of(&(counters, topics, brokers, defaults, quotas, self.moves_weight.checksum)).checksum
     }
 
     /// All of the state, to go on from at the next index.
@@ -401,6 +516,7 @@ impl State {
             topics: self.topics.values().map(|topic| Topic::clone(topic)).collect(),
             defaults: self.defaults.clone(),
             quotas: self.quotas.clone().into_iter().collect(),
+            moves: self.moves.iter().map(|(log, moved)| (*log, moved.clone())).collect(),
         }
     }
 
@@ -443,6 +559,12 @@ impl State {
             }
             let weight = Weight::of(&*topic);
             state.insert_topic(&topic, weight);
+        }
+        for (log, moved) in snapshot.moves {
+            if !logs.contains(&log) {
+                return Err(SnapshotError::Move(log));
+            }
+            state.set_move(log, Some(moved));
         }
         Ok(state)
     }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::producers::Sequence;
 use super::segments::SegmentMeta;
-use crate::consensus::HardState;
+use crate::consensus::{HardState, Members};
 use crate::types::{LeaderEpoch, Offset};
 
 /// The payload of a partition's checkpoint frame.
@@ -12,6 +12,8 @@ use crate::types::{LeaderEpoch, Offset};
 pub struct Checkpoint {
     /// Raft's hard state.
     pub hard_state: HardState,
+    /// The members of the Raft group.
+    pub members: Members,
     /// The first offset that may be read.
     pub log_start: Offset,
     /// The offset after the last record in segments.

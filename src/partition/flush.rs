@@ -236,10 +236,11 @@ impl Partition {
         self.tail.unflushed().next().map_or(committed, |entry| committed.min(entry.index - 1))
     }
 
-    /// The state beside the segments, which end at `next_offset`.
-    pub(super) fn checkpoint_state(&self, hard_state: HardState, next_offset: Offset) -> Checkpoint {
+    /// The state beside the segments, which end at `next_offset`, as of a Raft index.
+    pub(super) fn checkpoint_state(&self, hard_state: HardState, index: u64, next_offset: Offset) -> Checkpoint {
         Checkpoint {
             hard_state,
+            members: self.group.members_at(index).clone(),
             log_start: self.log_start,
             next_offset,
             segments: self.segments.iter().map(|segment| segment.meta.clone()).collect(),
@@ -257,7 +258,7 @@ impl Partition {
             return FlushStep::Done;
         };
         let next_offset = self.segments.last().map_or(self.log_start, |segment| segment.meta.next_offset);
-        let checkpoint = self.checkpoint_state(self.group.hard_state(), next_offset);
+        let checkpoint = self.checkpoint_state(self.group.hard_state(), index, next_offset);
         self.flush.wrote = false;
         self.checkpointed = index;
         self.compact();

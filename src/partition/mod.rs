@@ -24,7 +24,7 @@ pub use install::Wanted;
 pub use producers::ActiveProducer;
 pub use read::{DiskRead, Found, ReadDone, ReadError, Records};
 
-use crate::consensus::{Entry, Group, GroupState, HardState, SnapshotPoint};
+use crate::consensus::{Entry, Group, GroupState, HardState, SnapshotPoint, members};
 use crate::log::recovery::RecoveredLog;
 use crate::log::{Frame, FrameKind, SegmentFile, SegmentRef};
 use crate::metadata::configs::TopicConfig;
@@ -61,6 +61,9 @@ impl Descriptor {
 
 /// Bytes that an entry takes on its way to another replica: its batch, and what goes before it.
 fn weigh(data: &[u8]) -> u64 {
+    if members::is_change(data) {
+        return data.len() as u64 + 64;
+    }
     let batch = Descriptor::read_from_prefix(data).map_or(0, |(descriptor, _)| descriptor.batch_len.get());
     u64::from(batch) + 64
 }
@@ -144,6 +147,8 @@ pub enum RecoveryError {
 pub struct Partition {
     log: LogId,
     config: TopicConfig,
+    /// The brokers that should have a replica, the preferred leader first.
+    placed_on: Vec<BrokerId>,
     group: Group,
     tail: Tail,
     segments: Vec<Segment>,
@@ -185,6 +190,7 @@ impl Partition {
                     Checkpoint::decode(&frame.payload).map_err(|error| RecoveryError::Checkpoint { log, error })?;
                 state.hard_state = decoded.hard_state;
                 state.compacted = (frame.index, frame.term);
+                state.members = Some(decoded.members.clone());
                 checkpoint = Some(decoded);
                 offer = Some(SnapshotPoint { index: frame.index, term: frame.term, data: frame.payload });
             }
@@ -212,8 +218,8 @@ impl Partition {
         let flushed_to = next_offset;
         for entry in found {
             let damaged = RecoveryError::Entry { log, index: entry.index };
-            let data = if entry.payload.is_empty() {
-                Bytes::new()
+            let data = if entry.payload.is_empty() || members::is_change(&entry.payload) {
+                entry.payload.clone()
             } else {
                 let (descriptor, _) = Descriptor::read_from_prefix(&entry.payload).map_err(|_| damaged)?;
                 let damaged = RecoveryError::Entry { log, index: entry.index };
@@ -240,6 +246,7 @@ impl Partition {
         let mut partition = Partition {
             log,
             config,
+            placed_on: voters.to_vec(),
             group,
             tail,
             segments,
@@ -426,8 +433,8 @@ impl Partition {
                     }
                     None => Bytes::new(),
                 };
-                assert!(entry.data.is_empty(), "entry {} of log {} has lost its batch", entry.index, self.log);
-                frames.push(self.frame(FrameKind::Entry, entry.term, entry.index, &[], body));
+                assert!(entry.is_rafts_own(), "entry {} of log {} has lost its batch", entry.index, self.log);
+                frames.push(self.frame(FrameKind::Entry, entry.term, entry.index, &entry.data, body));
             }
         }
         last

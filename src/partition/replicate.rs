@@ -5,7 +5,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::tail::TailEntry;
 use super::{DESCRIPTOR_LEN, Descriptor, Partition, note_epoch};
-use crate::consensus::{Entry, Message, MessageKind};
+use crate::consensus::{Entry, Members, Message, MessageKind, NotLeader};
 use crate::limits::APPEND_BYTES;
 use crate::log::Chunk;
 use crate::record::Batch;
@@ -54,7 +54,7 @@ impl Partition {
     /// How many of the message's entries cost nothing, from the first on: they are in this log already, or open a term.
     pub fn free_entries(&self, message: &Message) -> usize {
         let known = |entry: &&Entry| self.group.term_at(entry.index) == Some(entry.term);
-        message.entries.iter().take_while(|entry| known(entry) || entry.data.is_empty()).count()
+        message.entries.iter().take_while(|entry| known(entry) || entry.is_rafts_own()).count()
     }
 
     /// Drops the batches of entries that Raft has replaced.
@@ -111,7 +111,7 @@ impl Partition {
     }
 
     fn beside(&self, entry: &Entry) -> Option<Chunk> {
-        if entry.data.is_empty() {
+        if entry.is_rafts_own() {
             return Some(Chunk { head: SmallVec::new(), body: Default::default() });
         }
         let found = self.tail.at_index(entry.index).filter(|found| found.term == entry.term)?;
@@ -159,9 +159,32 @@ impl Partition {
         self.group.lost(broker)
     }
 
-    /// The brokers that have a replica, the preferred leader first.
+    /// The brokers whose replicas may lead, the preferred leader first.
     pub fn replicas(&self) -> impl Iterator<Item = BrokerId> + '_ {
-        self.group.voters()
+        self.placed_on.iter().copied().filter(|broker| self.group.members().voters.contains(broker))
+    }
+
+    /// Notes on which brokers the metadata wants replicas from now on, the preferred leader first.
+    pub fn place_on(&mut self, brokers: &[BrokerId]) {
+        self.placed_on = brokers.to_vec();
+    }
+
+    /// Whether this replica has a vote.
+    pub fn votes(&self) -> bool {
+        self.group.votes()
+    }
+
+    /// The members of the partition's Raft group.
+    pub fn members(&self) -> &Members {
+        self.group.members()
+    }
+
+    /// Proposes other members: see [`crate::consensus::Group::change_members`].
+    ///
+    /// # Errors
+    /// [`NotLeader`]; it may be tried again later.
+    pub fn change_members(&mut self, wanted: &Members) -> Result<(), NotLeader> {
+        self.group.change_members(wanted)
     }
 
     /// Whether this replica leads, and all others hold all that it does.
@@ -170,7 +193,7 @@ impl Partition {
         self.is_up()
             && !self.group.is_transferring()
             && self.group.committed() == last
-            && self.group.voters().all(|broker| self.group.matched(broker) == Some(last))
+            && self.group.members().all().into_iter().all(|broker| self.group.matched(broker) == Some(last))
     }
 
     /// The term and the index of the last entry, where this replica leads and all others hold everything.
@@ -217,7 +240,7 @@ fn split(to: BrokerId, mut message: Message, mut beside: Vec<Chunk>, out: &mut V
 /// The batch of an entry, where it has one; `None` where what came is not what the entry says.
 #[expect(clippy::option_option, reason = "damaged, or without a batch, or with one")]
 fn check(entry: &Entry, chunk: Chunk) -> Option<Option<Batch>> {
-    if entry.data.is_empty() {
+    if entry.is_rafts_own() {
         return chunk.body.is_empty().then_some(None);
     }
     let descriptor = Descriptor::read_from_bytes(&entry.data[..]).ok()?;

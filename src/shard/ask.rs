@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::{
-    ApiKey, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse, DescribeQuorumRequest,
-    DescribeQuorumResponse, InitProducerIdRequest, InitProducerIdResponse,
+    ApiKey, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse,
+    DescribeQuorumRequest, DescribeQuorumResponse, InitProducerIdRequest, InitProducerIdResponse,
 };
 use kafka_protocol::protocol::{Decodable, Encodable};
 
@@ -170,6 +170,7 @@ mod tag {
     pub(super) const REGISTER: u8 = 4;
     pub(super) const CHANGE: u8 = 5;
     pub(super) const DESCRIBE_QUORUM: u8 = 6;
+    pub(super) const REPLICAS_MOVED: u8 = 7;
     /// Another coordinator leads.
     pub(super) const NOT_LEADER: u8 = 0;
 }
@@ -202,6 +203,10 @@ fn encode_question(question: &Question) -> Option<Bytes> {
         Question::DescribeQuorum(request) => {
             out.put_u8(tag::DESCRIBE_QUORUM);
             request.encode(&mut out, DESCRIBE_QUORUM_VERSION).ok()?;
+        }
+        Question::ReplicasMoved(placed) => {
+            out.put_u8(tag::REPLICAS_MOVED);
+            out.extend_from_slice(&crate::codec::encode(placed));
         }
         Question::Register(broker) => {
             out.put_u8(tag::REGISTER);
@@ -238,6 +243,7 @@ fn decode_question(mut bytes: Bytes) -> Option<Question> {
             let request = DescribeQuorumRequest::decode(&mut bytes, DESCRIBE_QUORUM_VERSION).ok()?;
             Some(Question::DescribeQuorum(Box::new(request)))
         }
+        tag::REPLICAS_MOVED => Some(Question::ReplicasMoved(crate::codec::decode(&bytes).ok()?)),
         tag::REGISTER => Some(Question::Register(Box::new(crate::codec::decode(&bytes).ok()?))),
         _ => None,
     }

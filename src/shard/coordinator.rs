@@ -79,6 +79,7 @@ enum Waiting {
     CreateTopics(Asker, Box<CreateTopicsRequest>, Box<CreateTopicsResponse>, Vec<NewPartition>),
     DeleteTopics(Asker, Box<DeleteTopicsRequest>, Box<DeleteTopicsResponse>),
     Change(PlannedChange),
+    ReplicasMoved,
 }
 
 /// A change of what is there already, whose command is proposed.
@@ -429,7 +430,7 @@ impl Shard {
                     }
                 }
             }
-            Some(Waiting::Register | Waiting::Change(_)) | None => {}
+            Some(Waiting::Register | Waiting::Change(_) | Waiting::ReplicasMoved) | None => {}
         }
         let brokers = if waiting.is_some() { self.peers.alive().collect() } else { Set::default() };
         let until = now.mono.plus_millis(SHOWN_MS);
@@ -477,7 +478,7 @@ impl Shard {
         for index in indexes {
             let coordinator = self.coordinator.as_mut().expect("the shard with the metadata's log");
             match coordinator.applied.remove(&index).and_then(|showing| showing.waiting) {
-                None | Some(Waiting::Register) => {}
+                None | Some(Waiting::Register | Waiting::ReplicasMoved) => {}
                 Some(Waiting::ProducerIds) => self.hand_out_producer_ids(now),
                 Some(Waiting::CreateTopics(asker, _, response, _)) => {
                     let deadline = Deadline::after_millis(now, REQUEST_TIMEOUT_MS);
@@ -549,7 +550,7 @@ impl Shard {
     /// A command was not committed: whoever asked may ask the coordinator that leads now.
     fn give_back(&mut self, now: Now, waiting: Waiting) {
         match waiting {
-            Waiting::Register => {}
+            Waiting::Register | Waiting::ReplicasMoved => {}
             Waiting::ProducerIds => {
                 self.coordinator.as_mut().expect("it is there").allocating = false;
                 self.hand_out_producer_ids(now);
@@ -617,6 +618,12 @@ impl Shard {
                 self.hand_out_producer_ids(now);
             }
             Question::Change { request, again } => self.change(now, asker, deadline, request, again),
+            Question::ReplicasMoved(placed) => {
+                // It is said again until it shows.
+                if let Err((error, _)) = self.propose(&Command::ReplicasMoved(placed), Waiting::ReplicasMoved) {
+                    tracing::debug!(?error, "that replicas have moved cannot be noted yet");
+                }
+            }
             Question::DescribeQuorum(wanted) => {
                 let response = describe_quorum::respond(&self.quorum(now), &wanted);
                 self.tell(now, asker, Ok(Reply::DescribeQuorum(Box::new(response))));

@@ -10,7 +10,7 @@ use kafka_protocol::messages::{
 use super::quotas::Used;
 use crate::group;
 use crate::log::Space;
-use crate::metadata::command::NewBroker;
+use crate::metadata::command::{NewBroker, Placed};
 use crate::metadata::{Command, State};
 use crate::partition::{Acks, ActiveProducer, Records};
 use crate::peer::{DiskState, Lagging, PeerMessage};
@@ -275,6 +275,8 @@ pub enum Question {
         /// Whether an earlier try of it may have been carried out.
         again: bool,
     },
+    /// Note that a partition's replicas have moved; nobody waits for an answer.
+    ReplicasMoved(Placed),
     /// Describe the metadata's Raft group.
     DescribeQuorum(Box<DescribeQuorumRequest>),
     /// Register a broker that has started; the metadata itself is the answer.

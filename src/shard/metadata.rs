@@ -109,6 +109,14 @@ impl Shard {
                 }
             }
         }
+        let topics: Vec<Arc<Topic>> = self.state.topics().cloned().collect();
+        for topic in topics.iter().filter(|topic| before.topic_by_id(topic.id).is_some()) {
+            for (number, partition) in topic.partitions.iter().enumerate() {
+                if before.moved(partition.log) != self.state.moved(partition.log) {
+                    self.replicas_move(now, topic, number);
+                }
+            }
+        }
         self.configure_all();
         self.deliver_unborn(now);
     }
@@ -120,7 +128,7 @@ impl Shard {
         }
     }
 
-    fn open_partition(
+    pub(super) fn open_partition(
         &mut self,
         now: Now,
         topic: &Topic,
@@ -129,7 +137,7 @@ impl Shard {
     ) {
         let log = partition.log;
         let own = self.config.broker_id;
-        if !partition.replicas.contains(&own) {
+        if !self.state.hosts(partition).contains(&own) {
             self.elsewhere.insert(log);
             if recovered.is_some() {
                 self.end_log(log);
@@ -143,12 +151,18 @@ impl Shard {
                 return self.fatal(format!("the configuration of topic {} is invalid: {}", topic.name, error.0));
             }
         };
-        let opened = Partition::open(log, self.config.broker_id, &partition.replicas, config, recovered, &self.logger);
+        let moved = self.state.moved(log);
+        let first = moved.map_or(&*partition.replicas, |moved| &moved.first);
+        let opened = Partition::open(log, self.config.broker_id, first, config, recovered, &self.logger);
         let mut opened = match opened {
             Ok(opened) => opened,
             Err(error) => return self.fatal(format!("topic {} cannot be opened: {error}", topic.name)),
         };
+        if let Some(moved) = moved {
+            opened.place_on(moved.target.as_deref().unwrap_or(&partition.replicas));
+        }
         // Nobody waits out an election to use a new topic.
+        let new = new && moved.is_none();
         if !opened.is_replicated() || (new && partition.replicas.first() == Some(&own)) {
             opened.campaign();
         }
@@ -191,6 +205,7 @@ impl Shard {
                     }
                     self.forget_topic_offsets(now, &topic);
                 }
+                Change::ReplicasMove { topic, partition } => self.replicas_move(now, &topic, partition),
                 Change::BrokerRegistered { id } => self.know_peer(id),
                 Change::RegisterRejected { .. }
                 | Change::CreateRejected { .. }
@@ -266,7 +281,7 @@ impl Shard {
         self.elsewhere.remove(&log);
         self.rising.remove(&log);
         if log.shard(self.shards) == self.id && self.owned.contains_key(&log) {
-            self.disown(now, log);
+            self.disown(now, log, ErrorCode::UnknownTopicOrPartition);
             self.end_log(log);
         }
         if let Some(index) = self.visibility.settle(log) {

@@ -16,6 +16,7 @@ mod in_sync;
 mod inspect;
 pub mod mesh;
 mod metadata;
+mod moves;
 mod ops;
 mod peers;
 mod quotas;
@@ -40,7 +41,7 @@ use crate::metadata::State;
 use crate::metadata::state::Topic;
 use crate::peer::Lagging;
 use crate::protocol::ErrorCode;
-use crate::types::{BrokerId, LogId, Map, Now, Set, ShardId};
+use crate::types::{BrokerId, LogId, Map, Mono, Now, Set, ShardId};
 use ask::Asks;
 use connections::Connections;
 use coordinator::Coordinator;
@@ -48,6 +49,7 @@ pub use coordinator::MetadataRecoveryError;
 use groups::Coordinated;
 use mesh::{Leader, Op, ShardMessage};
 use metadata::Visibility;
+use moves::Throttle;
 use ops::Owned;
 use peers::Peers;
 use quotas::Meters;
@@ -92,6 +94,12 @@ pub struct Shard {
     announcements: Vec<Leader>,
     /// ElectLeaders requests under way.
     elections: Vec<u64>,
+    /// Logs that were here and whose files are not all removed yet.
+    ending: Set<LogId>,
+    /// What new replicas may fetch.
+    throttle: Throttle,
+    /// When the metadata is told again of replicas that have moved.
+    next_moved: Mono,
     storage: Storage,
     /// The groups that this shard coordinates.
     groups: Coordinated,
@@ -136,6 +144,7 @@ impl Shard {
         }
         let share = |bytes: u64| bytes / u64::from(shards);
         let peers = Peers::new(config.broker_id, &config.voters());
+        let throttle = Throttle::new(share(config.follower_throttled_rate));
         let storage = Storage::new(share(config.tail_bytes), share(config.read_cache_bytes));
         Ok(Shard {
             id,
@@ -160,6 +169,9 @@ impl Shard {
             rising: Set::default(),
             announcements: Vec::new(),
             elections: Vec::new(),
+            ending: Set::default(),
+            throttle,
+            next_moved: Mono::default(),
             storage,
             groups: Coordinated::default(),
             backlog: VecDeque::new(),

@@ -371,6 +371,7 @@ impl Shard {
             head: Default::default(),
             body: Default::default(),
         };
+        self.ending.insert(log);
         self.storage.data_appends.frames().push(frame);
         self.storage.data_appends.outcome.deleted.push(log);
     }
@@ -416,6 +417,7 @@ impl Shard {
                 if let Err(error) = result {
                     tracing::warn!(%log, %error, "removing the files of a deleted log failed; the next start tries again");
                 }
+                self.log_removed(now, log);
             }
             DiskReply::Space { token, result } => {
                 let Some(Job::Space(request, part)) = self.storage.jobs.remove(&token) else {

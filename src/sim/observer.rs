@@ -90,6 +90,9 @@ impl World {
             if let Some((log, lagging)) = broker.all_shards().iter().find_map(Shard::out_of_sync) {
                 return Some(format!("broker {place} takes broker {} to be behind with log {log}", lagging.0));
             }
+            if let Some(log) = broker.all_shards().iter().find_map(Shard::moving) {
+                return Some(format!("broker {place} takes the replicas of log {log} to be on their way"));
+            }
             self.look_at_broker(place, broker, &mut standings, &mut metadata, &mut expected);
         }
         if metadata.len() > 1 {

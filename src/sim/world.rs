@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::broker::{Actor, Broker, Input};
 use super::checkers::Model;
-use super::clients::{Client, Consumer, Creator, Manner, Member, Producer, Watcher};
+use super::clients::{Client, Consumer, Creator, Manner, Member, Mover, Producer, Watcher};
 use super::faults::{Fault, Plan};
 use super::network::{LinkKey, Network};
 use super::node::Node;
@@ -243,6 +243,9 @@ impl World {
         }
         for _ in 0..rng.between(1, 2) {
             clients.push(Box::new(Consumer::new(&mut rng, brokers)));
+        }
+        if brokers > 1 && rng.one_in(2) {
+            clients.push(Box::new(Mover::new(&mut rng)));
         }
         for client in clients {
             self.invite(client);

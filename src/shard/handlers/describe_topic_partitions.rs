@@ -47,7 +47,7 @@ pub fn respond(
             continue;
         };
         let end = topic.partitions.len().min(begin.saturating_add(room));
-        response.topics.push(described(topic, begin.min(end)..end, seen));
+        response.topics.push(described(state, topic, begin.min(end)..end, seen));
         if end < topic.partitions.len() {
             response.next_cursor = Some(at(name, end));
             break;
@@ -63,12 +63,13 @@ fn at(topic: &str, partition: usize) -> Cursor {
 }
 
 fn described(
+    state: &State,
     topic: &Topic,
     range: std::ops::Range<usize>,
     seen: &Seen<'_>,
 ) -> DescribeTopicPartitionsResponseTopic {
     let partitions = topic.partitions[range.clone()].iter().zip(range.start as i32..);
-    let partitions = partitions.map(|(partition, index)| converted(placed(partition, index, seen)));
+    let partitions = partitions.map(|(partition, index)| converted(placed(state, partition, index, seen)));
     DescribeTopicPartitionsResponseTopic::default()
         .with_name(Some(TopicName(StrBytes::from_string(topic.name.to_string()))))
         .with_topic_id(topic.id)

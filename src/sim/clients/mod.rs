@@ -3,6 +3,7 @@
 mod admin;
 mod consumer;
 mod group;
+mod mover;
 mod producer;
 
 use std::collections::VecDeque;
@@ -18,6 +19,7 @@ use super::wire;
 pub(super) use admin::{Creator, Watcher};
 pub(super) use consumer::Consumer;
 pub(super) use group::Member;
+pub(super) use mover::Mover;
 pub(super) use producer::{Manner, Producer};
 
 /// Milliseconds that the broker may take for an answer that waits for nothing.

@@ -1,0 +1,232 @@
+//! Moving replicas: what the metadata wants becomes, step by step, the members of the partition's Raft group.
+//!
+//! The leader takes the steps: the new replicas learn first, then they vote together with the old ones (joint
+//! consensus), then the old ones leave. Each step is an entry of the log, so whoever leads next goes on from there. When
+//! the members are those that are wanted, the metadata is told, and the brokers that lost their replica delete it.
+
+use super::Shard;
+use super::mesh::{Question, RequestId};
+use crate::consensus::Members;
+use crate::consensus::members::same;
+use crate::limits::{LEARNED_ENTRIES, MOVED_AGAIN_MS};
+use crate::metadata::command::Placed;
+use crate::metadata::state::Topic;
+use crate::partition::Partition;
+use crate::protocol::ErrorCode;
+use crate::types::{BrokerId, Deadline, LogId, Mono, Now};
+
+/// A bound on what new replicas of a shard fetch, so that the live traffic has the rest.
+pub(super) struct Throttle {
+    /// Bytes a second.
+    rate: u64,
+    /// Bytes that may be fetched now; below zero, what came was more.
+    allowed: i64,
+    as_of: Mono,
+}
+
+impl Throttle {
+    pub(super) fn new(rate: u64) -> Throttle {
+        Throttle { rate, allowed: 0, as_of: Mono::default() }
+    }
+
+    /// Whether more may be asked for.
+    pub(super) fn allows(&mut self, now: Mono) -> bool {
+        let earned = now.micros_since(self.as_of).saturating_mul(self.rate) / 1_000_000;
+        self.as_of = now;
+        // What is not used within a second is lost.
+        self.allowed = self.allowed.saturating_add_unsigned(earned).min(self.rate as i64);
+        self.allowed > 0
+    }
+
+    /// So many bytes have come.
+    pub(super) fn took(&mut self, bytes: usize) {
+        self.allowed -= bytes as i64;
+    }
+}
+
+/// What the leader of a group does next to bring its members to a target.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    /// Wait: a change is under way, or the new replicas are behind.
+    Wait,
+    /// Propose these members.
+    Change(Members),
+    /// Another must lead to take the last step: one that stays.
+    HandOver,
+    /// Nothing is left to be done.
+    Done,
+}
+
+fn step(own: BrokerId, now: &Members, target: &[BrokerId], has_learned: impl Fn(BrokerId) -> bool) -> Step {
+    if now.is_joint() {
+        return match now.voters.contains(&own) {
+            true => Step::Change(Members { outgoing: Vec::new(), ..now.clone() }),
+            false => Step::HandOver,
+        };
+    }
+    let wanted = target.iter().copied().filter(|broker| !now.voters.contains(broker));
+    let learners: Vec<BrokerId> = wanted.collect();
+    if !same(&learners, &now.learners) {
+        return Step::Change(Members { learners, ..now.clone() });
+    }
+    if same(&now.voters, target) {
+        return Step::Done;
+    }
+    if !learners.iter().all(|broker| has_learned(*broker)) {
+        return Step::Wait;
+    }
+    Step::Change(Members { voters: target.to_vec(), outgoing: now.voters.clone(), learners: Vec::new() })
+}
+
+impl Shard {
+    /// The replicas of a partition are to be moved, or have moved.
+    pub(super) fn replicas_move(&mut self, now: Now, topic: &Topic, number: usize) {
+        let partition = &topic.partitions[number];
+        let log = partition.log;
+        let moved = self.state.moved(log).filter(|moved| moved.target.is_some());
+        if let Some(beside) = moved.map(|moved| moved.beside.clone()).filter(|beside| !beside.is_empty()) {
+            self.note_new_replicas(log, &beside);
+        }
+        if log.shard(self.shards) != self.id {
+            return;
+        }
+        let hosts = self.state.hosts(partition).contains(&self.config.broker_id);
+        match (hosts, self.owned.get_mut(&log)) {
+            // Files of an earlier replica may still be on their way out; see `log_removed`.
+            (true, None) if self.ending.contains(&log) => {}
+            (true, None) => {
+                self.elsewhere.remove(&log);
+                let recovered = self.recovered.remove(&log);
+                self.open_partition(now, topic, partition, recovered);
+            }
+            (true, Some(owned)) => {
+                let target = self.state.moved(log).and_then(|moved| moved.target.as_deref());
+                owned.partition.place_on(target.unwrap_or(&partition.replicas));
+                self.wake(log);
+            }
+            (false, Some(_)) => {
+                self.disown(now, log, ErrorCode::NotLeaderOrFollower);
+                self.end_log(log);
+                self.elsewhere.insert(log);
+            }
+            (false, None) => {}
+        }
+    }
+
+    /// The files of a log are gone; it may be wanted here again by now.
+    pub(super) fn log_removed(&mut self, now: Now, log: LogId) {
+        self.ending.remove(&log);
+        let Some(moved) = self.state.moved(log).filter(|_| self.opened) else { return };
+        let Some(topic) = self.state.topic_by_id(moved.topic).cloned() else { return };
+        self.replicas_move(now, &topic, moved.partition as usize);
+    }
+
+    /// Takes the next step of every move of a partition that is led here.
+    pub(super) fn tick_moves(&mut self, now: Now) {
+        let led = |log: &LogId| self.owned.get(log).is_some_and(|owned| owned.partition.is_up());
+        let moving = self.state.moving().filter(|(log, _)| led(log));
+        let moving: Vec<(LogId, Placed)> = moving
+            .map(|(log, moved)| {
+                let replicas = moved.target.clone().unwrap_or_default();
+                (log, Placed { topic: moved.topic, partition: moved.partition, replicas })
+            })
+            .collect();
+        let mut done = Vec::new();
+        for (log, placed) in moving {
+            let peers = &self.peers;
+            let owned = self.owned.get_mut(&log).expect("it is led here");
+            let partition = &mut owned.partition;
+            let members = partition.members().clone();
+            let next = match partition.group().is_changing() {
+                true => Step::Wait,
+                false => {
+                    step(self.config.broker_id, &members, &placed.replicas, |broker| has_learned(partition, broker))
+                }
+            };
+            match next {
+                Step::Wait => {}
+                Step::Change(wanted) => {
+                    if partition.change_members(&wanted).is_ok() {
+                        tracing::info!(%log, ?wanted, "the members of a partition's group change");
+                    }
+                }
+                Step::HandOver => {
+                    partition.hand_over(|broker| peers.may_lead(broker));
+                }
+                Step::Done => done.push(placed),
+            }
+            self.wake(log);
+            self.touch(log);
+        }
+        if !done.is_empty() && now.mono >= self.next_moved {
+            self.next_moved = now.mono.plus_millis(MOVED_AGAIN_MS);
+            for placed in done {
+                let request = RequestId { shard: self.id, number: 0 };
+                self.ask(now, request, Deadline(self.next_moved), Question::ReplicasMoved(placed));
+            }
+        }
+    }
+}
+
+/// Whether a learner holds nearly everything, so that its vote holds nobody up.
+fn has_learned(partition: &Partition, learner: BrokerId) -> bool {
+    let group = partition.group();
+    let matched = group.matched(learner).filter(|matched| *matched > 0);
+    matched.is_some_and(|matched| matched + LEARNED_ENTRIES >= group.last_index())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IDS: fn(&[i32]) -> Vec<BrokerId> = |ids| ids.iter().copied().map(BrokerId).collect();
+
+    fn members(voters: &[i32], outgoing: &[i32], learners: &[i32]) -> Members {
+        Members { voters: IDS(voters), outgoing: IDS(outgoing), learners: IDS(learners) }
+    }
+
+    fn next(now: &Members, target: &[i32], learned: bool) -> Step {
+        step(BrokerId(1), now, &IDS(target), |_| learned)
+    }
+
+    #[test]
+    fn new_replicas_learn_then_vote_with_the_old_then_alone() {
+        let target = [1, 4, 5];
+        assert_eq!(
+            next(&members(&[1, 2, 3], &[], &[]), &target, false),
+            Step::Change(members(&[1, 2, 3], &[], &[4, 5]))
+        );
+        assert_eq!(next(&members(&[1, 2, 3], &[], &[4, 5]), &target, false), Step::Wait);
+        let joint = members(&[1, 4, 5], &[1, 2, 3], &[]);
+        assert_eq!(next(&members(&[1, 2, 3], &[], &[4, 5]), &target, true), Step::Change(joint.clone()));
+        assert_eq!(next(&joint, &target, true), Step::Change(members(&[1, 4, 5], &[], &[])));
+        assert_eq!(next(&members(&[1, 4, 5], &[], &[]), &target, true), Step::Done);
+    }
+
+    #[test]
+    fn a_throttle_lets_through_its_rate() {
+        let mut throttle = Throttle::new(1_000_000);
+        let mut bytes = 0;
+        for millis in 0..10_000 {
+            if throttle.allows(Mono::default().plus_millis(millis)) {
+                throttle.took(300_000);
+                bytes += 300_000;
+            }
+        }
+        assert!((9_900_000..=10_300_000).contains(&bytes), "{bytes} bytes in ten seconds");
+    }
+
+    #[test]
+    fn a_leader_that_goes_hands_over_first() {
+        assert_eq!(next(&members(&[2, 3], &[1, 2, 3], &[]), &[2, 3], true), Step::HandOver);
+    }
+
+    #[test]
+    fn a_move_that_is_taken_back_ends_where_it_began() {
+        let back = [1, 2];
+        assert_eq!(next(&members(&[1, 2], &[], &[3]), &back, true), Step::Change(members(&[1, 2], &[], &[])));
+        // Too late to go straight back: the new voters take over first, and give back.
+        assert_eq!(next(&members(&[1, 3], &[1, 2], &[]), &back, true), Step::Change(members(&[1, 3], &[], &[])));
+        assert_eq!(next(&members(&[1, 3], &[], &[]), &back, true), Step::Change(members(&[1, 3], &[], &[2])));
+    }
+}
