@@ -1,6 +1,7 @@
 //! The state that the metadata's log leads to.
 
 mod alter;
+mod moves;
 
 use std::collections::{BTreeMap, btree_map};
 use std::sync::Arc;
@@ -330,7 +331,7 @@ impl State {
             Command::CreatePartitions { topics } => self.create_partitions(topics),
             Command::AlterQuotas { changes } => vec![self.alter_quotas(changes)],
             Command::AlterConfigs { topics, defaults } => self.alter_configs(topics, defaults.as_ref()),
-            Command::MoveReplicas { moves } => moves.iter().filter_map(|placed| self.move_replicas(placed)).collect(),
+            Command::MoveReplicas { moves } => self.move_all(moves),
             Command::ReplicasMoved(placed) => self.replicas_moved(placed).into_iter().collect(),
         }
     }
@@ -368,7 +369,7 @@ impl State {
             configs: new.configs.clone(),
         });
         let weight = Weight::of(&*topic);
-        if self.topics_weight.bytes + weight.bytes > MAX_TOPIC_METADATA_BYTES {
+        if self.topics_weight.bytes + self.moves_weight.bytes + weight.bytes > MAX_TOPIC_METADATA_BYTES {
             return Change::CreateRejected { name: new.name.clone(), id: new.id, why: Rejection::Full };
         }
         self.next_log_id += topic.partitions.len() as u64;
@@ -390,83 +391,6 @@ impl State {
             self.set_move(partition.log, None);
         }
         Change::TopicDeleted { topic }
-    }
-
-    fn move_replicas(&mut self, placed: &Placed) -> Option<Change> {
-        let (topic, partition) = self.placed(placed)?;
-        let (log, replicas) = (partition.log, partition.replicas.clone());
-        let known = self.moves.get(&log);
-        if known.is_none_or(|known| known.target.is_none()) && *replicas == *placed.replicas {
-            return None;
-        }
-        let mut beside = known.map_or_else(Vec::new, |known| known.beside.clone());
-        beside.extend(
-            placed
-                .replicas
-                .iter()
-                .filter(|broker| !replicas.contains(broker) && !beside.contains(broker))
-                .copied()
-                .collect::<Vec<_>>(),
-        );
-        let moved = Move {
-            topic: placed.topic,
-            partition: placed.partition,
-            first: known.map_or_else(|| replicas.to_vec(), |known| known.first.clone()),
-            beside,
-            target: Some(placed.replicas.clone()),
-        };
-        self.set_move(log, Some(moved));
-        Some(Change::ReplicasMove { topic, partition: placed.partition as usize })
-    }
-
-    fn replicas_moved(&mut self, placed: &Placed) -> Option<Change> {
-        let (topic, partition) = self.placed(placed)?;
-        let known = self.moves.get(&partition.log)?;
-        // Whoever wanted something else meanwhile is still to be served.
-        if known.target.as_ref() != Some(&placed.replicas) {
-            return None;
-        }
-        let moved = Move { beside: Vec::new(), target: None, ..known.clone() };
-        self.set_move(partition.log, Some(moved));
-        let mut after = Topic::clone(&topic);
-        after.partitions[placed.partition as usize].replicas = placed.replicas.as_slice().into();
-        let after = Arc::new(after);
-        self.topics_weight.remove(Weight::of(&*topic));
-        self.partitions -= topic.partitions.len();
-        self.insert_topic(&after, Weight::of(&*after));
-        Some(Change::ReplicasMove { topic: after, partition: placed.partition as usize })
-    }
-
-    fn placed(&self, placed: &Placed) -> Option<(Arc<Topic>, Partition)> {
-        let topic = self.by_id.get(&placed.topic)?.clone();
-        let partition = topic.partitions.get(placed.partition as usize)?.clone();
-        Some((topic, partition))
-    }
-
-    fn set_move(&mut self, log: LogId, moved: Option<Move>) {
-        self.moves_weight.add(moved.as_ref().map_or_else(Weight::default, |moved| Weight::of(&(log, moved))));
-        let before = match moved {
-            Some(moved) => self.moves.insert(log, moved),
-            None => self.moves.remove(&log),
-        };
-        self.moves_weight.remove(before.as_ref().map_or_else(Weight::default, |moved| Weight::of(&(log, moved))));
-    }
-
-    /// What became of the replicas of a partition since it was made; none where they were never moved.
-    pub fn moved(&self, log: LogId) -> Option<&Move> {
-        self.moves.get(&log)
-    }
-
-    /// The partitions whose replicas are being moved, ordered by their logs.
-    pub fn moving(&self) -> impl Iterator<Item = (LogId, &Move)> {
-        self.moves.iter().filter(|(_, moved)| moved.target.is_some()).map(|(log, moved)| (*log, moved))
-    }
-
-    /// The brokers that may have a replica of a partition, the preferred leader first: while its replicas are moved, also
-    /// those where they go.
-    pub fn hosts(&self, partition: &Partition) -> Vec<BrokerId> {
-        let beside = self.moves.get(&partition.log).map_or(&[][..], |moved| &moved.beside);
-        partition.replicas.iter().chain(beside).copied().collect()
     }
 
     fn allocate_producer_ids(&mut self, broker: BrokerId, count: u32) -> Change {

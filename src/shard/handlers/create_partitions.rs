@@ -204,7 +204,7 @@ mod tests {
         let mut state = state(3, &[("a", 2), ("b", 1)]);
         let plan = plan(&state, &request(vec![wanted("a", 4), wanted("b", 2)]), false);
         assert_eq!(codes(&plan.response), [("a", 0), ("b", 0)]);
-        assert_eq!(replicas(&plan), [[2], [3], [1]], "leaders go on going round");
+        assert_eq!(replicas(&plan), [[3], [2], [3]], "broker 1 leads the others already");
         state.apply(101, &plan.command.unwrap());
         assert_eq!((state.topic("a").unwrap().partitions.len(), state.topic("b").unwrap().partitions.len()), (4, 2));
     }
