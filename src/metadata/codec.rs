@@ -93,9 +93,7 @@ mod tests {
 
     use super::*;
     use crate::metadata::State;
-    use crate::metadata::command::{
-        Configs, MorePartitions, NewBroker, NewPartition, NewTopic, Placed, TopicConfigs,
-    };
+    use crate::metadata::command::{Configs, MorePartitions, NewBroker, NewPartition, NewTopic, Placed, TopicConfigs};
     use crate::metadata::quotas::{Entity, Quota, QuotaChange, Rate, Scope};
     use crate::types::BrokerId;
 

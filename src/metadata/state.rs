@@ -10,7 +10,7 @@ use crc_fast::{CrcAlgorithm, checksum};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::command::{Command, NewBroker, NewTopic, Placed, uuid_as_bytes};
+use super::command::{Command, NewBroker, NewTopic, uuid_as_bytes};
 use super::names;
 use super::quotas::{Entity, Quota, Quotas, Rate};
 use crate::codec;
