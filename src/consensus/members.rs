@@ -104,10 +104,18 @@ impl Members {
                 now = outgoing;
             }
             let voters_change = !same(&now.voters, &wanted.voters) || wanted.is_joint();
-            if voters_change || !same(&now.learners, &wanted.learners) {
-                changes.push(now.difference(wanted, voters_change));
+            if !voters_change {
+                // raft-rs takes several changes in one for the beginning of a joint configuration.
+                let all = now.difference(wanted, false).changes;
+                changes.extend(all.into_iter().map(|one| {
+                    let mut change = pb::ConfChangeV2::default();
+                    change.set_changes(vec![one].into());
+                    change
+                }));
+                return changes;
             }
-            if voters_change && !wanted.is_joint() {
+            changes.push(now.difference(wanted, true));
+            if !wanted.is_joint() {
                 changes.push(pb::ConfChangeV2::default());
             }
         }

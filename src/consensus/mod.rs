@@ -390,7 +390,7 @@ impl Group {
         self.raw.raft.has_pending_conf()
     }
 
-    /// Proposes to change the members to `wanted`, which one step leads to: other learners, a second set of voters, or
+    /// Proposes to change the members to `wanted`, which one step leads to: a learner more or less, a second set of voters, or
     /// the end of the first one.
     ///
     /// # Errors

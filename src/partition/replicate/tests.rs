@@ -369,6 +369,7 @@ fn a_partition_moves_from_one_broker_to_two_others() {
     let mut cluster = Cluster::made_on(&BROKERS[..1]);
     cluster.append(0, &[b"a", b"b"]);
     cluster.run();
+    cluster.change(0, &members(&[one], &[], &[two]));
     cluster.change(0, &members(&[one], &[], &[two, three]));
     assert_eq!(cluster.nodes[2].partition.high_watermark(), 2, "who learns gets everything");
     cluster.change(0, &members(&[two, three], &[one], &[]));
@@ -398,6 +399,7 @@ fn members_outlive_restarts_and_checkpoints() {
     let mut cluster = Cluster::made_on(&BROKERS[..1]);
     cluster.append(0, &[b"a"]);
     cluster.run();
+    cluster.change(0, &members(&[one], &[], &[two]));
     cluster.change(0, &members(&[one], &[], &[two, three]));
     let joint = members(&[one, two, three], &[one], &[]);
     cluster.change(0, &joint);
