@@ -246,7 +246,8 @@ fn alter(cluster: &Cluster, node: usize, topic: &str, partitions: usize, target:
 /// Waits until the replicas of all partitions are on these brokers, in sync, and nowhere else.
 fn await_moved(cluster: &Cluster, topic: &str, target: &[i32]) {
     let mut last = String::new();
-    let moved = wait_until(30 * SECONDS, || {
+    // A broker whose disk was slow takes no leaderships for 15 s, and a move may wait for one.
+    let moved = wait_until(90 * SECONDS, || {
         (0..3).all(|node| {
             let mut wire = Wire::connect(&cluster.broker(node).address());
             let list = ListPartitionReassignmentsRequest::default().with_topics(None).with_timeout_ms(5_000);
