@@ -226,9 +226,6 @@ pub const REPLICA_LAG_MS: u64 = 2_000;
 /// hand-over.
 pub const ELECT_AGAIN_MS: u64 = 1_000;
 
-/// Entries that a new replica may lack when it gets a vote.
-pub const LEARNED_ENTRIES: u64 = 64;
-
 /// Time between two tries to tell the metadata that replicas have moved, in milliseconds.
 pub const MOVED_AGAIN_MS: u64 = 300;
 

@@ -64,6 +64,8 @@ impl Followers {
             match before.iter().find(|follower| follower.broker == broker) {
                 Some(known) if matched < known.sample.0 => Follower { ..*known },
                 Some(known) if matched < last => Follower { broker, sample, caught_up: known.sample.1 },
+                // A new replica has nothing yet.
+                None if learners.contains(&broker) => Follower { broker, sample, caught_up: Mono::default() },
                 Some(_) | None => Follower { broker, sample, caught_up: now },
             }
         };

@@ -5,10 +5,11 @@
 //! the members are those that are wanted, the metadata is told, and the brokers that lost their replica delete it.
 
 use super::Shard;
+use super::in_sync::Followers;
 use super::mesh::{Question, RequestId};
 use crate::consensus::Members;
 use crate::consensus::members::same;
-use crate::limits::{LEARNED_ENTRIES, MOVED_AGAIN_MS};
+use crate::limits::{MOVED_AGAIN_MS, REPLICA_LAG_MS};
 use crate::metadata::command::Placed;
 use crate::metadata::state::Topic;
 use crate::partition::Partition;
@@ -139,13 +140,13 @@ impl Shard {
         for (log, placed) in moving {
             let peers = &self.peers;
             let owned = self.owned.get_mut(&log).expect("it is led here");
-            let partition = &mut owned.partition;
+            let (partition, followers) = (&mut owned.partition, &owned.followers);
             let members = partition.members().clone();
             let next = match partition.group().is_changing() {
                 true => Step::Wait,
-                false => {
-                    step(self.config.broker_id, &members, &placed.replicas, |broker| has_learned(partition, broker))
-                }
+                false => step(self.config.broker_id, &members, &placed.replicas, |broker| {
+                    has_learned(partition, followers, broker, now.mono)
+                }),
             };
             match next {
                 Step::Wait => {}
@@ -172,11 +173,10 @@ impl Shard {
     }
 }
 
-/// Whether a learner holds nearly everything, so that its vote holds nobody up.
-fn has_learned(partition: &Partition, learner: BrokerId) -> bool {
-    let group = partition.group();
-    let matched = group.matched(learner).filter(|matched| *matched > 0);
-    matched.is_some_and(|matched| matched + LEARNED_ENTRIES >= group.last_index())
+/// Whether a learner keeps up, so that its vote holds nobody up: it would be in sync.
+fn has_learned(partition: &Partition, followers: &Followers, learner: BrokerId, now: Mono) -> bool {
+    let has_any = partition.group().matched(learner).is_some_and(|matched| matched > 0);
+    has_any && followers.caught_up(learner).is_some_and(|at| now <= at.plus_millis(REPLICA_LAG_MS))
 }
 
 #[cfg(test)]
