@@ -12,7 +12,7 @@ use crate::metadata::command::MorePartitions;
 use crate::metadata::placement::Placement;
 use crate::metadata::{Command, State};
 use crate::protocol::ErrorCode;
-use crate::types::{LogId, Map};
+use crate::types::LogId;
 
 /// What to do about a request.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub struct Plan {
 /// Checks the request against the state, and places the new partitions. Where an earlier try of it may have been carried
 /// out (`again`), a topic that has the wanted number of partitions is no error.
 pub fn plan(state: &State, request: &CreatePartitionsRequest, again: bool) -> Plan {
-    let topics = distinct(request);
+    let topics = super::distinct(&request.topics, |topic| &topic.name);
     let requested = requested_partitions(state, request);
     if requested > MAX_PARTITIONS_PER_REQUEST {
         let message = format!(
@@ -121,7 +121,9 @@ fn one(
 
 /// The answer that refuses every topic of the request for one reason.
 pub fn failed(request: &CreatePartitionsRequest, error: ErrorCode) -> CreatePartitionsResponse {
-    let results = distinct(request).into_iter().map(|(topic, _)| refused(&topic.name, error, None));
+    let results = super::distinct(&request.topics, |topic| &topic.name)
+        .into_iter()
+        .map(|(topic, _)| refused(&topic.name, error, None));
     CreatePartitionsResponse::default().with_results(results.collect())
 }
 
@@ -131,21 +133,7 @@ pub fn requested_partitions(state: &State, request: &CreatePartitionsRequest) ->
         let has = state.topic(&topic.name)?.partitions.len();
         Some((topic.count.max(0) as usize).saturating_sub(has))
     };
-    distinct(request).into_iter().filter_map(more).sum()
-}
-
-/// The topics of a request in their order, each name once, with how often it is there.
-fn distinct(request: &CreatePartitionsRequest) -> Vec<(&CreatePartitionsTopic, usize)> {
-    let mut places: Map<&str, usize> = Map::default();
-    let mut topics: Vec<(&CreatePartitionsTopic, usize)> = Vec::with_capacity(request.topics.len());
-    for topic in &request.topics {
-        let place = *places.entry(&topic.name).or_insert(topics.len());
-        match topics.get_mut(place) {
-            Some((_, times)) => *times += 1,
-            None => topics.push((topic, 1)),
-        }
-    }
-    topics
+    super::distinct(&request.topics, |topic| &topic.name).into_iter().filter_map(more).sum()
 }
 
 fn success(name: &TopicName) -> CreatePartitionsTopicResult {

@@ -53,7 +53,7 @@ pub fn plan(
         let message = format!(
             "The request would create {requested} partitions, at most {MAX_PARTITIONS_PER_REQUEST} are allowed."
         );
-        let results = distinct(request)
+        let results = super::distinct(&request.topics, |topic| &topic.name)
             .into_iter()
             .map(|(topic, _)| refused(&topic.name, ErrorCode::PolicyViolation, Some(message.clone())));
         return Plan { command: None, response: CreateTopicsResponse::default().with_topics(results.collect()) };
@@ -67,7 +67,7 @@ pub fn plan(
     };
     let mut topics = Vec::new();
     let mut results = Vec::with_capacity(request.topics.len());
-    for (place, (topic, times)) in distinct(request).into_iter().enumerate() {
+    for (place, (topic, times)) in super::distinct(&request.topics, |topic| &topic.name).into_iter().enumerate() {
         let planned = if times > 1 {
             Err((ErrorCode::InvalidRequest, "Duplicate topic name.".to_owned()))
         } else {
@@ -123,7 +123,7 @@ pub fn note_made_before(
     new_id: &dyn Fn(usize) -> Uuid,
 ) -> Vec<LogId> {
     let mut logs = Vec::new();
-    for (place, (wanted, _)) in distinct(request).into_iter().enumerate() {
+    for (place, (wanted, _)) in super::distinct(&request.topics, |topic| &topic.name).into_iter().enumerate() {
         let made = state.topic(&wanted.name).filter(|topic| !request.validate_only && topic.id == new_id(place));
         let (Some(topic), Some(result)) = (made, response.topics.get_mut(place)) else { continue };
         let replicas = |partition: &Partition| NewPartition { replicas: partition.replicas.to_vec() };
@@ -141,22 +141,10 @@ pub fn note_made_before(
 
 /// The answer that refuses every topic of the request for one reason.
 pub fn failed(request: &CreateTopicsRequest, error: ErrorCode) -> CreateTopicsResponse {
-    let results = distinct(request).into_iter().map(|(topic, _)| refused(&topic.name, error, None));
+    let results = super::distinct(&request.topics, |topic| &topic.name)
+        .into_iter()
+        .map(|(topic, _)| refused(&topic.name, error, None));
     CreateTopicsResponse::default().with_topics(results.collect())
-}
-
-/// The topics of a request in their order, each name once, with how often it is there.
-fn distinct(request: &CreateTopicsRequest) -> Vec<(&CreatableTopic, usize)> {
-    let mut places: Map<&str, usize> = Map::default();
-    let mut topics: Vec<(&CreatableTopic, usize)> = Vec::with_capacity(request.topics.len());
-    for topic in &request.topics {
-        let place = *places.entry(&topic.name).or_insert(topics.len());
-        match topics.get_mut(place) {
-            Some((_, times)) => *times += 1,
-            None => topics.push((topic, 1)),
-        }
-    }
-    topics
 }
 
 /// How many partitions a topic asks for; 0 where its number is not a legal one.

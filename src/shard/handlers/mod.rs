@@ -34,6 +34,9 @@ pub mod offset_for_leader_epoch;
 pub mod produce;
 pub mod sync_group;
 
+use crate::group::Identity;
+use crate::types::Map;
+
 /// The operations that a client may do to a topic, as Kafka's bits: without ACLs, all there are (Read, Write, Create,
 /// Delete, Alter, Describe, DescribeConfigs, AlterConfigs).
 const TOPIC_OPERATIONS: i32 = 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 10 | 1 << 11;
@@ -60,7 +63,19 @@ fn identity(group: &str, generation: i32, member_id: &str, instance: Option<&str
     Identity { group: owned(group), generation, member_id: owned(member_id), instance }
 }
 
+/// The elements of a request in their order, each name once, with how often it is there.
+fn distinct<'a, T>(elements: &'a [T], name: impl Fn(&'a T) -> &'a str) -> Vec<(&'a T, usize)> {
+    let mut places: Map<&str, usize> = Map::default();
+    let mut found: Vec<(&T, usize)> = Vec::with_capacity(elements.len());
+    for element in elements {
+        let place = *places.entry(name(element)).or_insert(found.len());
+        match found.get_mut(place) {
+            Some((_, times)) => *times += 1,
+            None => found.push((element, 1)),
+        }
+    }
+    found
+}
+
 #[cfg(test)]
 mod admin_tests;
-
-use crate::group::Identity;
