@@ -294,10 +294,13 @@ pub fn assert_exactly_once(address: &str, topic: &str, partitions: usize, record
 }
 
 /// Settings of an idempotent producer that outlives its broker's deaths and pauses.
-pub const RESILIENT: [(&str, &str); 6] = [
+pub const RESILIENT: [(&str, &str); 7] = [
     ("enable.idempotence", "true"),
     ("message.timeout.ms", "120000"),
     ("request.timeout.ms", "2000"),
+    // A stopped broker keeps its connections open. The client asks whichever of its connections is up for new leaders, and
+    // where that is the only one it waits this long (by default a minute) before it asks somebody else.
+    ("socket.timeout.ms", "3000"),
     ("reconnect.backoff.ms", "20"),
     ("reconnect.backoff.max.ms", "200"),
     ("queue.buffering.max.messages", "20000"),
