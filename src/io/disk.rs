@@ -260,6 +260,9 @@ impl DiskThread {
     pub(super) fn run(mut self) -> io::Result<()> {
         let waker = Waker::from(Arc::clone(&self.event));
         self.listen_for_wake_ups()?;
+        if let Err(error) = super::slice::run_soon() {
+            tracing::debug!(%error, "the disk's thread runs like any other");
+        }
         let mut next_tick = Mono::default();
         let mut first: Option<ToDisk> = None;
         loop {

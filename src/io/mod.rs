@@ -27,6 +27,7 @@ mod peer_reader;
 mod peers;
 mod run;
 mod signal;
+mod slice;
 
 pub use identity::{IdentityError, lock_data_dir};
 pub use run::{RunError, run};
