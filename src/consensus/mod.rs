@@ -108,8 +108,8 @@ pub struct Group {
     restoring: Option<(u64, u64)>,
     /// The disk hangs: see [`Group::set_hangs`].
     hangs: bool,
-    /// The index before the entries that the leader sent last.
-    last_append: u64,
+    /// The index before the entries that the leader sent last, where they did not fit this log.
+    refused: Option<u64>,
 }
 
 /// The Raft id of a broker: Raft has no use for 0, Kafka numbers brokers from 0.
@@ -181,7 +181,7 @@ impl Group {
             outbox: Vec::new(),
             restoring: None,
             hangs: false,
-            last_append: 0,
+            refused: None,
         }
     }
 
@@ -203,16 +203,32 @@ impl Group {
             return;
         }
         let append = (message.kind == MessageKind::Append).then_some((message.index, message.log_term));
-        let message = message.into_raft(from, self.broker, self.raw.store().voters());
+        let message = self.after_committed(message).into_raft(from, self.broker, self.raw.store().voters());
         // What raft-rs refuses here is a message of a broker that is no replica: it is not for this log any more.
         let _ = self.raw.step(message);
         if let Some((index, log_term)) = append.filter(|_| self.leader() == Some(from)) {
-            self.last_append = index;
-            let agrees = self.term_at(index) == Some(log_term) && index <= self.durable();
-            if self.hangs && agrees && !self.unsynced.is_empty() {
-                self.answer_early(from, index, false);
+            // What is committed is the same in every log.
+            let agrees = index <= self.committed() || self.term_at(index) == Some(log_term);
+            self.refused = Some(index).filter(|_| !agrees);
+            if self.hangs && agrees && index <= self.durable() && !self.unsynced.is_empty() {
+                self.outbox.push((from, Message { index, ..self.early(MessageKind::AppendResponse) }));
             }
         }
+    }
+
+    /// Of an append that begins before what is committed here, the part after that. raft-rs would take nothing of it, but a
+    /// leader sends a follower again what is not durable there, and that may be committed long since.
+    fn after_committed(&self, mut message: Message) -> Message {
+        let committed = self.committed();
+        if message.kind == MessageKind::Append
+            && message.index < committed
+            && let Some(known) = message.entries.iter().position(|entry| entry.index == committed)
+        {
+            message.index = committed;
+            message.log_term = message.entries[known].term;
+            message.entries.drain(..=known);
+        }
+        message
     }
 
     /// The last index that is durable here.
@@ -220,38 +236,46 @@ impl Group {
         self.raw.raft.raft_log.persisted
     }
 
-    /// Whether the disk hangs; called at every tick. A leader sends a follower that does not answer no entries but the
-    /// first, and this one could answer only when its disk is back. So it answers by what is durable, as often as it
-    /// takes to hear of all that is committed meanwhile. It never says more than that.
+    /// Whether the disk hangs; called at every tick. This replica could answer the leader only when its disk is back, and
+    /// who does not answer is sent little or nothing. So it shows that it is there, as often as it takes to hear of all
+    /// that is committed meanwhile, and says where the leader is to begin if what came last did not fit. It never says
+    /// that it holds more than is durable.
     pub fn set_hangs(&mut self, hangs: bool) {
         self.hangs = hangs;
-        if let Some(leader) = self.leader().filter(|leader| hangs && *leader != self.broker)
-            && !self.unsynced.is_empty()
-        {
-            self.answer_early(leader, self.last_append, true);
+        let Some(leader) = self.leader().filter(|leader| hangs && *leader != self.broker) else { return };
+        if self.unsynced.is_empty() {
+            return;
         }
+        let durable = self.durable();
+        let said = match self.refused {
+            None => self.early(MessageKind::HeartbeatResponse),
+            Some(index) => Message {
+                index,
+                reject: true,
+                reject_hint: durable,
+                log_term: self.term_at(durable).unwrap_or(0),
+                ..self.early(MessageKind::AppendResponse)
+            },
+        };
+        self.outbox.push((leader, said));
     }
 
-    /// Tells the leader that this log agrees up to `index`, or that it must be sent what comes after the durable part.
-    fn answer_early(&mut self, leader: BrokerId, index: u64, reject: bool) {
-        let durable = self.durable();
-        self.outbox.push((
-            leader,
-            Message {
-                kind: MessageKind::AppendResponse,
-                term: self.term(),
-                log_term: if reject { self.term_at(durable).unwrap_or(0) } else { 0 },
-                index,
-                commit: self.committed(),
-                commit_term: 0,
-                reject,
-                reject_hint: if reject { durable } else { 0 },
-                request_snapshot: 0,
-                context: Bytes::new(),
-                entries: Vec::new(),
-                snapshot: None,
-            },
-        ));
+    /// An answer that does not wait for the disk.
+    fn early(&self, kind: MessageKind) -> Message {
+        Message {
+            kind,
+            term: self.term(),
+            log_term: 0,
+            index: 0,
+            commit: self.committed(),
+            commit_term: 0,
+            reject: false,
+            reject_hint: 0,
+            request_snapshot: 0,
+            context: Bytes::new(),
+            entries: Vec::new(),
+            snapshot: None,
+        }
     }
 
     /// Messages that may go out now, in order.

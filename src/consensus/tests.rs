@@ -56,3 +56,121 @@ fn hard_states_round_trip() {
     assert_eq!(HardState::from_bytes(&state.to_bytes()), Some(state));
     assert_eq!(HardState::from_bytes(&[0; 23]), None);
 }
+
+/// Three replicas that hear each other at once. The disk of the last hangs when it is told to.
+struct Three {
+    groups: Vec<Group>,
+    hangs: bool,
+    /// What goes to the last is lost.
+    cut: bool,
+}
+
+impl Three {
+    fn new() -> Three {
+        let voters = [BrokerId(0), BrokerId(1), BrokerId(2)];
+        let group =
+            |broker| Group::new(LogId(1), broker, &voters, GroupState::default(), |data| data.len() as u64, &logger());
+        let mut three = Three { groups: voters.map(group).into(), hangs: false, cut: false };
+        three.groups[0].campaign();
+        three.settle();
+        assert!(three.groups[0].is_leader());
+        three
+    }
+
+    /// Lets messages go back and forth until there are none.
+    fn settle(&mut self) {
+        loop {
+            let mut messages = Vec::new();
+            for (at, group) in self.groups.iter_mut().enumerate() {
+                let written: Vec<u64> = drain(group).iter().map(|ready| ready.number).collect();
+                if let Some(last) = written.last().filter(|_| !(self.hangs && at == 2)) {
+                    group.persisted(*last);
+                    drain(group);
+                }
+                messages
+                    .extend(group.take_messages().into_iter().map(|(to, message)| (BrokerId(at as i32), to, message)));
+            }
+            if messages.is_empty() {
+                return;
+            }
+            for (from, to, message) in messages {
+                if !(self.cut && to == BrokerId(2)) {
+                    self.groups[to.0 as usize].step(from, message);
+                }
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        for at in 0..3 {
+            self.groups[at].set_hangs(self.hangs && at == 2);
+            self.groups[at].tick();
+        }
+        self.settle();
+    }
+
+    fn leader(&mut self) -> &mut Group {
+        self.groups.iter_mut().find(|group| group.is_leader()).expect("there is a leader")
+    }
+
+    fn propose(&mut self, entries: usize) {
+        for _ in 0..entries {
+            self.leader().propose(b"entry".to_vec()).expect("it leads");
+            self.settle();
+        }
+    }
+
+    /// The last replica has heard of all that is committed, and nobody believes that more than this is durable there.
+    fn assert_last_knows_all(&mut self, durable: u64) {
+        let committed = self.leader().committed();
+        assert_eq!(self.groups[2].committed(), committed);
+        assert_eq!(self.groups[2].durable(), durable);
+        assert!(self.leader().matched(BrokerId(2)) <= Some(durable));
+    }
+}
+
+#[test]
+fn a_replica_whose_disk_hangs_hears_of_all_that_is_committed() {
+    let mut three = Three::new();
+    three.propose(3);
+    let durable = three.groups[2].durable();
+    three.hangs = true;
+    three.propose(20);
+    three.tick();
+    three.assert_last_knows_all(durable);
+    // Some of it is lost on the way.
+    three.cut = true;
+    three.propose(5);
+    three.leader().unreachable(BrokerId(2));
+    three.cut = false;
+    for _ in 0..50 {
+        three.propose(1);
+        three.tick();
+        three.tick();
+        three.assert_last_knows_all(durable);
+    }
+    // Another leads, who knows nothing of how far this log goes.
+    assert!(three.leader().hand_over(|broker| broker == BrokerId(1)));
+    three.settle();
+    assert!(three.groups[1].is_leader());
+    three.cut = true;
+    three.propose(5);
+    three.leader().unreachable(BrokerId(2));
+    three.cut = false;
+    for _ in 0..20 {
+        three.propose(1);
+        for _ in 0..4 {
+            three.tick();
+        }
+        three.assert_last_knows_all(durable);
+    }
+    three.hangs = false;
+    let number = u64::MAX - 1;
+    three.groups[2].persisted(number);
+    for _ in 0..4 {
+        three.tick();
+    }
+    let last = three.leader().last_index();
+    three.assert_last_knows_all(last);
+    assert_eq!(three.leader().matched(BrokerId(2)), Some(last));
+}
