@@ -83,6 +83,7 @@ struct Health {
     oldest_ms: u64,
     pending_bytes: u64,
     full: bool,
+    no_space: bool,
 }
 
 /// The state machine of one WAL.
@@ -277,7 +278,8 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
         let relieved =
             self.reported.pending_bytes >= WAL_PENDING_BYTES / 2 && health.pending_bytes < WAL_PENDING_BYTES / 2;
         let recovered = self.reported.oldest_ms > 0 && health.oldest_ms == 0;
-        if relieved || recovered || health.full != self.reported.full {
+        let room = (health.full, health.no_space) != (self.reported.full, self.reported.no_space);
+        if relieved || recovered || room {
             self.report(health, cx);
         }
     }
@@ -600,6 +602,7 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
             oldest_ms: if age >= NOTABLE_AGE_MS { age } else { 0 },
             pending_bytes: self.pending_bytes,
             full: self.full(),
+            no_space: self.no_space,
         }
     }
 
@@ -610,6 +613,7 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
             oldest_ms: health.oldest_ms,
             pending_bytes: health.pending_bytes,
             full: health.full,
+            no_space: health.no_space,
         });
     }
 
