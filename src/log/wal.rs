@@ -617,26 +617,20 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
         });
     }
 
-    /// Fences the WAL: what is in flight may or may not be on the device, and nobody is told that it is.
+    /// Fences the WAL: what is in flight may or may not be on the device, and nobody is told that it is. All shards are
+    /// told of it, those too that wait for nothing.
     fn fail<B: Buffers<Buf = Buf>, F>(&mut self, generation: u64, errno: i32, cx: &mut Context<'_, B, F>) {
         self.fenced = true;
-        let mut shards = BTreeSet::new();
-        for write in self.in_flight.drain(..) {
-            shards.extend(write.acks.iter().map(|(shard, _)| *shard));
-        }
+        self.in_flight.clear();
         for gather in self.ready.drain(..).chain(self.gathering.take()) {
-            let (buf, acks) = gather.discard();
-            shards.extend(acks.iter().map(|(shard, _)| *shard));
-            cx.buffers.give(buf);
+            cx.buffers.give(gather.discard());
         }
-        shards.extend(self.waiting.drain(..).filter_map(|waiting| waiting.ack).map(|(shard, _)| shard));
+        self.waiting.clear();
         self.pending_bytes = 0;
         let slot = self.ring.iter().find(|s| s.generation == generation);
         let file = slot.map_or_else(String::new, |segment| self.name(segment.slot));
         let error = DiskError::Io { file, detail: std::io::Error::from_raw_os_error(errno).to_string() };
-        for shard in shards {
-            cx.reply(shard, DiskReply::WalFailed { wal: self.id, error: error.clone() });
-        }
+        cx.reply_to_all(&DiskReply::WalFailed { wal: self.id, error });
     }
 
     fn name(&self, slot: u32) -> String {

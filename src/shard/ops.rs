@@ -53,9 +53,9 @@ pub(super) struct Owned {
 }
 
 /// Whether so many replicas of a log that is led here are in sync as acks=all asks for.
-fn enough_in_sync(peers: &Peers, owned: &Owned) -> bool {
+fn enough_in_sync(peers: &Peers, own: BrokerId, owned: &Owned) -> bool {
     let wanted = owned.partition.min_insync_replicas();
-    wanted <= 1 || owned.in_sync(peers) >= wanted
+    wanted <= 1 || owned.in_sync(peers, own) >= wanted
 }
 
 struct WaitingAppend {
@@ -99,10 +99,10 @@ impl Owned {
     }
 
     /// How many replicas are in sync, this one included, which leads.
-    fn in_sync(&self, peers: &Peers) -> usize {
+    fn in_sync(&self, peers: &Peers, own: BrokerId) -> usize {
         let lagging = self.followers.lagging();
-        let in_sync = |broker: &BrokerId| peers.is_alive(*broker) && !lagging.contains(broker);
-        1 + self.partition.replicas().filter(in_sync).count()
+        let in_sync = |broker: &BrokerId| peers.can_follow(own, *broker) && !lagging.contains(broker);
+        self.partition.replicas().filter(in_sync).count()
     }
 }
 
@@ -164,7 +164,7 @@ impl Shard {
                 Some(error) => Outcome::Answer(Answer::Append(Err(error))),
                 // Its client was told that the time is up, by the shard of the connection.
                 None if deadline.passed(now) => return,
-                None if *acks == Acks::All && !enough_in_sync(&self.peers, owned) => {
+                None if *acks == Acks::All && !enough_in_sync(&self.peers, self.config.broker_id, owned) => {
                     Outcome::Answer(Answer::Append(Err(ErrorCode::NotEnoughReplicas)))
                 }
                 None => append(now, owned, batch, *acks),
@@ -415,7 +415,9 @@ impl Shard {
                 let log_start = owned.partition.log_start();
                 let result = if next_offset <= owned.partition.acknowledged(acks) {
                     Ok(log_start)
-                } else if next_offset <= owned.partition.high_watermark() && !enough_in_sync(&self.peers, owned) {
+                } else if next_offset <= owned.partition.high_watermark()
+                    && !enough_in_sync(&self.peers, self.config.broker_id, owned)
+                {
                     Err(ErrorCode::NotEnoughReplicasAfterAppend)
                 } else {
                     break;

@@ -12,7 +12,7 @@ use crate::log::{DiskError, DiskReply, DiskRequest, Frame, FrameKind, SegmentNam
 use crate::metrics::Held;
 use crate::partition::{DiskRead, FlushOutcome, FlushStep, Partition, Place};
 use crate::peer::{DiskState, PeerMessage};
-use crate::types::{LogId, Map, Mono, Now, Set};
+use crate::types::{LogId, Map, Mono, Now, Set, ShardId};
 
 /// What the disk last said of a WAL.
 #[derive(Clone, Copy, Debug, Default)]
@@ -114,6 +114,8 @@ pub(super) struct Storage {
     dirty: VecDeque<LogId>,
     is_dirty: Set<LogId>,
     flushing: usize,
+    /// A write to a segment has failed: what a log took since then stays in the WAL.
+    segment_failed: bool,
     /// Logs whose last flush found no room, in the order of their numbers.
     without_room: BTreeSet<LogId>,
     next_retry: u64,
@@ -147,6 +149,7 @@ impl Storage {
             dirty: VecDeque::new(),
             is_dirty: Set::default(),
             flushing: 0,
+            segment_failed: false,
             without_room: BTreeSet::new(),
             next_retry: 0,
             evictable: VecDeque::new(),
@@ -284,7 +287,7 @@ impl Storage {
             // A disk that is behind with its work and gets on with it does not hang.
             let since = appends.in_flight.front().map(|(_, since, _)| (*since).max(appends.durable_at));
             match since.map_or(0, |since| now.mono.micros_since(since) / 1_000) {
-                _ if health.failed => DiskState::Hangs,
+                _ if health.failed || self.segment_failed => DiskState::Failed,
                 LEASE_MS.. => DiskState::Hangs,
                 DISK_SLOW_MS.. => DiskState::Slow,
                 _ => DiskState::Well,
@@ -292,7 +295,7 @@ impl Storage {
         };
         let writes = state(&self.data, &self.data_appends).max(state(&self.meta, &self.meta_appends));
         // One that has room for nothing more is as bad, for those who want to append.
-        if self.no_room() { DiskState::Hangs } else { writes }
+        if self.no_room() { writes.max(DiskState::Hangs) } else { writes }
     }
 
     /// Whether the metadata's WAL was not written to for a while, so that a write would tell how the disk is.
@@ -429,7 +432,8 @@ impl Shard {
         match reply {
             DiskReply::Appended { wal, ticket } => self.appended(now, wal, ticket),
             DiskReply::WalFailed { wal, error } => {
-                if !std::mem::replace(&mut self.storage.health(wal).failed, true) {
+                // Every shard hears of it; one speaks for the broker.
+                if !std::mem::replace(&mut self.storage.health(wal).failed, true) && self.id == ShardId(0) {
                     tracing::error!(?wal, %error, "the WAL is fenced: nothing is acknowledged any more; restart the broker once the disk is well");
                 }
             }
@@ -449,7 +453,8 @@ impl Shard {
                         FlushOutcome::Failed
                     }
                     Err(error) => {
-                        tracing::error!(%log, %error, "moving records to a segment failed: the partition takes no more");
+                        tracing::error!(%log, %error, "moving records to a segment failed: the partition takes no more; restart the broker once the disk is well");
+                        self.storage.segment_failed = true;
                         FlushOutcome::Failed
                     }
                 };
