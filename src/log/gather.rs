@@ -99,8 +99,8 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]>> Gather<Buf> {
         (self.buf, self.notes, self.acks)
     }
 
-    /// The parts of a gathering that will never be written.
-    pub(super) fn discard(self) -> (Buf, Acks) {
-        (self.buf, self.acks)
+    /// The buffer of a gathering that will never be written.
+    pub(super) fn discard(self) -> Buf {
+        self.buf
     }
 }

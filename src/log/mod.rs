@@ -291,6 +291,8 @@ pub enum DiskReply {
         pending_bytes: u64,
         /// Whether the WAL has no room but its reserve: appends wait until it was released.
         full: bool,
+        /// Whether the last segment that it wanted could not be made: it does not grow.
+        no_space: bool,
     },
 }
 

@@ -83,6 +83,7 @@ struct Health {
     oldest_ms: u64,
     pending_bytes: u64,
     full: bool,
+    no_space: bool,
 }
 
 /// The state machine of one WAL.
@@ -277,7 +278,8 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
         let relieved =
             self.reported.pending_bytes >= WAL_PENDING_BYTES / 2 && health.pending_bytes < WAL_PENDING_BYTES / 2;
         let recovered = self.reported.oldest_ms > 0 && health.oldest_ms == 0;
-        if relieved || recovered || health.full != self.reported.full {
+        let room = (health.full, health.no_space) != (self.reported.full, self.reported.no_space);
+        if relieved || recovered || room {
             self.report(health, cx);
         }
     }
@@ -600,6 +602,7 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
             oldest_ms: if age >= NOTABLE_AGE_MS { age } else { 0 },
             pending_bytes: self.pending_bytes,
             full: self.full(),
+            no_space: self.no_space,
         }
     }
 
@@ -610,29 +613,24 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
             oldest_ms: health.oldest_ms,
             pending_bytes: health.pending_bytes,
             full: health.full,
+            no_space: health.no_space,
         });
     }
 
-    /// Fences the WAL: what is in flight may or may not be on the device, and nobody is told that it is.
+    /// Fences the WAL: what is in flight may or may not be on the device, and nobody is told that it is. All shards are
+    /// told of it, those too that wait for nothing.
     fn fail<B: Buffers<Buf = Buf>, F>(&mut self, generation: u64, errno: i32, cx: &mut Context<'_, B, F>) {
         self.fenced = true;
-        let mut shards = BTreeSet::new();
-        for write in self.in_flight.drain(..) {
-            shards.extend(write.acks.iter().map(|(shard, _)| *shard));
-        }
+        self.in_flight.clear();
         for gather in self.ready.drain(..).chain(self.gathering.take()) {
-            let (buf, acks) = gather.discard();
-            shards.extend(acks.iter().map(|(shard, _)| *shard));
-            cx.buffers.give(buf);
+            cx.buffers.give(gather.discard());
         }
-        shards.extend(self.waiting.drain(..).filter_map(|waiting| waiting.ack).map(|(shard, _)| shard));
+        self.waiting.clear();
         self.pending_bytes = 0;
         let slot = self.ring.iter().find(|s| s.generation == generation);
         let file = slot.map_or_else(String::new, |segment| self.name(segment.slot));
         let error = DiskError::Io { file, detail: std::io::Error::from_raw_os_error(errno).to_string() };
-        for shard in shards {
-            cx.reply(shard, DiskReply::WalFailed { wal: self.id, error: error.clone() });
-        }
+        cx.reply_to_all(&DiskReply::WalFailed { wal: self.id, error });
     }
 
     fn name(&self, slot: u32) -> String {

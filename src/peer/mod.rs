@@ -102,6 +102,8 @@ pub enum DiskState {
     Slow,
     /// None was durable for the whole lease, or there is no room for any.
     Hangs,
+    /// It has failed a write, and takes none until the broker is started again.
+    Failed,
 }
 
 /// The replicas of a log that are not in sync, though their brokers may be there.

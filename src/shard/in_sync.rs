@@ -1,7 +1,7 @@
 //! Which replicas are in sync: what the leader of a log sees of its followers, and how the other brokers hear of it.
 //!
 //! A follower is in sync while its broker is there and it has held everything of its leader's log, as of some moment
-//! of the last [`REPLICA_LAG_MS`].
+//! of the last [`REPLICA_LAG_MS`], and its disk has failed no write.
 
 use super::Shard;
 use super::mesh::ShardMessage;
@@ -133,8 +133,8 @@ impl Shard {
     pub(super) fn is_in_sync(&self, log: LogId, broker: BrokerId) -> bool {
         let epoch = self.leaders.get(&log).map(|leader| leader.epoch);
         let lagging = self.lagging.get(&log).filter(|lagging| Some(lagging.epoch) == epoch);
-        let alive = broker == self.config.broker_id || self.peers.is_alive(broker);
-        alive && lagging.is_none_or(|lagging| !lagging.brokers.contains(&broker))
+        let follows = self.peers.can_follow(self.config.broker_id, broker);
+        follows && lagging.is_none_or(|lagging| !lagging.brokers.contains(&broker))
     }
 }
 

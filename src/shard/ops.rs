@@ -53,9 +53,9 @@ pub(super) struct Owned {
 }
 
 /// Whether so many replicas of a log that is led here are in sync as acks=all asks for.
-fn enough_in_sync(peers: &Peers, owned: &Owned) -> bool {
+fn enough_in_sync(peers: &Peers, own: BrokerId, owned: &Owned) -> bool {
     let wanted = owned.partition.min_insync_replicas();
-    wanted <= 1 || owned.in_sync(peers) >= wanted
+    wanted <= 1 || owned.in_sync(peers, own) >= wanted
 }
 
 struct WaitingAppend {
@@ -99,10 +99,10 @@ impl Owned {
     }
 
     /// How many replicas are in sync, this one included, which leads.
-    fn in_sync(&self, peers: &Peers) -> usize {
+    fn in_sync(&self, peers: &Peers, own: BrokerId) -> usize {
         let lagging = self.followers.lagging();
-        let in_sync = |broker: &BrokerId| peers.is_alive(*broker) && !lagging.contains(broker);
-        1 + self.partition.replicas().filter(in_sync).count()
+        let in_sync = |broker: &BrokerId| peers.can_follow(own, *broker) && !lagging.contains(broker);
+        self.partition.replicas().filter(in_sync).count()
     }
 }
 
@@ -148,7 +148,7 @@ impl Shard {
     }
 
     fn run_op_now(&mut self, now: Now, mut op: Op) {
-        let refusal = self.refusal();
+        let (refusal, deletion_refusal) = (self.refusal(), self.deletion_refusal());
         let Some(owned) = self.owned.get_mut(&op.log) else {
             // The log was deleted, or is not here yet: the metadata of the two shards differ for a moment.
             let elsewhere = self.elsewhere.contains(&op.log);
@@ -164,7 +164,7 @@ impl Shard {
                 Some(error) => Outcome::Answer(Answer::Append(Err(error))),
                 // Its client was told that the time is up, by the shard of the connection.
                 None if deadline.passed(now) => return,
-                None if *acks == Acks::All && !enough_in_sync(&self.peers, owned) => {
+                None if *acks == Acks::All && !enough_in_sync(&self.peers, self.config.broker_id, owned) => {
                     Outcome::Answer(Answer::Append(Err(ErrorCode::NotEnoughReplicas)))
                 }
                 None => append(now, owned, batch, *acks),
@@ -189,7 +189,7 @@ impl Shard {
                 let up = owned.partition.is_up().then(|| owned.partition.active_producers(now));
                 Outcome::Answer(Answer::Producers(up.ok_or(ErrorCode::NotLeaderOrFollower)))
             }
-            OpKind::DeleteRecords { before, deadline } => match refusal {
+            OpKind::DeleteRecords { before, deadline } => match deletion_refusal {
                 Some(error) => Outcome::Answer(Answer::DeleteRecords(Err(error))),
                 None if deadline.passed(now) => return,
                 None => delete_records(&mut owned.partition, *before),
@@ -249,10 +249,14 @@ impl Shard {
 
     /// Why no append is taken just now. Nothing of a refused batch is in any log.
     pub(super) fn refusal(&self) -> Option<ErrorCode> {
+        self.storage.no_room().then_some(ErrorCode::KafkaStorageError).or_else(|| self.deletion_refusal())
+    }
+
+    /// Why nothing is deleted just now: a disk without room is no reason, as deleting brings room.
+    fn deletion_refusal(&self) -> Option<ErrorCode> {
         let health = &self.storage.data;
         let stalled = health.oldest_ms > WAL_STALLED_MS;
-        let no_room = self.storage.no_space && self.storage.tail_full();
-        (health.failed || stalled || no_room || self.stopping).then_some(ErrorCode::KafkaStorageError)
+        (health.failed || stalled || self.stopping).then_some(ErrorCode::KafkaStorageError)
     }
 
     /// Runs the appends that waited for memory, as far as there is some now, or refuses them where the disk hangs.
@@ -309,6 +313,7 @@ impl Shard {
         mut beside: Vec<crate::log::Chunk>,
     ) {
         let (full, wal_full) = (self.storage.follower_full(), self.storage.data.full);
+        let no_room = self.storage.no_room();
         let Some(owned) = self.owned.get_mut(&log) else {
             // The leader of a new topic may be faster than the word of its creation.
             if log >= self.state.next_log_id() && self.unborn.len() < UNBORN_MESSAGES {
@@ -318,9 +323,10 @@ impl Shard {
         };
         // Without room for them new entries are not taken; the leader finds out and sends them again. Those that are here
         // already are: only by answering for them does this replica hear what is committed, and may be moved to segments.
-        // New ones that are committed may have what is left of the WAL, for the same reason.
+        // New ones that are committed may have what is left of the WAL, for the same reason, where that brings room: a disk
+        // without any keeps it for what makes room.
         let committed = message.entries.last().is_none_or(|last| last.index <= message.commit);
-        if full || wal_full && !committed {
+        if full || wal_full && (no_room || !committed) {
             let known = owned.partition.free_entries(&message);
             message.entries.truncate(known);
             beside.truncate(known);
@@ -379,6 +385,9 @@ impl Shard {
         owned.announced = None;
         self.metrics.leaderships_lost.add(1);
         let (appends, reads) = (std::mem::take(&mut owned.appends), std::mem::take(&mut owned.reads));
+        // Those that wait for memory here need not.
+        let (backlog, others) = std::mem::take(&mut self.backlog).into_iter().partition(|op| op.log == log);
+        self.backlog = others;
         for waiting in std::mem::take(&mut owned.deletions) {
             let answer = Answer::DeleteRecords(Err(ErrorCode::NotLeaderOrFollower));
             self.answer_op(now, waiting.request, waiting.part, answer);
@@ -389,7 +398,7 @@ impl Shard {
             let answer = Answer::Append(Err(ErrorCode::NotLeaderOrFollower));
             self.answer_op(now, waiting.request, waiting.part, answer);
         }
-        for op in reads {
+        for op in VecDeque::from(reads).into_iter().chain(backlog) {
             self.answer_failed(now, &op, ErrorCode::NotLeaderOrFollower);
         }
         self.leave_groups(now, log);
@@ -406,7 +415,9 @@ impl Shard {
                 let log_start = owned.partition.log_start();
                 let result = if next_offset <= owned.partition.acknowledged(acks) {
                     Ok(log_start)
-                } else if next_offset <= owned.partition.high_watermark() && !enough_in_sync(&self.peers, owned) {
+                } else if next_offset <= owned.partition.high_watermark()
+                    && !enough_in_sync(&self.peers, self.config.broker_id, owned)
+                {
                     Err(ErrorCode::NotEnoughReplicasAfterAppend)
                 } else {
                     break;

@@ -45,6 +45,8 @@ pub(super) struct Peers {
     hangs_until: Mono,
     /// See `hangs_until`.
     slow_until: Mono,
+    /// A write of this broker's disk has failed.
+    failed: bool,
 }
 
 impl Peers {
@@ -75,12 +77,20 @@ impl Peers {
 
     /// Whether this other broker is there and its disk does not hang: it shows soon what is committed.
     pub(super) fn is_waited_for(&self, peer: BrokerId) -> bool {
-        self.by_id.get(&peer).is_some_and(|peer| peer.alive && peer.status.disk != DiskState::Hangs)
+        self.by_id.get(&peer).is_some_and(|peer| peer.alive && peer.status.disk < DiskState::Hangs)
     }
 
     /// Whether this other broker is there and its disk is well.
     pub(super) fn may_lead(&self, peer: BrokerId) -> bool {
         self.by_id.get(&peer).is_some_and(|peer| peer.alive && peer.status.leads)
+    }
+
+    /// Whether a broker can hold what its leader does: it is there, and its disk has not failed.
+    pub(super) fn can_follow(&self, own: BrokerId, broker: BrokerId) -> bool {
+        match self.by_id.get(&broker) {
+            Some(peer) => peer.alive && peer.status.disk < DiskState::Failed,
+            None => broker == own && !self.failed,
+        }
     }
 
     /// How little a broker is fit to lead: the lower the better. The others count as this one sees them.
@@ -90,7 +100,7 @@ impl Peers {
             None => (self.leads(now), self.disk(now), broker == own),
         };
         match (alive, disk, leads) {
-            (false, ..) => 3,
+            (false, ..) | (true, DiskState::Failed, _) => 3,
             // A slow one may be about to hang, and for the same reason: brokers that share a device.
             (true, DiskState::Slow | DiskState::Hangs, _) => 2,
             (true, DiskState::Well, false) => 1,
@@ -106,6 +116,7 @@ impl Peers {
         };
         match (alive, disk, leads) {
             (false, ..) => "gone",
+            (true, DiskState::Failed, _) => "disk failed",
             (true, DiskState::Hangs, _) => "disk hangs",
             (true, DiskState::Slow, _) => "disk slow",
             (true, DiskState::Well, false) => "recovering",
@@ -135,6 +146,7 @@ impl Peers {
     /// How this broker's disk takes writes just now.
     fn disk(&self, now: Now) -> DiskState {
         match now.mono {
+            _ if self.failed => DiskState::Failed,
             now if now < self.hangs_until => DiskState::Hangs,
             now if now < self.slow_until => DiskState::Slow,
             _ => DiskState::Well,
@@ -148,7 +160,7 @@ impl Peers {
 
     /// Whether this broker may lead at `now`.
     pub(super) fn leads(&self, now: Now) -> bool {
-        self.no_lead_until.is_none_or(|until| now.mono >= until)
+        !self.failed && self.no_lead_until.is_none_or(|until| now.mono >= until)
     }
 }
 
@@ -317,7 +329,7 @@ impl Shard {
             self.peers.next_raft_tick = now.mono.plus_millis(RAFT_TICK_MS);
             self.tick_replicas(now);
             if let Some(coordinator) = &mut self.coordinator {
-                coordinator.tick(now.mono, self.peers.disk(now) == DiskState::Hangs);
+                coordinator.tick(now.mono, self.peers.disk(now) >= DiskState::Hangs);
             }
         }
         if now.mono >= self.peers.next_balance {
@@ -467,13 +479,19 @@ impl Shard {
     }
 
     /// A disk that takes no writes must not lead: what it leads goes to others, and it takes nothing back until it
-    /// was well for a while. Where no other is better off, it stays: a device that all share is no reason to move.
+    /// was well for a while, or, after a failure, until it is started again. Where no other is better off, it stays: a
+    /// device that all share is no reason to move.
     fn watch_lease(&mut self, now: Now) {
         let state = self.storage.disk_state(now);
         if state > DiskState::Well {
-            if state == DiskState::Hangs && self.peers.leads(now) {
+            if state >= DiskState::Hangs && self.peers.leads(now) {
                 self.metrics.leases_lost.add(1);
-                tracing::warn!("the disk takes no writes: this broker hands its leaderships over");
+                let why = match state {
+                    DiskState::Failed => "a write of the disk has failed",
+                    _ if self.storage.no_room() => "the disk has no room",
+                    _ => "the disk takes no writes",
+                };
+                tracing::warn!("{why}: this broker hands its leaderships over");
             }
             self.disk_is(now, state);
             for shard in (0..self.shards).map(ShardId) {
@@ -482,7 +500,7 @@ impl Shard {
                 }
             }
         }
-        if self.peers.disk(now) != DiskState::Hangs {
+        if self.peers.disk(now) < DiskState::Hangs {
             return;
         }
         // Each tick: a hand-over that fails is tried again, also to another.
@@ -505,7 +523,8 @@ impl Shard {
     pub(super) fn disk_is(&mut self, now: Now, state: DiskState) {
         let before = self.peers.disk(now);
         self.peers.slow_until = now.mono.plus_millis(DISK_SLOW_MS);
-        if state == DiskState::Hangs {
+        self.peers.failed |= state == DiskState::Failed;
+        if state >= DiskState::Hangs {
             self.peers.no_lead_until = Some(now.mono.plus_millis(LEASE_BACK_MS));
             self.peers.hangs_until = now.mono.plus_millis(LEASE_MS);
         }

@@ -1,6 +1,6 @@
 //! A shard's dealings with its disk: WAL appends and what they make durable, flushes, the memory of tails and caches.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use super::Shard;
 use super::event::Effect;
@@ -12,7 +12,7 @@ use crate::log::{DiskError, DiskReply, DiskRequest, Frame, FrameKind, SegmentNam
 use crate::metrics::Held;
 use crate::partition::{DiskRead, FlushOutcome, FlushStep, Partition, Place};
 use crate::peer::{DiskState, PeerMessage};
-use crate::types::{LogId, Map, Mono, Now, Set};
+use crate::types::{LogId, Map, Mono, Now, Set, ShardId};
 
 /// What the disk last said of a WAL.
 #[derive(Clone, Copy, Debug, Default)]
@@ -23,6 +23,8 @@ pub(super) struct WalHealth {
     pub(super) pending_bytes: u64,
     /// Only the reserve is left.
     pub(super) full: bool,
+    /// It cannot have more segments than it has.
+    pub(super) no_space: bool,
     /// Fenced after an error.
     pub(super) failed: bool,
 }
@@ -112,10 +114,10 @@ pub(super) struct Storage {
     dirty: VecDeque<LogId>,
     is_dirty: Set<LogId>,
     flushing: usize,
-    /// Whether the last write to a segment found no room.
-    pub(super) no_space: bool,
-    /// Logs whose flush found no room.
-    retries: Vec<LogId>,
+    /// A write to a segment has failed: what a log took since then stays in the WAL.
+    segment_failed: bool,
+    /// Logs whose last flush found no room, in the order of their numbers.
+    without_room: BTreeSet<LogId>,
     next_retry: u64,
     /// Batches that may be dropped from tails, oldest first.
     evictable: VecDeque<(LogId, u64)>,
@@ -147,8 +149,8 @@ impl Storage {
             dirty: VecDeque::new(),
             is_dirty: Set::default(),
             flushing: 0,
-            no_space: false,
-            retries: Vec::new(),
+            segment_failed: false,
+            without_room: BTreeSet::new(),
             next_retry: 0,
             evictable: VecDeque::new(),
             chunk_budget,
@@ -187,10 +189,16 @@ impl Storage {
         self.tail_full() || self.data.full || self.data.pending_bytes > WAL_PENDING_BYTES
     }
 
+    /// Whether the disk has no room for what clients would append: nothing but room will change that, so they need not wait.
+    pub(super) fn no_room(&self) -> bool {
+        let segments = !self.without_room.is_empty();
+        segments && self.tail_full() || self.data.full && (segments || self.data.no_space)
+    }
+
     /// Whether a follower has to wait with new entries. Those that are not committed leave its memory only if it takes what
     /// comes after them: memory is a reason no longer than some of it is on its way into segments, or finds no room there.
     pub(super) fn follower_full(&self) -> bool {
-        let drains = self.flushing > 0 || self.no_space;
+        let drains = self.flushing > 0 || !self.without_room.is_empty();
         drains && self.unflushed_bytes > self.tail_budget || self.data.pending_bytes > WAL_PENDING_BYTES
     }
 
@@ -210,6 +218,7 @@ impl Storage {
             self.unflushed_bytes -= partition.unflushed_cost();
         }
         self.is_dirty.remove(&log);
+        self.without_room.remove(&log);
         self.drop_chunks(|owner, _| owner == log);
     }
 
@@ -278,7 +287,7 @@ impl Storage {
             // A disk that is behind with its work and gets on with it does not hang.
             let since = appends.in_flight.front().map(|(_, since, _)| (*since).max(appends.durable_at));
             match since.map_or(0, |since| now.mono.micros_since(since) / 1_000) {
-                _ if health.failed => DiskState::Hangs,
+                _ if health.failed || self.segment_failed => DiskState::Failed,
                 LEASE_MS.. => DiskState::Hangs,
                 DISK_SLOW_MS.. => DiskState::Slow,
                 _ => DiskState::Well,
@@ -286,8 +295,7 @@ impl Storage {
         };
         let writes = state(&self.data, &self.data_appends).max(state(&self.meta, &self.meta_appends));
         // One that has room for nothing more is as bad, for those who want to append.
-        let no_room = self.no_space && (self.tail_full() || self.data.full);
-        if no_room { DiskState::Hangs } else { writes }
+        if self.no_room() { writes.max(DiskState::Hangs) } else { writes }
     }
 
     /// Whether the metadata's WAL was not written to for a while, so that a write would tell how the disk is.
@@ -424,7 +432,8 @@ impl Shard {
         match reply {
             DiskReply::Appended { wal, ticket } => self.appended(now, wal, ticket),
             DiskReply::WalFailed { wal, error } => {
-                if !std::mem::replace(&mut self.storage.health(wal).failed, true) {
+                // Every shard hears of it; one speaks for the broker.
+                if !std::mem::replace(&mut self.storage.health(wal).failed, true) && self.id == ShardId(0) {
                     tracing::error!(?wal, %error, "the WAL is fenced: nothing is acknowledged any more; restart the broker once the disk is well");
                 }
             }
@@ -444,7 +453,8 @@ impl Shard {
                         FlushOutcome::Failed
                     }
                     Err(error) => {
-                        tracing::error!(%log, %error, "moving records to a segment failed: the partition takes no more");
+                        tracing::error!(%log, %error, "moving records to a segment failed: the partition takes no more; restart the broker once the disk is well");
+                        self.storage.segment_failed = true;
                         FlushOutcome::Failed
                     }
                 };
@@ -488,9 +498,9 @@ impl Shard {
                     self.flush_log(log, true);
                 }
             }
-            DiskReply::Health { wal, oldest_ms, pending_bytes, full } => {
+            DiskReply::Health { wal, oldest_ms, pending_bytes, full, no_space } => {
                 let health = self.storage.health(wal);
-                *health = super::storage::WalHealth { oldest_ms, pending_bytes, full, ..*health };
+                *health = WalHealth { oldest_ms, pending_bytes, full, no_space, ..*health };
             }
         }
         self.run_backlog(now);
@@ -530,7 +540,8 @@ impl Shard {
                 return;
             }
             let Some(log) = self.storage.dirty.pop_front() else { return };
-            if !self.storage.is_dirty.remove(&log) {
+            // What found no room is tried again in its time.
+            if !self.storage.is_dirty.remove(&log) || self.storage.without_room.contains(&log) {
                 continue;
             }
             self.flush_log(log, false);
@@ -547,11 +558,11 @@ impl Shard {
 
     /// Flushes again what found no room, once in a while.
     pub(super) fn retry_flushes(&mut self, now: Now) {
-        if self.storage.retries.is_empty() || now.mono.0 < self.storage.next_retry {
+        if self.storage.without_room.is_empty() || now.mono.0 < self.storage.next_retry {
             return;
         }
         self.storage.next_retry = now.mono.plus_millis(FLUSH_RETRY_MS).0;
-        for log in std::mem::take(&mut self.storage.retries) {
+        for log in self.storage.without_room.clone() {
             self.flush_log(log, true);
         }
     }
@@ -570,16 +581,6 @@ impl Shard {
     }
 
     fn flush_written(&mut self, now: Now, log: LogId, outcome: FlushOutcome) {
-        let no_space = outcome == FlushOutcome::NoSpace;
-        if no_space {
-            self.storage.retries.push(log);
-        }
-        if std::mem::replace(&mut self.storage.no_space, no_space) != no_space {
-            match no_space {
-                true => tracing::error!("no space left for segments; what was accepted stays in the WAL"),
-                false => tracing::info!("there is space for segments again"),
-            }
-        }
         let step = match self.owned.get_mut(&log) {
             Some(owned) => {
                 let before = owned.partition.unflushed_cost();
@@ -598,13 +599,29 @@ impl Shard {
             }
             None => FlushStep::Done,
         };
-        if !matches!(step, FlushStep::Write(_)) {
-            self.storage.flushing -= 1;
-        }
+        let over = !matches!(step, FlushStep::Write(_));
+        self.storage.flushing -= usize::from(over);
+        self.note_room(log, outcome, over);
         self.flush_step(log, step);
         self.evict_tails();
         if self.owned.get(&log).is_some_and(|owned| owned.partition.is_installing()) {
             self.fetch_next(now, log);
+        }
+    }
+
+    /// A flush has found room, or none. Before it is over, only a part of it has.
+    fn note_room(&mut self, log: LogId, outcome: FlushOutcome, over: bool) {
+        let without = &mut self.storage.without_room;
+        let before = without.is_empty();
+        match outcome {
+            FlushOutcome::NoSpace if self.owned.contains_key(&log) => _ = without.insert(log),
+            FlushOutcome::Durable if !over => {}
+            FlushOutcome::Durable | FlushOutcome::Failed | FlushOutcome::NoSpace => _ = without.remove(&log),
+        }
+        match (before, without.is_empty()) {
+            (true, false) => tracing::error!("no space left for segments; what was accepted stays in the WAL"),
+            (false, true) => tracing::info!("there is space for segments again"),
+            (true, true) | (false, false) => {}
         }
     }
 

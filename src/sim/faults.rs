@@ -69,7 +69,7 @@ pub(super) struct Plan {
     pub(super) faults: Vec<(u64, usize, Fault)>,
     /// When they are over.
     pub(super) end: u64,
-    /// Nothing happens but that the disk of one broker stalls, again and again: nobody may notice for long.
+    /// Nothing happens but that the disk of one broker stalls, is full or fails, again and again: nobody may notice for long.
     pub(super) frozen: bool,
     /// Bytes of request frames that may be held at once.
     pub(super) frame_bytes: usize,
@@ -151,6 +151,25 @@ impl Plan {
             hop_micros: (1, 50),
             net_micros: *rng.pick(&[(20, 200), (100, 3_000)]),
         }
+    }
+
+    /// The circumstances of a seed of a cluster in which one broker's disk is full for a while, and all else is well.
+    pub(super) fn draw_full(rng: &mut Rng, brokers: usize) -> Plan {
+        let mut plan = Plan::draw_frozen(rng, brokers);
+        for (_, _, fault) in &mut plan.faults {
+            *fault = Fault::Full { micros: 8_000_000 };
+        }
+        plan
+    }
+
+    /// The circumstances of a seed of a cluster in which one broker's disk fails a write, first of the WAL, then of a
+    /// segment, and the broker is started again a while later.
+    pub(super) fn draw_failed(rng: &mut Rng, brokers: usize) -> Plan {
+        let mut plan = Plan::draw_frozen(rng, brokers);
+        for ((_, _, fault), target) in plan.faults.iter_mut().zip([Target::Wal, Target::Segment]) {
+            *fault = Fault::Error { target, restart_after: 6_000_000, down_for: 1_000_000 };
+        }
+        plan
     }
 
     fn cluster_fault(rng: &mut Rng, weights: &[u64], broker: usize, brokers: usize) -> Option<Fault> {

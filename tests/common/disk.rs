@@ -30,7 +30,10 @@ fn path(path: &Path) -> &str {
 }
 
 /// One ext4 in a file, mounted over a loop device.
-pub struct Mount(PathBuf);
+pub struct Mount {
+    file: PathBuf,
+    at: PathBuf,
+}
 
 impl Mount {
     /// Makes the file, of so many bytes, and the directory, and mounts the one at the other.
@@ -38,22 +41,46 @@ impl Mount {
         File::create(file).and_then(|file| file.set_len(bytes)).map_err(|error| error.to_string())?;
         fs::create_dir(&at).map_err(|error| error.to_string())?;
         run("mkfs.ext4", &["-q", "-F", path(file)])?;
+        Mount::existing(file, at)
+    }
+
+    fn existing(file: &Path, at: PathBuf) -> Result<Mount, String> {
         run("mount", &["-o", "loop", path(file), path(&at)])?;
-        Ok(Mount(at))
+        Ok(Mount { file: file.to_owned(), at })
+    }
+
+    /// Has everything that is done on it fail from now on, with EIO. What its journal has not on the device is gone.
+    pub fn fail(&self) -> Result<(), String> {
+        /// EXT4_IOC_SHUTDOWN, and its flag for going down without another write of the journal.
+        const SHUTDOWN: libc::c_ulong = 0x8004_587D;
+        static WITHOUT_A_FLUSH: u32 = 2;
+        let root = File::open(&self.at).map_err(|error| error.to_string())?;
+        // SAFETY: the ioctl reads a 32-bit number from the address that it is given, which is live.
+        if unsafe { libc::ioctl(root.as_raw_fd(), SHUTDOWN, &raw const WITHOUT_A_FLUSH) } != 0 {
+            return Err(std::io::Error::last_os_error().to_string());
+        }
+        Ok(())
+    }
+
+    /// Mounts it anew, after which it works. Nobody may use it.
+    pub fn again(self) -> Result<Mount, String> {
+        let (file, at) = (self.file.clone(), self.at.clone());
+        drop(self);
+        Mount::existing(&file, at)
     }
 
     /// Where it is mounted.
     pub fn root(&self) -> &Path {
-        &self.0
+        &self.at
     }
 }
 
 impl Drop for Mount {
     fn drop(&mut self) {
         // A broker that was just killed may hold the mount for a moment.
-        let unmounted = wait_until(Duration::from_secs(10), || run("umount", &[path(&self.0)]).is_ok());
+        let unmounted = wait_until(Duration::from_secs(10), || run("umount", &[path(&self.at)]).is_ok());
         if !unmounted {
-            eprintln!("{} stays mounted", self.0.display());
+            eprintln!("{} stays mounted", self.at.display());
         }
     }
 }
@@ -70,7 +97,7 @@ impl Disk {
     pub fn new() -> Result<Disk, String> {
         let directory = data_dir();
         let lower = Mount::new(&directory.path().join("lower.img"), 4 << 30, directory.path().join("lower"))?;
-        let upper = Mount::new(&lower.0.join("upper.img"), 3 << 30, directory.path().join("upper"))?;
+        let upper = Mount::new(&lower.root().join("upper.img"), 3 << 30, directory.path().join("upper"))?;
         Ok(Disk { upper: Some(upper), lower, directory })
     }
 
@@ -81,18 +108,9 @@ impl Disk {
 
     /// What a power cut does to a file system: all that its journal has not on the device is gone. Nobody may use it.
     pub fn cut_power(&mut self) -> Result<(), String> {
-        /// EXT4_IOC_SHUTDOWN, and its flag for going down without another write of the journal.
-        const SHUTDOWN: libc::c_ulong = 0x8004_587D;
-        static WITHOUT_A_FLUSH: u32 = 2;
-        let root = File::open(self.root()).map_err(|error| error.to_string())?;
-        // SAFETY: the ioctl reads a 32-bit number from the address that it is given, which is live.
-        if unsafe { libc::ioctl(root.as_raw_fd(), SHUTDOWN, &raw const WITHOUT_A_FLUSH) } != 0 {
-            return Err(std::io::Error::last_os_error().to_string());
-        }
-        drop((root, self.upper.take()));
-        let root = self.root();
-        run("mount", &["-o", "loop", path(&self.lower.0.join("upper.img")), path(&root)])?;
-        self.upper = Some(Mount(root));
+        let upper = self.upper.take().ok_or("an earlier power cut failed")?;
+        upper.fail()?;
+        self.upper = Some(upper.again()?);
         Ok(())
     }
 
@@ -101,13 +119,13 @@ impl Disk {
         // The thaw is another process's work, which begins it when its input ends: it happens even when this
         // process is killed, and nothing is left that can no longer be unmounted.
         let thaw = Command::new("sh")
-            .args(["-c", "cat >/dev/null; exec fsfreeze --unfreeze \"$0\"", path(&self.lower.0)])
+            .args(["-c", "cat >/dev/null; exec fsfreeze --unfreeze \"$0\"", path(self.lower.root())])
             .stdin(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .map_err(|error| error.to_string())?;
         let frozen = Frozen(thaw);
-        run("fsfreeze", &["--freeze", path(&self.lower.0)])?;
+        run("fsfreeze", &["--freeze", path(self.lower.root())])?;
         Ok(frozen)
     }
 }

@@ -1,5 +1,6 @@
 //! Three brokers: what one of them does to itself is hardly noticed.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -35,6 +36,11 @@ impl Cluster {
 
     /// The same with further arguments for each.
     pub(crate) fn with(arguments: &dyn Fn(u16) -> Vec<String>) -> Option<Cluster> {
+        Cluster::on(&[], arguments)
+    }
+
+    /// The same, the first of them on disks of the test's own.
+    pub(crate) fn on(disks: &[&Path], arguments: &dyn Fn(u16) -> Vec<String>) -> Option<Cluster> {
         if external().is_some() {
             skipped("the broker is not ours to start");
             return None;
@@ -46,7 +52,9 @@ impl Cluster {
         let launches: Vec<Launch> = (1..=NODES)
             .zip(&directories)
             .map(|(node, directory)| {
-                Launch::new(directory.path()).in_cluster(node, &voters.join(",")).arguments(arguments(node))
+                let own = disks.get(usize::from(node) - 1).map(|disk| disk.join("data"));
+                let data = own.unwrap_or_else(|| directory.path().to_owned());
+                Launch::new(&data).in_cluster(node, &voters.join(",")).arguments(arguments(node))
             })
             .collect();
         Some(Cluster { brokers: start_all(launches), _directories: directories })

@@ -107,6 +107,29 @@ fn a_dead_replica_leaves_the_isr_and_comes_back() {
 }
 
 #[test]
+fn what_is_appended_and_then_lacks_replicas_is_told_so() {
+    let Some(cluster) = Cluster::start() else { return };
+    cluster.await_all(0);
+    create_replicated(&cluster.addresses(), "lonely", 1, 3, &[("min.insync.replicas", "3")]);
+    let led_by = leader(&cluster, "lonely");
+    let mut wire = Wire::connect(&cluster.broker(led_by).address());
+    assert_eq!(wire.produce("lonely", 0, batch(&["with all three"])).error_code, 0);
+    // The leader does not know yet that this one is gone when it appends, and does when its own majority is durable.
+    let stopped = cluster.broker((led_by + 1) % 3);
+    stopped.signal(libc::SIGSTOP);
+    let answer = wire.produce("lonely", 0, batch(&["with two"]));
+    stopped.signal(libc::SIGCONT);
+    assert_eq!(answer.error_code, code(ResponseError::NotEnoughReplicasAfterAppend));
+    // It was appended: a client that tries again may have it twice.
+    let mut read = Vec::new();
+    let whole = wait_until(10 * SECONDS, || {
+        read = wire.fetch("lonely", 0, 0).records.map_or_else(Vec::new, values);
+        read.len() == 2
+    });
+    assert!(whole, "{read:?}");
+}
+
+#[test]
 fn a_client_reads_from_the_replica_in_its_rack() {
     let rack = |node: u16| vec!["--broker-rack".to_owned(), format!("rack-{node}")];
     let Some(cluster) = Cluster::with(&rack) else { return };

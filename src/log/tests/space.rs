@@ -220,6 +220,9 @@ fn without_space_the_wal_makes_do_and_tries_again_every_second() {
     };
     rig.fail(at, ENOSPC);
     rig.settle();
+    let grows = |reply: &DiskReply| matches!(reply, DiskReply::Health { no_space: false, .. });
+    let last = rig.replies.iter().rfind(|(_, reply)| matches!(reply, DiskReply::Health { .. }));
+    assert!(last.is_some_and(|(_, reply)| !grows(reply)), "{last:?}");
     assert_eq!(asked_and_full(&mut rig), (vec![(1, 1)], Some(true)));
     rig.tick_after(500);
     assert_eq!(create(&rig), None);

@@ -45,7 +45,7 @@ fn there_and_back(messages: &[PeerMessage]) -> Vec<PeerMessage> {
 }
 
 fn disk_state() -> impl Strategy<Value = DiskState> {
-    prop_oneof![Just(DiskState::Well), Just(DiskState::Slow), Just(DiskState::Hangs)]
+    prop_oneof![Just(DiskState::Well), Just(DiskState::Slow), Just(DiskState::Hangs), Just(DiskState::Failed)]
 }
 
 fn raft(kind: MessageKind) -> Message {
