@@ -181,6 +181,8 @@ pub struct GroupConfig {
     pub consumer_session_timeout_ms: u64,
     /// `group.consumer.heartbeat.interval.ms`.
     pub consumer_heartbeat_interval_ms: u64,
+    /// `group.consumer.assignment.interval.ms`.
+    pub consumer_assignment_interval_ms: u64,
     /// `group.consumer.max.size`.
     pub consumer_max_size: usize,
     /// `group.consumer.assignors`, with commas between them.
@@ -475,6 +477,7 @@ impl Settings {
             offsets_retention_ms: integer("offsets.retention.minutes")? * 60_000,
             consumer_session_timeout_ms: integer("group.consumer.session.timeout.ms")? as u64,
             consumer_heartbeat_interval_ms: integer("group.consumer.heartbeat.interval.ms")? as u64,
+            consumer_assignment_interval_ms: integer("group.consumer.assignment.interval.ms")? as u64,
             consumer_max_size: integer("group.consumer.max.size")? as usize,
             consumer_assignors: self.need("group.consumer.assignors", Kind::text)?,
             consumer_migration_policy: self.need("group.consumer.migration.policy", Kind::text)?,

@@ -34,6 +34,10 @@ pub const WAL_WRITES_IN_FLIGHT: usize = 4;
 /// Bytes accepted by a WAL and not durable yet, above which appends wait.
 pub const WAL_PENDING_BYTES: u64 = 256 * 1024 * 1024;
 
+/// Logs that are asked in one tick to let go of the oldest segment of a WAL: each writes a checkpoint, and what clients
+/// wait for goes on in between.
+pub const RELEASE_LOGS: usize = 1_024;
+
 /// Age of the oldest append that is not durable yet, above which shards refuse produces, in milliseconds.
 pub const WAL_STALLED_MS: u64 = 1_000;
 

@@ -242,6 +242,13 @@ pub const KEYS: &[Key] = &[
         help: "Time between two heartbeats of a member of a group of the consumer protocol",
     },
     Key {
+        name: "group.consumer.assignment.interval.ms",
+        value: "MS",
+        kind: Kind::Integer { min: 0, max: i32::MAX as i64 },
+        default: Default::Is("1000"),
+        help: "Least time between two assignments of a group of the consumer protocol",
+    },
+    Key {
         name: "group.consumer.max.size",
         value: "N",
         kind: Kind::Integer { min: 1, max: limits::MAX_GROUP_MEMBERS as i64 },

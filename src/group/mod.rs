@@ -57,6 +57,8 @@ pub struct Settings {
     pub consumer_session_ms: u64,
     /// `group.consumer.heartbeat.interval.ms`.
     pub consumer_heartbeat_ms: u64,
+    /// `group.consumer.assignment.interval.ms`.
+    pub consumer_assignment_ms: u64,
     /// `group.consumer.max.size`, at most [`crate::limits::MAX_GROUP_MEMBERS`].
     pub consumer_max_size: usize,
     /// `group.consumer.assignors`: at least one, the one first that is used where members want none.

@@ -36,92 +36,110 @@ struct LogPins {
 #[derive(Debug, Default)]
 pub(super) struct Pins {
     logs: Map<LogId, LogPins>,
-    segments: Counts,
+    segments: Segments,
 }
 
-/// How many pins lie in each segment, oldest first.
+/// What is pinned in each segment, oldest first.
 #[derive(Debug, Default)]
-struct Counts(VecDeque<(u64, u32)>);
+struct Segments(VecDeque<Pinned>);
 
-impl Counts {
-    fn of(&mut self, generation: u64) -> &mut u32 {
+/// The pins in one segment.
+#[derive(Debug)]
+struct Pinned {
+    generation: u64,
+    count: u32,
+    /// The logs that pin it, and those that did. So whoever needs the segment is found without a look at all logs.
+    logs: VecDeque<LogId>,
+}
+
+impl Segments {
+    fn of(&mut self, generation: u64) -> &mut Pinned {
         let at = match self.0.back() {
-            Some((newest, _)) if *newest == generation => self.0.len() - 1,
+            Some(newest) if newest.generation == generation => self.0.len() - 1,
             _ => self
                 .0
-                .binary_search_by_key(&generation, |(generation, _)| *generation)
+                .binary_search_by_key(&generation, |segment| segment.generation)
                 .unwrap_or_else(|_| panic!("segment {generation} is pinned but not in the WAL")),
         };
-        &mut self.0[at].1
+        &mut self.0[at]
     }
 
     fn pin(&mut self, generation: u64) {
-        *self.of(generation) += 1;
+        self.of(generation).count += 1;
     }
 
     fn unpin(&mut self, generation: u64) {
-        *self.of(generation) -= 1;
+        self.of(generation).count -= 1;
     }
 }
 
 impl Pins {
     /// Adds the segment after the newest.
     pub(super) fn open(&mut self, generation: u64) {
-        if let Some((newest, _)) = self.segments.0.back() {
-            assert!(*newest < generation, "generations of segments must rise");
+        if let Some(newest) = self.segments.0.back() {
+            assert!(newest.generation < generation, "generations of segments must rise");
         }
-        self.segments.0.push_back((generation, 0));
+        self.segments.0.push_back(Pinned { generation, count: 0, logs: VecDeque::new() });
     }
 
     /// Forgets the oldest segment, which nothing pins.
     pub(super) fn close_oldest(&mut self) {
         let oldest = self.segments.0.pop_front();
-        assert!(matches!(oldest, Some((_, 0))), "only a segment without pins is given back");
+        assert!(oldest.is_some_and(|oldest| oldest.count == 0), "only a segment without pins is given back");
     }
 
     /// Whether the oldest segment is there and holds nothing that is needed.
     pub(super) fn oldest_is_free(&self) -> bool {
-        matches!(self.segments.0.front(), Some((_, 0)))
+        self.segments.0.front().is_some_and(|oldest| oldest.count == 0)
     }
 
-    /// The logs that need the oldest segment, in order.
-    pub(super) fn of_oldest(&self) -> Vec<LogId> {
-        let Some(&(oldest, _)) = self.segments.0.front() else {
+    /// How many logs may need the oldest segment.
+    pub(super) fn len_of_oldest(&self) -> usize {
+        self.segments.0.front().map_or(0, |oldest| oldest.logs.len())
+    }
+
+    /// Looks at the next `most` of the logs that may need the oldest segment, and returns those that do. They come around
+    /// again for as long as they do.
+    pub(super) fn of_oldest(&mut self, most: usize) -> Vec<LogId> {
+        let Some(oldest) = self.segments.0.front_mut() else {
             return Vec::new();
         };
-        let mut logs: Vec<LogId> =
-            self.logs.iter().filter(|(_, pins)| pins.hold(oldest)).map(|(log, _)| *log).collect();
-        logs.sort_unstable();
+        let seen: Vec<LogId> = oldest.logs.drain(..most.min(oldest.logs.len())).collect();
+        let holds = |log: &LogId| self.logs.get(log).is_some_and(|pins| pins.hold(oldest.generation));
+        let logs: Vec<LogId> = seen.into_iter().filter(holds).collect();
+        oldest.logs.extend(&logs);
         logs
     }
 
     /// Takes note of a frame of segment `generation`; frames come in the order of the WAL, once they are durable.
     pub(super) fn apply(&mut self, generation: u64, note: &Note) {
         let segments = &mut self.segments;
-        match note.kind {
-            FrameKind::Entry => {
-                let pins = self.logs.entry(note.log).or_default();
-                pins.add_entries(generation, note.first, note.last, segments);
+        if note.kind == FrameKind::Deleted {
+            if let Some(mut pins) = self.logs.remove(&note.log) {
+                pins.clear(u64::MAX, segments);
             }
+            return;
+        }
+        let pins = self.logs.entry(note.log).or_default();
+        let held = pins.hold(generation);
+        match note.kind {
+            FrameKind::Entry => pins.add_entries(generation, note.first, note.last, segments),
             FrameKind::HardState => {
-                let pins = self.logs.entry(note.log).or_default();
                 segments.pin(generation);
                 if let Some(older) = pins.hard_state.replace(generation) {
                     segments.unpin(older);
                 }
             }
             FrameKind::Checkpoint | FrameKind::Snapshot => {
-                let pins = self.logs.entry(note.log).or_default();
                 let through = if note.kind == FrameKind::Snapshot { u64::MAX } else { note.last };
                 pins.clear(through, segments);
                 pins.checkpoint = Some((note.last, generation));
                 segments.pin(generation);
             }
-            FrameKind::Deleted => {
-                if let Some(mut pins) = self.logs.remove(&note.log) {
-                    pins.clear(u64::MAX, segments);
-                }
-            }
+            FrameKind::Deleted => unreachable!("taken above"),
+        }
+        if !held && pins.hold(generation) {
+            segments.of(generation).logs.push_back(note.log);
         }
     }
 }
@@ -134,7 +152,7 @@ impl LogPins {
     }
 
     /// Lets go of all but the entries after `through`.
-    fn clear(&mut self, through: u64, segments: &mut Counts) {
+    fn clear(&mut self, through: u64, segments: &mut Segments) {
         if let Some((_, at)) = self.checkpoint.take() {
             segments.unpin(at);
         }
@@ -150,7 +168,7 @@ impl LogPins {
         });
     }
 
-    fn add_entries(&mut self, generation: u64, first: u64, last: u64, segments: &mut Counts) {
+    fn add_entries(&mut self, generation: u64, first: u64, last: u64, segments: &mut Segments) {
         let reached = self.checkpoint.map_or(0, |(index, _)| index);
         if last <= reached {
             return;
@@ -204,11 +222,26 @@ mod tests {
         pins.apply(3, &note(1, FrameKind::Checkpoint, 19, 19));
         assert!(pins.oldest_is_free());
         pins.close_oldest();
-        assert_eq!(pins.of_oldest(), [LogId(1)]);
+        assert_eq!(pins.of_oldest(9), [LogId(1)]);
         pins.apply(4, &note(1, FrameKind::Checkpoint, 20, 20));
         pins.close_oldest();
         pins.close_oldest();
-        assert_eq!(pins.of_oldest(), [LogId(1)], "the checkpoint itself is kept");
+        assert_eq!(pins.of_oldest(9), [LogId(1)], "the checkpoint itself is kept");
+    }
+
+    #[test]
+    fn those_who_need_the_oldest_segment_come_in_turn_for_as_long_as_they_do() {
+        let mut pins = pins(2);
+        for log in 1..=5 {
+            pins.apply(1, &note(log, FrameKind::HardState, 0, 0));
+            pins.apply(1, &note(log, FrameKind::Entry, 1, 1));
+        }
+        assert_eq!(pins.of_oldest(2), [LogId(1), LogId(2)]);
+        pins.apply(2, &note(1, FrameKind::Checkpoint, 1, 1));
+        pins.apply(2, &note(3, FrameKind::Checkpoint, 1, 1));
+        assert_eq!(pins.of_oldest(3), [LogId(4), LogId(5)]);
+        assert_eq!(pins.len_of_oldest(), 4);
+        assert_eq!(pins.of_oldest(9), [LogId(2), LogId(4), LogId(5)]);
     }
 
     #[test]
@@ -229,7 +262,7 @@ mod tests {
         pins.apply(1, &note(1, FrameKind::Entry, 1, 10));
         pins.apply(2, &note(1, FrameKind::Entry, 11, 12));
         pins.apply(3, &note(1, FrameKind::Entry, 6, 6));
-        assert_eq!(*pins.segments.of(2), 0);
+        assert_eq!(pins.segments.of(2).count, 0);
         pins.apply(3, &note(1, FrameKind::Checkpoint, 5, 5));
         assert!(pins.oldest_is_free(), "indexes 6 to 10 of segment 1 are gone");
     }
@@ -241,7 +274,7 @@ mod tests {
         pins.apply(1, &note(1, FrameKind::HardState, 0, 0));
         pins.apply(1, &note(2, FrameKind::Checkpoint, 3, 3));
         pins.apply(2, &note(1, FrameKind::Deleted, 0, 0));
-        assert_eq!(pins.of_oldest(), [LogId(2)]);
+        assert_eq!(pins.of_oldest(9), [LogId(2)]);
         pins.apply(2, &note(2, FrameKind::Deleted, 0, 0));
         pins.close_oldest();
         assert!(pins.oldest_is_free());
@@ -252,8 +285,8 @@ mod tests {
         let mut pins = pins(2);
         pins.apply(1, &note(1, FrameKind::Checkpoint, 10, 10));
         pins.apply(2, &note(1, FrameKind::Entry, 4, 9));
-        assert_eq!(*pins.segments.of(2), 0);
+        assert_eq!(pins.segments.of(2).count, 0);
         pins.apply(2, &note(1, FrameKind::Entry, 11, 11));
-        assert_eq!(*pins.segments.of(2), 1);
+        assert_eq!(pins.segments.of(2).count, 1);
     }
 }

@@ -13,7 +13,7 @@ use super::pins::{Note, Pins};
 use super::recovery::WalSeed;
 use super::wal_format::{FRAME_BYTES, HEADER_BYTES, WriteHeader, align_up};
 use super::{Buffers, DeviceDone, DeviceOp, DiskError, DiskReply, FileId, Frame, WalId};
-use crate::limits::{BLOCK, WAL_PENDING_BYTES, WAL_WRITE_BYTES, WAL_WRITES_IN_FLIGHT};
+use crate::limits::{BLOCK, RELEASE_LOGS, TICK_MS, WAL_PENDING_BYTES, WAL_WRITE_BYTES, WAL_WRITES_IN_FLIGHT};
 use crate::metrics::WalMetrics;
 use crate::types::{LogId, Mono, Now, ShardId};
 
@@ -78,6 +78,16 @@ struct Waiting {
     ack: Option<(ShardId, u64)>,
 }
 
+/// Whose logs were asked to release it last.
+#[derive(Clone, Copy)]
+struct Asked {
+    /// The segment.
+    generation: u64,
+    at: Mono,
+    /// How many were not asked yet.
+    left: usize,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 struct Health {
     oldest_ms: u64,
@@ -140,8 +150,7 @@ pub(super) struct Wal<Buf> {
 
     fenced: bool,
     reported: Health,
-    /// The segment whose logs were asked to release it last, and when.
-    asked: Option<(u64, Mono)>,
+    asked: Option<Asked>,
     metrics: Arc<WalMetrics>,
 }
 
@@ -303,7 +312,8 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
     /// Whether it waits for its own tick or for a slot; operations in flight are counted elsewhere.
     pub(super) fn busy(&self) -> bool {
         let can_write = self.offset.is_some() || !self.free.is_empty();
-        !self.fenced && (self.has_work() || (self.wants_confirm() && can_write))
+        let asks = self.asked.is_some_and(|asked| asked.left > 0);
+        !self.fenced && (self.has_work() || asks || (self.wants_confirm() && can_write))
     }
 
     fn has_work(&self) -> bool {
@@ -576,15 +586,22 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
         };
         let only = self.ring.len() == 1;
         let wanted = self.ring.len() * 2 >= self.capacity().min(self.config.max_segments as usize) || self.full();
-        let asked_already = self.asked.is_some_and(|(generation, at)| {
-            generation == oldest.generation && now.mono < at.plus_millis(RELEASE_AGAIN_MS)
-        });
-        if !wanted || only || asked_already || self.pins.oldest_is_free() {
+        if !wanted || only || self.pins.oldest_is_free() {
+            self.asked = None;
             return;
         }
-        self.asked = Some((oldest.generation, now.mono));
+        let asked = self.asked.filter(|asked| asked.generation == oldest.generation);
+        // All are asked one after the other, then those again that have not released it.
+        let left = match asked {
+            Some(Asked { left, at, .. }) if left > 0 && now.mono < at.plus_millis(TICK_MS) => return,
+            Some(Asked { left: 0, at, .. }) if now.mono < at.plus_millis(RELEASE_AGAIN_MS) => return,
+            Some(Asked { left, .. }) if left > 0 => left,
+            _ => self.pins.len_of_oldest(),
+        };
+        let most = left.min(RELEASE_LOGS);
+        self.asked = Some(Asked { generation: oldest.generation, at: now.mono, left: left - most });
         let mut owners: BTreeMap<ShardId, Vec<LogId>> = BTreeMap::new();
-        for log in self.pins.of_oldest() {
+        for log in self.pins.of_oldest(most) {
             owners.entry(log.shard(cx.shards)).or_default().push(log);
         }
         for (shard, logs) in owners {

@@ -287,7 +287,9 @@ impl Partition {
         self.checkpointed = index;
         self.compact();
         let body = checkpoint.encode();
-        self.group.offer_snapshot(SnapshotPoint { index, term, data: body.clone() });
+        if self.is_replicated() {
+            self.group.offer_snapshot(SnapshotPoint { index, term, data: body.clone() });
+        }
         let frame = Frame { body, ..self.frame(FrameKind::Checkpoint, term, index, &[], bytes::Bytes::new()) };
         FlushStep::Checkpoint { frame, released: std::mem::take(&mut self.released) }
     }

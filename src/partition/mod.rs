@@ -272,7 +272,7 @@ impl Partition {
         }
         let checkpointed = state.compacted.0;
         let mut group = Group::new(log, broker, voters, state, weigh, logger);
-        if let Some(point) = offer {
+        if let Some(point) = offer.filter(|_| !group.is_alone()) {
             // A follower may lack what only the segments hold since before this start.
             group.offer_snapshot(point);
         }

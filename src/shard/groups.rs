@@ -275,6 +275,7 @@ impl Shard {
             offsets_retention_ms: self.config.groups.offsets_retention_ms,
             consumer_session_ms: groups.consumer_session_timeout_ms,
             consumer_heartbeat_ms: groups.consumer_heartbeat_interval_ms,
+            consumer_assignment_ms: groups.consumer_assignment_interval_ms,
             consumer_max_size: groups.consumer_max_size.min(MAX_GROUP_MEMBERS),
             assignors: groups.consumer_assignors.split(',').filter_map(Assignor::named).collect(),
             upgrade: matches!(policy, "bidirectional" | "upgrade"),

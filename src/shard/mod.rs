@@ -40,7 +40,6 @@ use uuid::Uuid;
 
 use crate::config::BrokerConfig;
 use crate::consensus::Message;
-use crate::limits::PRODUCER_ID_EXPIRATION_MS;
 use crate::log::Chunk;
 use crate::log::recovery::RecoveredLog;
 use crate::metadata::State;
@@ -65,9 +64,6 @@ use requests::Requests;
 use retention::Rounds;
 use rng::Rng;
 use storage::Storage;
-
-/// How often idempotent producers are looked through for silent ones, in microseconds.
-const EXPIRY_INTERVAL_MICROS: u64 = 60_000_000;
 
 /// One shard: the owner of some logs and of the connections that its executor accepted.
 pub struct Shard {
@@ -125,7 +121,6 @@ pub struct Shard {
     metrics: Arc<ShardMetrics>,
     /// The last creations of topics, stage by stage.
     creations: Creations,
-    next_expiry: u64,
     out: Vec<Effect>,
 }
 
@@ -192,7 +187,6 @@ impl Shard {
             now: Now::default(),
             metrics: Arc::new(observe::metrics()),
             creations: Creations::default(),
-            next_expiry: 0,
             out: Vec::new(),
         })
     }
@@ -284,12 +278,6 @@ impl Shard {
         self.tick_retention(now);
         self.tick_compaction(now);
         self.show_held(now);
-        if now.mono.0 >= self.next_expiry {
-            self.next_expiry = now.mono.0 + EXPIRY_INTERVAL_MICROS;
-            for owned in self.owned.values_mut() {
-                owned.partition.expire_producers(now, PRODUCER_ID_EXPIRATION_MS);
-            }
-        }
     }
 
     fn message(&mut self, now: Now, from: ShardId, message: ShardMessage) {

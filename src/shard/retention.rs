@@ -1,9 +1,9 @@
-//! What is done to the logs of a shard by and by: records are deleted that their topics do not want kept any longer, and
-//! the dirtiest log is compacted.
+//! What is done to the logs of a shard by and by: silent producers are forgotten, records are deleted that their topics do
+//! not want kept any longer, and the dirtiest log is compacted.
 
 use super::Shard;
 use super::mesh::Answer;
-use crate::limits::RETENTION_LOGS_PER_TICK;
+use crate::limits::{PRODUCER_ID_EXPIRATION_MS, RETENTION_LOGS_PER_TICK};
 use crate::types::{LogId, Mono, Now};
 
 /// Looks at all logs of a shard, one round after the other.
@@ -32,6 +32,7 @@ impl Shard {
                 return self.begin_compaction(now);
             };
             let Some(owned) = self.owned.get_mut(&log) else { continue };
+            owned.partition.expire_producers(now, PRODUCER_ID_EXPIRATION_MS);
             if owned.partition.retain(now) {
                 self.wake(log);
                 self.touch(log);

@@ -536,7 +536,7 @@ impl Shard {
     pub(super) fn flush_dirty(&mut self) {
         for _ in 0..self.storage.dirty.len() {
             let enough = self.storage.unflushed_bytes <= self.storage.append_budget / 2;
-            if enough || self.storage.flushing == FLUSHES_IN_FLIGHT {
+            if enough || self.storage.flushing >= FLUSHES_IN_FLIGHT {
                 return;
             }
             let Some(log) = self.storage.dirty.pop_front() else { return };

@@ -23,7 +23,8 @@ impl Group {
                 if matches!(reply, Reply::Joined(_)) {
                     let session = cx.now().mono.plus_millis(join.session_ms);
                     let sync = Some(cx.now().mono.plus_millis(join.rebalance_ms));
-                    self.watch.timers.insert(id, Timers { session, revoke: None, join: None, sync });
+                    self.watch.timers.insert(id.clone(), Timers { session, revoke: None, join: None, sync });
+                    self.watch.set(&id, |_| {});
                 }
                 self.change(cx, records, waiter, reply);
             }
@@ -33,7 +34,7 @@ impl Group {
 
     fn classic_joined(&self, cx: &Cx<'_>, id: &Arc<str>, join: &Join) -> Result<(Vec<Record>, Reply), Error> {
         let group = self.consumer.as_deref().expect("the group is one of the consumer protocol");
-        if !group.members.contains_key(id) && group.members.len() >= cx.settings.consumer_max_size {
+        if !group.members.contains_key(id) && group.members.size() >= cx.settings.consumer_max_size {
             return Err(Error::MaxSizeReached);
         }
         if !group.supports(join) {
@@ -70,7 +71,7 @@ impl Group {
         if draft.state.bytes() + metadata.bytes() > MAX_GROUP_BYTES {
             return Err(Error::MaxSizeReached);
         }
-        draft.advance(id, metadata, Some(&owned), self.watch.seen)?;
+        draft.advance(id, metadata, Some(&owned), &self.watch)?;
         let joined = Joined {
             generation: draft.member(id).expect("it was led on").current.epoch,
             protocol_type: Some(subscription::CONSUMER.to_owned()),
@@ -104,14 +105,13 @@ impl Group {
             return Err(Error::InconsistentProtocol);
         }
         // One that is to give back hears so only from its assignment.
-        if group.epoch > member.current.epoch && member.current.state != MemberState::UnrevokedPartitions {
+        let behind = group.is_ahead_of(&member, self.watch.assignment_wait_ms(cx.now(), cx.settings));
+        if behind && member.current.state != MemberState::UnrevokedPartitions {
             self.watch.await_join(cx, &id, &member);
             return Err(Error::RebalanceInProgress);
         }
         let assignment = by_name(cx.outside, &member.current.assigned, subscription::version(&protocol.1));
-        if let Some(timers) = self.watch.timers.get_mut(&id) {
-            timers.sync = None;
-        }
+        self.watch.set(&id, |timers| timers.sync = None);
         self.watch.keep_alive(cx.now(), cx.settings, &id, &member);
         Ok(Synced { protocol_type: sync.protocol_type.clone(), protocol: sync.protocol.clone(), assignment })
     }
@@ -120,7 +120,7 @@ impl Group {
     pub(in crate::group) fn classic_lives(&mut self, cx: &Cx<'_>, identity: &Identity) -> Result<(), Error> {
         let group = self.consumer.as_deref().expect("the group is one of the consumer protocol");
         let (id, member) = group.classic_member(identity)?;
-        let behind = member.current.epoch < group.epoch
+        let behind = group.is_ahead_of(&member, self.watch.assignment_wait_ms(cx.now(), cx.settings))
             || match member.current.state {
                 MemberState::Stable => false,
                 MemberState::UnrevokedPartitions => true,
@@ -153,9 +153,9 @@ impl Group {
 impl super::Watch {
     /// From now on it is waited for that a member joins again.
     fn await_join(&mut self, cx: &Cx<'_>, id: &str, member: &Member) {
-        if let Some(timers) = self.timers.get_mut(id) {
+        self.set(id, |timers| {
             timers.join.get_or_insert(cx.now().mono.plus_millis(member.rebalance_ms()));
-        }
+        });
     }
 }
 
@@ -197,6 +197,12 @@ impl ConsumerGroup {
             return Err(Error::FencedInstance);
         }
         self.members.get(&id).filter(|member| member.is_classic()).map(|_| id.clone()).ok_or(Error::UnknownMember)
+    }
+
+    /// Whether a member has something new to come for: an assignment, or one that it may have made because the group
+    /// need not wait with it any more.
+    fn is_ahead_of(&self, member: &Member, wait_ms: u64) -> bool {
+        member.current.epoch < self.target_epoch || (wait_ms == 0 && member.current.epoch < self.epoch)
     }
 
     /// Whether others still have something that a member is to get.

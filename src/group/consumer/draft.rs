@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::assign::{Subscriber, assign};
 use super::records::{Current, Metadata, Part, Partitions};
-use super::{ConsumerGroup, JOINING, Member, reconcile, regex};
+use super::{ConsumerGroup, JOINING, Member, Watch, reconcile, regex};
 use crate::group::{Error, Outside, Settings};
 use crate::limits::REGEX_REFRESH_MIN_MS;
 
@@ -78,19 +78,23 @@ impl<'a> Draft<'a> {
 
     /// Leads a member on, which may be new or say something new of itself: the group comes to a new epoch where that or
     /// the topics ask for one, the assignment is made anew where the group has, and the member takes its next step.
-    /// `owned` is what it says that it reads; `seen` the version of the topics that was looked at last.
+    /// `owned` is what it says that it reads. The assignment is put off while the group has to wait with it, unless a
+    /// member reads other topics than before: until then it would go on to be given what it does not read any more.
     pub(super) fn advance(
         &mut self,
         id: &Arc<str>,
         metadata: Metadata,
         owned: Option<&Partitions>,
-        seen: Option<u64>,
+        watch: &Watch,
     ) -> Result<(), Error> {
         let before = self.member(id).map(|member| member.metadata.clone());
-        let mut anew = self.state.epoch == 0 || before.is_none();
+        let is_new = before.is_none();
+        let (mut anew, mut at_once) = (self.state.epoch == 0 || is_new, self.state.target_epoch == 0);
         if before.as_ref() != Some(&metadata) {
             let (old_topics, old_regex) = before.map(|before| (before.topics, before.regex)).unwrap_or_default();
-            anew |= old_topics != metadata.topics || old_regex != metadata.regex;
+            let reads_others = old_topics != metadata.topics || old_regex != metadata.regex;
+            anew |= reads_others;
+            at_once |= reads_others && !is_new;
             let new_regex = metadata.regex.clone().filter(|regex| old_regex.as_ref() != Some(regex));
             if let Some(regex) = &new_regex {
                 regex::compile(regex)?;
@@ -103,14 +107,15 @@ impl<'a> Draft<'a> {
             }
         }
         anew |= self.refresh_regexes();
-        if anew || seen != Some(self.outside.topics.version()) {
+        if anew || watch.seen != Some(self.outside.topics.version()) {
             let hash = self.metadata_hash();
             if anew || hash != self.state.metadata_hash {
                 let epoch = self.state.epoch.saturating_add(1);
                 self.push(Part::Epoch(Some((epoch, hash))));
             }
         }
-        if self.state.epoch > self.state.target_epoch {
+        let waits = !at_once && watch.assignment_wait_ms(self.outside.now, self.settings) > 0;
+        if self.state.epoch > self.state.target_epoch && !waits {
             self.assign();
         }
         self.step(id, owned);

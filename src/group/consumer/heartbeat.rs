@@ -130,7 +130,7 @@ impl Group {
         let group = migrated.as_ref().or(self.consumer.as_deref()).expect("one of the two is there");
         let mut draft = Draft::of(group, cx.outside, cx.settings);
         let known = draft.member(&id).is_some();
-        if !known && group.members.len() >= cx.settings.consumer_max_size {
+        if !known && group.members.size() >= cx.settings.consumer_max_size {
             return Err(Error::MaxSizeReached);
         }
         admit(&mut draft, &id, heartbeat)?;
@@ -140,13 +140,19 @@ impl Group {
         if is_new && draft.state.bytes() + metadata.bytes() > MAX_GROUP_BYTES {
             return Err(Error::MaxSizeReached);
         }
-        draft.advance(&id, metadata, heartbeat.owned.as_ref(), self.watch.seen)?;
+        draft.advance(&id, metadata, heartbeat.owned.as_ref(), &self.watch)?;
+        let usual = cx.settings.consumer_heartbeat_ms;
+        let interval_ms = match draft.state.epoch > draft.state.target_epoch {
+            // There is an assignment to come for sooner.
+            true => self.watch.assignment_wait_ms(cx.now(), cx.settings).clamp(1, usual),
+            false => usual,
+        };
         let member = draft.member(&id).expect("it was led on").clone();
         let changed = before.is_none_or(|before| before.current.assigned != member.current.assigned);
         let assigned = Assigned {
             member_id: heartbeat.member_id.clone(),
             epoch: member.current.epoch,
-            interval_ms: cx.settings.consumer_heartbeat_ms,
+            interval_ms,
             partitions: (heartbeat.is_whole() || changed).then(|| member.current.assigned.clone()),
         };
         records.extend(draft.parts.into_iter().map(|part| self.consumer_record(part)));

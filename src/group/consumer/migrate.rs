@@ -82,11 +82,11 @@ impl Group {
     pub(super) fn downgraded(&self, cx: &Cx<'_>, draft: &Draft<'_>) -> Option<Vec<Record>> {
         let members = &draft.state.members;
         let classic = !members.is_empty() && members.values().all(|member| member.is_classic());
-        if !cx.settings.downgrade || !classic || members.len() > cx.settings.max_size {
+        if !cx.settings.downgrade || !classic || members.size() > cx.settings.max_size {
             return None;
         }
         let all = || members.values().filter_map(|member| member.metadata.classic.as_ref());
-        let (first, _) = members.first_key_value()?;
+        let (first, _) = members.first()?;
         let mut known = all().next()?.protocols.iter().map(|(name, _)| name);
         let knows = |classic: &ClassicMember, name: &String| classic.protocols.iter().any(|(known, _)| known == name);
         let protocol = known.find(|name| all().all(|classic| knows(classic, name)))?.clone();
@@ -114,7 +114,7 @@ impl Group {
                 .collect(),
             protocol: Some(protocol),
         };
-        tracing::info!(group = %self.id, members = members.len(), "the group goes back to the classic protocol");
+        tracing::info!(group = %self.id, members = members.size(), "the group goes back to the classic protocol");
         let parts = draft.parts.iter().cloned().chain(draft.state.last_parts());
         let mut records: Vec<Record> = parts.map(|part| self.consumer_record(part)).collect();
         records.push(Record::Group { group: self.id.clone(), value: Some(generation) });

@@ -88,6 +88,10 @@ impl Timers {
     }
 }
 
+/// A map whose copies share what they have in common: each change is worked out on a copy of the group, which may have
+/// thousands of members.
+type SharedMap<K, V> = rpds::RedBlackTreeMapSync<K, V>;
+
 /// The state of a group of the consumer protocol.
 ///
 /// `owners` has each partition of the members' `assigned` and `revoking`: it is given to nobody else until it is not.
@@ -98,12 +102,12 @@ pub(super) struct ConsumerGroup {
     metadata_hash: i64,
     /// The epoch that the targets were made for.
     target_epoch: i32,
-    members: BTreeMap<Arc<str>, Arc<Member>>,
+    members: SharedMap<Arc<str>, Arc<Member>>,
     /// Where each member is to get to.
-    targets: BTreeMap<Arc<str>, Arc<Partitions>>,
-    owners: BTreeMap<(uuid::Uuid, i32), Arc<str>>,
+    targets: SharedMap<Arc<str>, Arc<Partitions>>,
+    owners: SharedMap<(uuid::Uuid, i32), Arc<str>>,
     /// The static members, by their own names.
-    statics: BTreeMap<String, Arc<str>>,
+    statics: SharedMap<String, Arc<str>>,
     /// What the regular expressions of the members stand for.
     regexes: BTreeMap<String, Arc<Resolved>>,
     bytes: usize,
@@ -113,6 +117,10 @@ pub(super) struct ConsumerGroup {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Watch {
     timers: BTreeMap<Arc<str>, Timers>,
+    /// No timer ends before it. Those that a heartbeat puts off need no new look at all the others.
+    next: Option<Mono>,
+    /// When the assignment was made last.
+    assigned_at: Option<Mono>,
     /// The version of the topics that was looked at last.
     seen: Option<u64>,
 }
@@ -135,20 +143,23 @@ impl ConsumerGroup {
             Part::TargetEpoch(epoch) => self.target_epoch = epoch.unwrap_or(0),
             Part::Member(id, Some(metadata)) => {
                 if let Some(instance) = &metadata.instance {
-                    self.statics.insert(instance.clone(), id.clone());
+                    self.statics.insert_mut(instance.clone(), id.clone());
                 }
                 self.change(id, |member| member.metadata = metadata.clone());
             }
             Part::Member(id, None) => self.remove(id),
             Part::Target(id, target) => {
-                let before = match target {
+                let before = self.targets.get(id).map_or(0, |target| PARTITION_BYTES * count(target));
+                match target {
                     Some(target) => {
                         self.bytes += PARTITION_BYTES * count(target);
-                        self.targets.insert(id.clone(), Arc::new(target.clone()))
+                        self.targets.insert_mut(id.clone(), Arc::new(target.clone()));
                     }
-                    None => self.targets.remove(id),
-                };
-                self.bytes -= before.map_or(0, |target| PARTITION_BYTES * count(&target));
+                    None => {
+                        self.targets.remove_mut(id);
+                    }
+                }
+                self.bytes -= before;
             }
             Part::Current(id, Some(current)) => self.change(id, |member| member.current = current.clone()),
             Part::Current(id, None) if self.members.contains_key(id) => {
@@ -180,31 +191,32 @@ impl ConsumerGroup {
         if member.current != before {
             self.release(id, &before);
             for (topic, numbers) in member.current.assigned.iter().chain(&member.current.revoking) {
-                self.owners.extend(numbers.iter().map(|number| ((*topic, *number), id.clone())));
+                numbers.iter().for_each(|number| self.owners.insert_mut((*topic, *number), id.clone()));
             }
         }
-        self.members.insert(id.clone(), Arc::new(member));
+        self.members.insert_mut(id.clone(), Arc::new(member));
     }
 
     fn release(&mut self, id: &str, current: &Current) {
         for (topic, numbers) in current.assigned.iter().chain(&current.revoking) {
             for number in numbers {
                 if self.owners.get(&(*topic, *number)).is_some_and(|owner| **owner == *id) {
-                    self.owners.remove(&(*topic, *number));
+                    self.owners.remove_mut(&(*topic, *number));
                 }
             }
         }
     }
 
     fn remove(&mut self, id: &str) {
-        let Some(member) = self.members.remove(id) else { return };
+        let Some(member) = self.members.get(id).cloned() else { return };
+        self.members.remove_mut(id);
         self.bytes -= member.bytes();
         self.release(id, &member.current);
         // Under its name there may be another by now.
         if let Some(instance) = &member.metadata.instance
             && self.statics.get(instance).is_some_and(|known| **known == *id)
         {
-            self.statics.remove(instance);
+            self.statics.remove_mut(instance);
         }
     }
 
@@ -309,13 +321,32 @@ impl ConsumerGroup {
 }
 
 impl Watch {
-    /// When a member is given up, at the earliest.
+    /// When a member may have to be given up, at the earliest.
     pub(super) fn next_alarm(&self) -> Option<Mono> {
-        self.timers.values().map(Timers::next).min()
+        self.next.filter(|_| !self.timers.is_empty())
+    }
+
+    /// Lets the timers of a member be others.
+    fn set(&mut self, id: &str, change: impl FnOnce(&mut Timers)) {
+        if let Some(timers) = self.timers.get_mut(id) {
+            change(timers);
+            let next = timers.next();
+            self.next = Some(self.next.map_or(next, |earliest| earliest.min(next)));
+        }
+    }
+
+    /// So many milliseconds the group waits with its next assignment (`group.consumer.assignment.interval.ms`): a
+    /// thousand members that come one after the other are assigned to a few times and not each time.
+    fn assignment_wait_ms(&self, now: Now, settings: &Settings) -> u64 {
+        let due = self.assigned_at.map(|at| at.plus_millis(settings.consumer_assignment_ms));
+        due.map_or(0, |due| due.micros_since(now.mono).div_ceil(1_000))
     }
 
     /// Follows a record that the group has taken over.
     pub(super) fn follow(&mut self, now: Now, settings: &Settings, group: &ConsumerGroup, part: &Part) {
+        if let Part::TargetEpoch(Some(_)) = part {
+            self.assigned_at = Some(now.mono);
+        }
         let (Part::Member(id, _) | Part::Current(id, _)) = part else { return };
         let Some(member) = group.members.get(id) else {
             self.timers.remove(id);
@@ -323,16 +354,17 @@ impl Watch {
         };
         let session = now.mono.plus_millis(member.session_ms(settings));
         let fresh = Timers { session, revoke: None, join: None, sync: None };
-        let timers = self.timers.entry(id.clone()).or_insert(fresh);
-        if matches!(part, Part::Member(..)) && member.is_classic() {
-            timers.session = timers.session.max(session);
-        }
-        // Members of the classic protocol give partitions back by joining again.
-        let revokes = member.current.state == MemberState::UnrevokedPartitions && !member.is_classic();
-        timers.revoke = match part {
-            Part::Current(..) => revokes.then(|| now.mono.plus_millis(member.rebalance_ms())),
-            _ => timers.revoke,
-        };
+        self.timers.entry(id.clone()).or_insert(fresh);
+        self.set(id, |timers| {
+            if matches!(part, Part::Member(..)) && member.is_classic() {
+                timers.session = timers.session.max(session);
+            }
+            // Members of the classic protocol give partitions back by joining again.
+            let revokes = member.current.state == MemberState::UnrevokedPartitions && !member.is_classic();
+            if matches!(part, Part::Current(..)) {
+                timers.revoke = revokes.then(|| now.mono.plus_millis(member.rebalance_ms()));
+            }
+        });
     }
 
     /// The topics are to be looked at again.
@@ -342,9 +374,7 @@ impl Watch {
 
     /// A member was heard of.
     fn keep_alive(&mut self, now: Now, settings: &Settings, id: &str, member: &Member) {
-        if let Some(timers) = self.timers.get_mut(id) {
-            timers.session = now.mono.plus_millis(member.session_ms(settings));
-        }
+        self.set(id, |timers| timers.session = now.mono.plus_millis(member.session_ms(settings)));
     }
 
     /// The members whose time is up. They are looked at again after a while, should their end not be taken by the log.
@@ -352,10 +382,13 @@ impl Watch {
         self.timers.retain(|id, _| group.members.contains_key(id));
         let again = now.mono.plus_millis(settings.consumer_heartbeat_ms);
         let due = self.timers.iter_mut().filter(|(_, timers)| timers.next() <= now.mono);
-        due.map(|(id, timers)| {
-            *timers = Timers { session: again, revoke: None, join: None, sync: None };
-            id.clone()
-        })
-        .collect()
+        let due: Vec<Arc<str>> = due
+            .map(|(id, timers)| {
+                *timers = Timers { session: again, revoke: None, join: None, sync: None };
+                id.clone()
+            })
+            .collect();
+        self.next = self.timers.values().map(Timers::next).min();
+        due
     }
 }

@@ -153,6 +153,52 @@ fn one_member_has_everything_and_two_share() {
 }
 
 #[test]
+fn those_who_come_soon_after_one_another_are_assigned_to_together() {
+    let mut rig = with_topic(4);
+    rig.topics.set("u", 1);
+    rig.assign_every(1_000);
+    let [mut a, mut b, mut c] = ["a", "b", "c"].map(Client::new);
+    rig.joins(&mut a, &["t"]);
+    assert_eq!((a.epoch, numbers(&a).len()), (1, 4), "the first need not wait");
+    rig.pass(300);
+    let told = rig.beat(b.join(&["t"])).unwrap();
+    assert_eq!((told.epoch, told.partitions, told.interval_ms), (1, Some(Partitions::new()), 700));
+    b.epoch = 1;
+    rig.joins(&mut c, &["t"]);
+    assert_eq!(rig.consumers().state, "Assigning");
+    assert_eq!((rig.consumers().epoch, rig.consumers().target_epoch), (3, 1));
+    rig.follows(&mut a);
+    assert_eq!(numbers(&a).len(), 4, "for now all is as it was");
+    rig.pass(700);
+    assert_eq!(rig.beat(b.beat()).unwrap().interval_ms, 1_000);
+    assert_eq!(rig.consumers().target_epoch, 3);
+    rig.settle(&mut [&mut a, &mut b, &mut c]);
+    assert_eq!([&a, &b, &c].map(|client| (client.epoch, numbers(client).len())), [(3, 2), (3, 1), (3, 1)]);
+    // What a member does not read any more it is not given for longer.
+    let told = rig.beat(ConsumerHeartbeat { topics: Some(["u".to_owned()].into()), ..c.beat() }).unwrap();
+    assert!(!told.partitions.unwrap().contains_key(&rig.topics.id("t")));
+    assert_eq!(rig.consumers().target_epoch, 4);
+}
+
+#[test]
+fn members_of_the_classic_protocol_come_again_when_there_is_an_assignment() {
+    let mut rig = with_topic(4);
+    rig.assign_every(1_000);
+    classic_pair(&mut rig);
+    let mut a = Client::new("a");
+    rig.joins(&mut a, &["t"]);
+    let (epoch, _) = classic_round(&mut rig, "x");
+    assert!(rig.heartbeat(epoch, "x").is_ok());
+    rig.joins(&mut Client::new("b"), &["t"]);
+    assert!(rig.heartbeat(epoch, "x").is_ok(), "nothing is to be had yet");
+    rig.pass(1_000);
+    assert_eq!(rig.heartbeat(epoch, "x"), Err(Error::RebalanceInProgress));
+    let (epoch, _) = classic_round(&mut rig, "x");
+    assert_eq!(rig.consumers().target_epoch, rig.consumers().epoch);
+    assert!(epoch <= rig.consumers().epoch);
+}
+
+#[test]
 fn who_leaves_or_is_silent_makes_room() {
     let mut rig = with_topic(4);
     let (mut a, mut b, mut c) = (Client::new("a"), Client::new("b"), Client::new("c"));

@@ -81,6 +81,7 @@ fn settings() -> Settings {
         offsets_retention_ms: 60_000,
         consumer_session_ms: SESSION_MS,
         consumer_heartbeat_ms: 1_000,
+        consumer_assignment_ms: 0,
         consumer_max_size: 4,
         assignors: vec![Assignor::Uniform, Assignor::Range],
         upgrade: true,
@@ -102,6 +103,11 @@ impl Rig {
             next: 0,
             answers: BTreeMap::new(),
         }
+    }
+
+    /// Lets groups of the consumer protocol have a new assignment so often at most.
+    pub(super) fn assign_every(&mut self, millis: u64) {
+        self.groups.settings.consumer_assignment_ms = millis;
     }
 
     /// What is left of the broker after a crash: the durable records.

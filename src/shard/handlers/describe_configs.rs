@@ -212,6 +212,7 @@ fn broker_keys<'a>(config: &BrokerConfig, given: BrokerValues<'a>) -> Vec<Broker
         ("group.max.session.timeout.ms", ConfigType::Int, groups.max_session_timeout_ms.to_string()),
         ("group.max.size", ConfigType::Int, groups.max_size.to_string()),
         ("group.min.session.timeout.ms", ConfigType::Int, groups.min_session_timeout_ms.to_string()),
+        ("group.consumer.assignment.interval.ms", ConfigType::Int, groups.consumer_assignment_interval_ms.to_string()),
         ("group.consumer.heartbeat.interval.ms", ConfigType::Int, groups.consumer_heartbeat_interval_ms.to_string()),
         ("group.consumer.max.size", ConfigType::Int, groups.consumer_max_size.to_string()),
         ("group.consumer.session.timeout.ms", ConfigType::Int, groups.consumer_session_timeout_ms.to_string()),

@@ -1,95 +1,53 @@
-"""Measures consumer groups: a rebalance of many members in either protocol, and commits a second.
+"""Consumer groups: a rebalance of many members in either protocol, and commits a second.
 
 Every member is a connection of its own. The members do not wait for their heartbeat intervals: what is measured is the
 broker, not how seldom clients ask."""
 
-import argparse
-import os
-import platform
 import selectors
-import socket
 import struct
 import time
 import uuid
 
-CREATE_TOPICS, FIND_COORDINATOR, JOIN, HEARTBEAT, SYNC, COMMIT, CONSUMER_HEARTBEAT = 19, 10, 11, 12, 14, 8, 68
+from broker import Broker
+from wire import COMMIT, CONSUMER_HEARTBEAT, HEARTBEAT, JOIN, RETRIABLE, SYNC
+from wire import Connection, await_coordinator, blob, compact, create_topics, frame, text, varint
+
 REBALANCE_IN_PROGRESS = 27
-RETRIABLE = (14, 15, 16)
 
 
-def text(value):
-    value = value.encode()
-    return struct.pack(">h", len(value)) + value
+def options(parser):
+    parser.add_argument("--members", type=int, default=1_000, help="members of a group (default 1000)")
+    parser.add_argument("--topic-partitions", type=int, default=1_000, help="partitions of their topic (default 1000)")
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of each kind (default 3)")
+    parser.add_argument("--connections", type=int, default=16, help="clients that commit, each in a group of its own (default 16)")
+    parser.add_argument("--in-flight", type=int, default=512, help="commits that each has under way (default 512)")
+    parser.add_argument("--seconds", type=float, default=5.0, help="length of a measurement of commits (default 5)")
 
 
-def blob(value):
-    return struct.pack(">i", len(value)) + value
+def run(settings):
+    broker = Broker(settings, *settings.broker_arguments)
+    try:
+        broker.start()
+        measure(broker, settings)
+    finally:
+        broker.clean()
 
 
-def compact(value):
-    return b"\0" if value is None else varint(len(value.encode()) + 1) + value.encode()
-
-
-def varint(value):
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def frame(api, version, body, flexible=False):
-    header = struct.pack(">hhi", api, version, 1) + text("bench-groups") + (b"\0" if flexible else b"")
-    return blob(header + body)
-
-
-class Connection:
-    """A connection whose answers come whole, without their lengths and correlation ids."""
-
-    def __init__(self, address):
-        self.socket = socket.create_connection(address)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.buffer = b""
-
-    def send(self, data):
-        self.socket.sendall(data)
-
-    def answers(self):
-        data = self.socket.recv(1 << 18)
-        if not data:
-            raise SystemExit("the broker closed a connection")
-        self.buffer += data
-        while len(self.buffer) >= 4:
-            length = struct.unpack_from(">i", self.buffer)[0]
-            if len(self.buffer) < 4 + length:
-                return
-            answer, self.buffer = self.buffer[8 : 4 + length], self.buffer[4 + length :]
-            yield answer
-
-    def call(self, data):
-        self.send(data)
-        while True:
-            for answer in self.answers():
-                return answer
-
-
-def await_coordinator(connection, group):
-    for _ in range(200):
-        error = struct.unpack_from(">h", connection.call(frame(FIND_COORDINATOR, 0, text(group))))[0]
-        probe = frame(HEARTBEAT, 0, text(group) + struct.pack(">i", 1) + text("nobody"))
-        if error == 0 and struct.unpack_from(">h", connection.call(probe))[0] not in RETRIABLE:
-            return
-        time.sleep(0.05)
-    raise SystemExit("no coordinator within 10 s")
-
-
-def create_topic(connection, name, partitions):
-    body = struct.pack(">i", 1) + text(name) + struct.pack(">ihii", partitions, -1, 0, 0) + struct.pack(">i?", 30_000, False)
-    answer = connection.call(frame(CREATE_TOPICS, 4, body))
-    error = struct.unpack_from(">h", answer, 4 + 4 + 2 + len(name))[0]
-    if error:
-        raise SystemExit(f"creating {name}: error {error}")
+def measure(broker, settings):
+    address, partitions = broker.address, settings.topic_partitions
+    connection = Connection(address)
+    await_coordinator(connection, "bench-scale")
+    create_topics(connection, ["groups"], partitions)
+    for number in range(1, settings.rounds + 1):
+        with broker.counted(f"round {number}    classic"):
+            rebalance = classic(address, settings.members, "groups")
+        print(f"round {number}    classic: {settings.members} members, one more: {rebalance:.3f} s")
+        with broker.counted(f"round {number}    consumer"):
+            together, one_more = consumer(address, settings.members, "groups", partitions)
+        print(f"round {number}    consumer: {settings.members} members at once: {together:.3f} s, one more: {one_more:.3f} s")
+        with broker.counted(f"round {number}    commits"):
+            rate = commits(address, settings.connections, settings.in_flight, settings.seconds, "groups")
+        print(f"round {number}    commits: {rate:,.0f} a second")
 
 
 class ClassicMember:
@@ -224,9 +182,14 @@ def consumer(address, count, topic, partitions):
     group = f"consumer-{uuid.uuid4()}"
     members = [ConsumerMember(address, group, topic) for _ in range(count)]
 
+    epoch = 0
+
     def settled():
-        owned = sum(len(numbers) for m in members for numbers in m.owned.values())
-        return owned == partitions and len({m.epoch for m in members}) == 1
+        # A newcomer is at the epoch of an assignment that does not know it yet: only a later one is its own.
+        if len({m.epoch for m in members}) > 1 or members[0].epoch <= epoch:
+            return False
+        counts = [sum(len(numbers) for numbers in m.owned.values()) for m in members]
+        return sum(counts) == partitions and max(counts) - min(counts) <= 1
 
     def again():
         for member in members:
@@ -234,6 +197,7 @@ def consumer(address, count, topic, partitions):
                 member.beat()
 
     together = drive(members, settled, again)
+    epoch = members[0].epoch
     newcomer = ConsumerMember(address, group, topic)
     members.append(newcomer)
     return together, drive(members, settled, again)
@@ -271,34 +235,3 @@ def commits(address, connections, in_flight, seconds, topic):
             done += whole
             links[number].send(request * whole)
     return done / (time.monotonic() - start)
-
-
-def main():
-    parser = argparse.ArgumentParser(prog="scripts/bench-groups.sh", description=__doc__)
-    parser.add_argument("--broker", default="127.0.0.1:9092", metavar="HOST:PORT", help="a single broker (default 127.0.0.1:9092)")
-    parser.add_argument("--members", type=int, default=1_000, help="members of a group (default 1000)")
-    parser.add_argument("--partitions", type=int, default=1_000, help="partitions of their topic (default 1000)")
-    parser.add_argument("--rounds", type=int, default=3, help="measurements of each kind (default 3)")
-    parser.add_argument("--connections", type=int, default=16, help="clients that commit, each in a group of its own (default 16)")
-    parser.add_argument("--in-flight", type=int, default=512, help="commits that each has under way (default 512)")
-    parser.add_argument("--seconds", type=float, default=5.0, help="length of a measurement of commits (default 5)")
-    settings = parser.parse_args()
-    host, port = settings.broker.rsplit(":", 1)
-    address = (host, int(port))
-    print(f"settings   {vars(settings)}")
-    print(f"machine    {platform.release()}, {len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.2f}")
-    connection = Connection(address)
-    await_coordinator(connection, "bench-groups")
-    topic = f"bench-groups-{uuid.uuid4()}"
-    create_topic(connection, topic, settings.partitions)
-    for number in range(1, settings.rounds + 1):
-        rebalance = classic(address, settings.members, topic)
-        print(f"round {number}    classic: {settings.members} members, one more: {rebalance:.3f} s")
-        together, one_more = consumer(address, settings.members, topic, settings.partitions)
-        print(f"round {number}    consumer: {settings.members} members at once: {together:.3f} s, one more: {one_more:.3f} s")
-        rate = commits(address, settings.connections, settings.in_flight, settings.seconds, topic)
-        print(f"round {number}    commits: {rate:,.0f} a second")
-
-
-if __name__ == "__main__":
-    main()
