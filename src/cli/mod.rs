@@ -1,13 +1,21 @@
-//! The command line: `ringlog server`, `ringlog doctor`, `ringlog health`, `ringlog bench`, `ringlog inspect`.
+//! The command line: a module for each command, and what they share.
 
 #[cfg(feature = "bench")]
 mod bench;
+mod client;
+mod config;
 mod doctor;
+mod group;
 mod health;
 mod inspect;
 mod machine;
+mod rows;
 mod server;
+mod setting;
 mod settings;
+mod topic;
+mod trace;
+mod when;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -26,6 +34,15 @@ struct Cli {
 enum Command {
     /// Run the broker
     Server(server::ServerArgs),
+    /// Create, list, describe, delete and alter topics
+    #[command(subcommand_required = true)]
+    Topic(topic::TopicArgs),
+    /// List, describe, delete and reset consumer groups
+    #[command(subcommand_required = true)]
+    Group(group::GroupArgs),
+    /// Show and change configs of topics and brokers
+    #[command(subcommand_required = true)]
+    Config(config::ConfigArgs),
     /// Measure a broker that speaks the Kafka protocol, this one or another
     #[cfg(feature = "bench")]
     #[command(subcommand_required = true)]
@@ -43,6 +60,8 @@ const AFTER_HELP: &str = "\
 Examples:
   ringlog server                      Listen on 127.0.0.1:9092, keep data in ./data
   ringlog server --listen 0.0.0.0:9092 --advertise broker-1.example:9092 --data-dir /var/lib/ringlog
+  ringlog topic create orders --partitions 12
+                                      Create a topic; `ringlog topic list` shows it
   ringlog doctor --data-dir /var/lib/ringlog
                                       Check whether this machine can run the broker, and how well
   ringlog inspect logs --data-dir /var/lib/ringlog
@@ -66,6 +85,9 @@ fn version() -> String {
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Server(args) => server::run(&args),
+        Command::Topic(args) => topic::run(&args),
+        Command::Group(args) => group::run(&args),
+        Command::Config(args) => config::run(&args),
         #[cfg(feature = "bench")]
         Command::Bench(args) => bench::run(&args),
         Command::Doctor(args) => doctor::run(&args),

@@ -15,6 +15,7 @@ mod bad_input;
 mod chaos;
 mod clients;
 mod cluster;
+mod commands;
 #[path = "../common/mod.rs"]
 mod common;
 mod console;
