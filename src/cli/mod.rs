@@ -4,11 +4,15 @@
 mod bench;
 mod client;
 mod config;
+mod consume;
 mod doctor;
 mod group;
 mod health;
 mod inspect;
+mod interrupt;
 mod machine;
+mod produce;
+mod progress;
 mod rows;
 mod server;
 mod setting;
@@ -37,6 +41,10 @@ enum Command {
     /// Create, list, describe, delete and alter topics
     #[command(subcommand_required = true)]
     Topic(topic::TopicArgs),
+    /// Write lines as records
+    Produce(produce::ProduceArgs),
+    /// Print records
+    Consume(consume::ConsumeArgs),
     /// List, describe, delete and reset consumer groups
     #[command(subcommand_required = true)]
     Group(group::GroupArgs),
@@ -62,6 +70,9 @@ Examples:
   ringlog server --listen 0.0.0.0:9092 --advertise broker-1.example:9092 --data-dir /var/lib/ringlog
   ringlog topic create orders --partitions 12
                                       Create a topic; `ringlog topic list` shows it
+  echo hello | ringlog produce orders
+  ringlog consume orders --from-beginning --exit-at-end
+                                      Write a record, and read it back
   ringlog doctor --data-dir /var/lib/ringlog
                                       Check whether this machine can run the broker, and how well
   ringlog inspect logs --data-dir /var/lib/ringlog
@@ -86,6 +97,8 @@ pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Server(args) => server::run(&args),
         Command::Topic(args) => topic::run(&args),
+        Command::Produce(args) => produce::run(&args),
+        Command::Consume(args) => consume::run(&args),
         Command::Group(args) => group::run(&args),
         Command::Config(args) => config::run(&args),
         #[cfg(feature = "bench")]

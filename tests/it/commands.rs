@@ -6,9 +6,9 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
-use crate::common::fresh;
 use crate::common::librdkafka::{Recorder, create_topic};
-use crate::common::process::{binary, shared};
+use crate::common::process::{Launch, binary, data_dir, external, free_port, shared};
+use crate::common::{fresh, skipped};
 
 /// Runs `ringlog` against a broker, with text on its standard input.
 pub fn ringlog(broker: &str, arguments: &[&str], input: &str) -> Output {
@@ -209,4 +209,28 @@ fn a_group_is_listed_described_reset_and_deleted() {
     assert_eq!(found["state"], "Empty");
     assert_eq!(rows(at, &["group", "delete", &group])[0]["outcome"], "deleted");
     assert_eq!(failure(at, &["group", "describe", &group]).0, Some(1));
+}
+
+#[test]
+fn the_stages_of_a_creation_are_printed() {
+    if external().is_some() {
+        return skipped("the broker is not ours to start");
+    }
+    let directory = data_dir();
+    let http = format!("127.0.0.1:{}", free_port());
+    let broker = Launch::new(directory.path()).with(&["--http", &http]).start();
+    let at = broker.address();
+    let printed = rows(&at, &["topic", "create", "traced", "--trace", "--http", &http]);
+    let stages: Vec<_> = printed[1..].iter().map(|row| row["stage"].as_str().expect("a stage")).collect();
+    assert_eq!(stages, ["forward", "validate", "propose", "commit", "apply", "leaders", "show", "total"]);
+    let us = |row: &Value| row["us"].as_u64().expect("a time");
+    assert_eq!(printed[1..8].iter().map(us).sum::<u64>(), us(&printed[8]));
+    let table = lines(&at, &["topic", "create", "traced-too", "--trace", "--http", &http], "");
+    assert!(table.iter().any(|line| line.starts_with("commit")), "{table:?}");
+
+    // The topic is there all the same where there is no trace to be had.
+    let (code, said) = failure(&at, &["topic", "create", "untraced", "--trace", "--http", "127.0.0.1:1"]);
+    assert!(code == Some(3) && said.contains("127.0.0.1:1"), "{said}");
+    assert_eq!(rows(&at, &["topic", "describe", "untraced"]).len(), 1);
+    assert_eq!(failure(&at, &["topic", "create", "x", "--trace"]).0, Some(2), "there is no port to ask");
 }

@@ -28,6 +28,8 @@ pub struct Cluster {
     connections: BTreeMap<String, Connection>,
     /// Where the brokers listen, as the cluster last said.
     addresses: BTreeMap<i32, String>,
+    /// Whether some broker has answered: then others that do not may be about to be replaced, and are worth waiting for.
+    reached: bool,
     /// The one to administer through, where the first that was asked would not do it.
     controller: Option<i32>,
 }
@@ -51,6 +53,7 @@ impl Cluster {
             deadline: Instant::now() + args.timeout,
             connections: BTreeMap::new(),
             addresses: BTreeMap::new(),
+            reached: false,
             controller: None,
         }
     }
@@ -80,10 +83,11 @@ impl Cluster {
         self.call(&address, versions, request)
     }
 
-    /// The first address of the bootstrap list that takes a connection.
+    /// The first address that takes a connection: of the bootstrap list, or else of the brokers that are known.
     fn first(&mut self) -> Result<String, Failure> {
         let mut whys = Vec::new();
-        let all = self.bootstrap.clone();
+        let mut all = self.bootstrap.clone();
+        all.extend(self.addresses.values().filter(|address| !self.bootstrap.contains(address)).cloned());
         for (at, address) in all.iter().enumerate() {
             // Each is given its part of what is left, so that one that swallows packets does not take it all.
             let left = self.deadline.saturating_duration_since(Instant::now());
@@ -140,6 +144,7 @@ impl Cluster {
     fn connect(&mut self, address: &str, deadline: Instant) -> Result<&mut Connection, Failure> {
         if !self.connections.contains_key(address) {
             let opened = Connection::open(address, deadline)?;
+            self.reached = true;
             self.connections.insert(address.to_owned(), opened);
         }
         Ok(self.connections.get_mut(address).expect("it is there, or was inserted"))
@@ -218,10 +223,30 @@ impl Cluster {
     ///
     /// # Errors
     /// The attempt's last failure.
-    pub fn retry<T>(&mut self, mut attempt: impl FnMut(&mut Cluster) -> Result<T, Failure>) -> Result<T, Failure> {
+    pub fn retry<T>(&mut self, attempt: impl FnMut(&mut Cluster) -> Result<T, Failure>) -> Result<T, Failure> {
+        self.retry_if(|failure, _| failure.passes(), attempt)
+    }
+
+    /// The same for what may be done twice: it is tried again where a broker could not be reached, too, once some broker
+    /// was.
+    ///
+    /// # Errors
+    /// The attempt's last failure.
+    pub fn insist<T>(&mut self, attempt: impl FnMut(&mut Cluster) -> Result<T, Failure>) -> Result<T, Failure> {
+        self.retry_if(
+            |failure, reached| failure.passes() || reached && matches!(failure, Failure::Unreachable(_)),
+            attempt,
+        )
+    }
+
+    fn retry_if<T>(
+        &mut self,
+        again: impl Fn(&Failure, bool) -> bool,
+        mut attempt: impl FnMut(&mut Cluster) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
         loop {
             match attempt(self) {
-                Err(failure) if failure.passes() && Instant::now() + PAUSE < self.deadline => {
+                Err(failure) if again(&failure, self.reached) && Instant::now() + PAUSE < self.deadline => {
                     if failure.code() == Some(ResponseError::NotController) {
                         self.controller = Some(self.metadata(Some(&[]))?.controller_id.0);
                     }

@@ -66,6 +66,11 @@ impl Failure {
         )
     }
 
+    /// Whether trying again may help, though what was asked for may have been done: for what may be done twice.
+    pub fn is_retriable(&self) -> bool {
+        matches!(self, Failure::Unreachable(_)) || self.code().is_some_and(|code| code.is_retriable())
+    }
+
     /// The failure for programs.
     pub fn json(&self) -> Value {
         match self {
@@ -116,6 +121,7 @@ mod tests {
         assert_eq!(failure.to_string(), "topic b: UNKNOWN_TOPIC_OR_PARTITION");
         assert!(!failure.passes(), "a topic that is not there is not waited for");
         assert!(check(41, None, String::new).unwrap_err().passes());
+        assert!(Failure::Unreachable(String::new()).is_retriable() && !Failure::Usage(String::new()).is_retriable());
         assert_eq!(check(0, None, String::new), Ok(()));
         assert_eq!(Failure::Unreachable(String::new()).exit_code(), 3);
     }

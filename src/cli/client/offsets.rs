@@ -52,7 +52,7 @@ pub fn look_up(
     cluster: &mut Cluster,
     wanted: &BTreeMap<Partition, i64>,
 ) -> Result<BTreeMap<Partition, Option<i64>>, Failure> {
-    cluster.retry(|cluster| once(cluster, wanted))
+    cluster.insist(|cluster| once(cluster, wanted))
 }
 
 fn once(cluster: &mut Cluster, wanted: &BTreeMap<Partition, i64>) -> Result<BTreeMap<Partition, Option<i64>>, Failure> {

@@ -49,14 +49,14 @@ pub(super) struct Member {
 /// # Errors
 /// A group that is not there (GROUP_ID_NOT_FOUND), other refusals, and as [`Cluster::any`].
 pub(super) fn run(cluster: &mut Cluster, args: &DescribeArgs) -> Result<Shown, Failure> {
-    let group = cluster.retry(|cluster| find(cluster, &args.name))?;
+    let group = cluster.insist(|cluster| find(cluster, &args.name))?;
     if args.members {
         return Ok(Shown {
             rows: group.members.iter().map(|member| row(&group, member)).collect(),
             failures: Vec::new(),
         });
     }
-    let committed = cluster.retry(|cluster| committed(cluster, &args.name))?;
+    let committed = cluster.insist(|cluster| committed(cluster, &args.name))?;
     let mut owners: BTreeMap<&Partition, &Member> = BTreeMap::new();
     for member in &group.members {
         owners.extend(member.partitions.iter().map(|partition| (partition, member)));

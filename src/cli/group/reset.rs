@@ -81,7 +81,7 @@ fn chosen(text: &str) -> Result<Chosen, String> {
 /// A group with members (NON_EMPTY_GROUP), other refusals, and as [`Cluster::any`].
 pub(super) fn run(cluster: &mut Cluster, args: &ResetArgs) -> Result<Shown, Failure> {
     let name = &args.name;
-    match cluster.retry(|cluster| find(cluster, name)) {
+    match cluster.insist(|cluster| find(cluster, name)) {
         // Brokers refuse the commit too, but with an error that says less.
         Ok(group) if !group.members.is_empty() => {
             let message = format!("{} members read in it: stop them first", group.members.len());
@@ -90,14 +90,14 @@ pub(super) fn run(cluster: &mut Cluster, args: &ResetArgs) -> Result<Shown, Fail
         Err(failure) if failure.code() != Some(ResponseError::GroupIdNotFound) => return Err(failure),
         Ok(_) | Err(_) => {}
     }
-    let before = cluster.retry(|cluster| committed(cluster, name))?;
+    let before = cluster.insist(|cluster| committed(cluster, name))?;
     let partitions = partitions(cluster, args, &before)?;
     if partitions.is_empty() {
         return Err(Failure::Usage(format!("group {name} has no offsets: say with --topic what to reset")));
     }
     let after = targets(cluster, &args.to, &partitions, &before)?;
     if !args.dry_run {
-        cluster.retry(|cluster| commit(cluster, name, &after))?;
+        cluster.insist(|cluster| commit(cluster, name, &after))?;
     }
     let rows = after.iter().map(|(partition, offset)| {
         vec![
