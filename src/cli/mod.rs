@@ -6,6 +6,7 @@ mod client;
 mod config;
 mod consume;
 mod doctor;
+mod generate;
 mod group;
 mod health;
 mod inspect;
@@ -24,7 +25,7 @@ mod when;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// A single-binary broker that speaks the Kafka protocol and flushes before it acknowledges.
 #[derive(Debug, Parser)]
@@ -62,6 +63,10 @@ enum Command {
     Inspect(inspect::InspectArgs),
     /// Ask the broker on this machine whether it answers
     Health(health::HealthArgs),
+    /// Print completions for a shell
+    Completions(generate::CompletionsArgs),
+    /// Write manual pages
+    Man(generate::ManArgs),
 }
 
 const AFTER_HELP: &str = "\
@@ -106,6 +111,8 @@ pub fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Health(args) => health::run(&args),
+        Command::Completions(args) => generate::completions(&args, Cli::command()),
+        Command::Man(args) => generate::man(&args, Cli::command()),
     };
     crate::logging::flush(FLUSH_LOG_WITHIN);
     match result {
@@ -119,8 +126,6 @@ pub fn main() -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

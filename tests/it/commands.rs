@@ -234,3 +234,20 @@ fn the_stages_of_a_creation_are_printed() {
     assert_eq!(rows(&at, &["topic", "describe", "untraced"]).len(), 1);
     assert_eq!(failure(&at, &["topic", "create", "x", "--trace"]).0, Some(2), "there is no port to ask");
 }
+
+#[test]
+fn a_shell_takes_the_completions_and_man_the_pages() {
+    let script = lines("", &["completions", "bash"], "").join("\n");
+    let complete = format!(
+        "{script}\nCOMP_WORDS=(ringlog topic cr) COMP_CWORD=2; _ringlog ringlog cr topic; echo \"${{COMPREPLY[@]}}\""
+    );
+    let output = Command::new("bash").args(["-c", &complete]).output().expect("bash is there");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "create\n", "{output:?}");
+    let directory = data_dir();
+    let path = directory.path().to_str().expect("UTF-8");
+    lines("", &["man", path], "");
+    let page = std::fs::read_to_string(directory.path().join("ringlog-group-reset.1")).expect("a page");
+    assert!(page.contains("dry") && page.contains("NAME"), "{page}");
+    let (code, said) = failure("", &["man", "/nowhere/at/all"]);
+    assert!(code == Some(1) && said.contains("/nowhere/at/all"), "{said}");
+}
