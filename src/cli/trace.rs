@@ -49,7 +49,7 @@ fn get(http: &str, path: &str, deadline: Instant) -> io::Result<String> {
 fn stages(trace: &Value) -> Option<Vec<Row>> {
     let total = trace["total_us"].as_u64()?;
     let row = |stage: &str, micros: u64| -> Row {
-        let percent = if total == 0 { 0 } else { (micros * 100 + total / 2) / total };
+        let percent = (micros * 100 + total / 2).checked_div(total).unwrap_or(0);
         vec![("stage", stage.into()), ("us", micros.into()), ("percent", percent.into())]
     };
     let mut rows = Vec::new();

@@ -35,7 +35,7 @@ pub struct BrokerArgs {
         help_heading = "Brokers"
     )]
     pub bootstrap_server: Vec<String>,
-    /// Time for all of it, such as 500ms or 30s
+    /// Time for all of it, such as 500ms or 30s; `produce` and `consume` have it for each answer
     #[arg(
         long,
         value_name = "TIME",
