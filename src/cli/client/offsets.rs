@@ -28,7 +28,7 @@ pub fn checked(topic: &MetadataResponseTopic) -> Result<(String, &MetadataRespon
     Ok((name, topic))
 }
 
-/// The partitions of one topic with their leaders, in order; a partition without a leader has none.
+/// The partitions of one topic, at least one, with their leaders, in order; a partition without a leader has none.
 ///
 /// # Errors
 /// The topic's error, and as [`Cluster::metadata`].
@@ -36,6 +36,9 @@ pub fn leaders(cluster: &mut Cluster, topic: &str) -> Result<BTreeMap<i32, Optio
     let answer = cluster.metadata(Some(&[topic]))?;
     let unknown = || Failure::Unreachable(format!("the broker says nothing of topic {topic}"));
     let (_, topic) = checked(answer.topics.first().ok_or_else(unknown)?)?;
+    if topic.partitions.is_empty() {
+        return Err(unknown());
+    }
     Ok(topic.partitions.iter().map(|of| (of.partition_index, led(of.leader_id))).collect())
 }
 
