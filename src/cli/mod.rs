@@ -1,18 +1,31 @@
-//! The command line: `ringlog server`, `ringlog doctor`, `ringlog health`, `ringlog bench`, `ringlog inspect`.
+//! The command line: a module for each command, and what they share.
 
 #[cfg(feature = "bench")]
 mod bench;
+mod client;
+mod config;
+mod consume;
 mod doctor;
+mod generate;
+mod group;
 mod health;
 mod inspect;
+mod interrupt;
 mod machine;
+mod produce;
+mod progress;
+mod rows;
 mod server;
+mod setting;
 mod settings;
+mod topic;
+mod trace;
+mod when;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// A single-binary broker that speaks the Kafka protocol and flushes before it acknowledges.
 #[derive(Debug, Parser)]
@@ -26,6 +39,19 @@ struct Cli {
 enum Command {
     /// Run the broker
     Server(server::ServerArgs),
+    /// Create, list, describe, delete and alter topics
+    #[command(subcommand_required = true)]
+    Topic(topic::TopicArgs),
+    /// Write lines as records
+    Produce(produce::ProduceArgs),
+    /// Print records
+    Consume(consume::ConsumeArgs),
+    /// List, describe, delete and reset consumer groups
+    #[command(subcommand_required = true)]
+    Group(group::GroupArgs),
+    /// Show and change configs of topics and brokers
+    #[command(subcommand_required = true)]
+    Config(config::ConfigArgs),
     /// Measure a broker that speaks the Kafka protocol, this one or another
     #[cfg(feature = "bench")]
     #[command(subcommand_required = true)]
@@ -37,12 +63,21 @@ enum Command {
     Inspect(inspect::InspectArgs),
     /// Ask the broker on this machine whether it answers
     Health(health::HealthArgs),
+    /// Print completions for a shell
+    Completions(generate::CompletionsArgs),
+    /// Write manual pages
+    Man(generate::ManArgs),
 }
 
 const AFTER_HELP: &str = "\
 Examples:
   ringlog server                      Listen on 127.0.0.1:9092, keep data in ./data
   ringlog server --listen 0.0.0.0:9092 --advertise broker-1.example:9092 --data-dir /var/lib/ringlog
+  ringlog topic create orders --partitions 12
+                                      Create a topic; `ringlog topic list` shows it
+  echo hello | ringlog produce orders
+  ringlog consume orders --from-beginning --exit-at-end
+                                      Write a record, and read it back
   ringlog doctor --data-dir /var/lib/ringlog
                                       Check whether this machine can run the broker, and how well
   ringlog inspect logs --data-dir /var/lib/ringlog
@@ -66,11 +101,18 @@ fn version() -> String {
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Server(args) => server::run(&args),
+        Command::Topic(args) => topic::run(&args),
+        Command::Produce(args) => produce::run(&args),
+        Command::Consume(args) => consume::run(&args),
+        Command::Group(args) => group::run(&args),
+        Command::Config(args) => config::run(&args),
         #[cfg(feature = "bench")]
         Command::Bench(args) => bench::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Health(args) => health::run(&args),
+        Command::Completions(args) => generate::completions(&args, Cli::command()),
+        Command::Man(args) => generate::man(&args, Cli::command()),
     };
     crate::logging::flush(FLUSH_LOG_WITHIN);
     match result {
@@ -84,8 +126,6 @@ pub fn main() -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -1,5 +1,7 @@
 //! Kafka's error codes, as far as the broker gives them.
 
+use kafka_protocol::error::ResponseError;
+
 macro_rules! error_codes {
     ($($(#[$doc:meta])* $name:ident = $kafka:ident;)*) => {
         /// An error that a client is told of. Success has no variant: see [`ErrorCode::code_of`].
@@ -169,14 +171,7 @@ impl ErrorCode {
 
     /// Kafka's name, such as `REQUEST_TIMED_OUT`.
     pub fn kafka_name(self) -> String {
-        let mut spelt = String::new();
-        for letter in format!("{self:?}").chars() {
-            if letter.is_ascii_uppercase() && !spelt.is_empty() {
-                spelt.push('_');
-            }
-            spelt.push(letter.to_ascii_uppercase());
-        }
-        spelt
+        spelt_out(&format!("{self:?}"))
     }
 
     /// The place in [`ErrorCode::ALL`] of the error with this code on the wire; none for 0, which is no error.
@@ -194,14 +189,34 @@ impl ErrorCode {
 
     /// Whether a client that tries again may succeed.
     pub fn retriable(self) -> bool {
-        kafka_protocol::error::ResponseError::try_from_code(self.code()).is_some_and(|error| error.is_retriable())
+        ResponseError::try_from_code(self.code()).is_some_and(|error| error.is_retriable())
     }
+}
+
+/// Kafka's name of any code on the wire, those that this broker never gives among them.
+pub fn name_of(code: i16) -> String {
+    match ResponseError::try_from_code(code) {
+        None => "NONE".to_owned(),
+        Some(ResponseError::Unknown(code)) => format!("error {code}"),
+        Some(error) => spelt_out(&format!("{error:?}")),
+    }
+}
+
+/// `RequestTimedOut` as Kafka writes it, `REQUEST_TIMED_OUT`.
+fn spelt_out(name: &str) -> String {
+    let mut spelt = String::new();
+    for letter in name.chars() {
+        if letter.is_ascii_uppercase() && !spelt.is_empty() {
+            spelt.push('_');
+        }
+        spelt.push(letter.to_ascii_uppercase());
+    }
+    spelt
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kafka_protocol::error::ResponseError;
 
     #[test]
     fn codes_are_kafkas() {
@@ -216,6 +231,14 @@ mod tests {
             let kafka = ResponseError::try_from_code(error.code()).expect("an error is not 0");
             assert_eq!(format!("{error:?}"), format!("{kafka:?}"));
         }
+    }
+
+    #[test]
+    fn every_code_has_a_name() {
+        assert_eq!(name_of(36), "TOPIC_ALREADY_EXISTS");
+        assert_eq!(name_of(-1), "UNKNOWN_SERVER_ERROR");
+        assert_eq!(name_of(12_345), "error 12345");
+        assert_eq!(name_of(0), "NONE");
     }
 
     #[test]

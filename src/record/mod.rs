@@ -11,10 +11,11 @@ mod records;
 mod rewrite;
 
 pub use batch::{Batch, BatchError, Batches, split_batches};
+pub use compression::{CompressionError, compress};
 pub use entries::Entry;
 pub use header::{BatchHeader, Compression, HEADER_LEN, TimestampType, advance_sequence};
 pub use records::{RecordTimes, check_records};
-pub use rewrite::{Record, records};
+pub use rewrite::{Record, RecordHeader, records};
 
 #[cfg(test)]
 pub(crate) use batch::tests::{encoded, test_batch};

@@ -90,7 +90,7 @@ pub(super) fn next_record<'a>(rest: &mut &'a [u8]) -> Option<RecordHead<'a>> {
 
 /// Nullable bytes; not there where the record is cut short.
 #[expect(clippy::option_option, reason = "cut short, or null, or there")]
-fn take_nullable<'a>(rest: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
+pub(super) fn take_nullable<'a>(rest: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
     let len = varint(rest)?;
     if len == -1 {
         return Some(None);

@@ -6,7 +6,7 @@ use super::batch::Batch;
 use super::compression::{compress, decompress};
 use super::entries::put_varint;
 use super::header::{BatchHeader, HEADER_LEN, LENGTH_OVERHEAD, TimestampType};
-use super::records::{RecordHead, next_record};
+use super::records::{RecordHead, next_record, skip, take_nullable, varint};
 use crate::types::Offset;
 
 /// A record, as a part of the opened body that it lies in.
@@ -29,6 +29,38 @@ pub fn records<'a>(header: &'a BatchHeader, body: &'a [u8]) -> impl Iterator<Ite
         let offset = header.base_offset.get() + head.offset_delta;
         Some(Record { offset, key: head.key, has_value: head.has_value, head })
     })
+}
+
+/// A record's header: its name, and its value where it has one.
+pub type RecordHeader<'a> = (&'a [u8], Option<&'a [u8]>);
+
+impl<'a> Record<'a> {
+    /// Its value, where it has one, and its headers in their order.
+    pub fn contents(&self) -> (Option<&'a [u8]>, Vec<RecordHeader<'a>>) {
+        self.parse_contents().expect("a record is only made of what was parsed whole")
+    }
+
+    fn parse_contents(&self) -> Option<(Option<&'a [u8]>, Vec<RecordHeader<'a>>)> {
+        let mut rest = self.head.rest;
+        take_nullable(&mut rest)?;
+        let value = take_nullable(&mut rest)?;
+        let mut headers = Vec::new();
+        for _ in 0..varint(&mut rest)? {
+            let len = varint(&mut rest)?;
+            let name = rest.get(..usize::try_from(len).ok()?)?;
+            skip(&mut rest, len)?;
+            headers.push((name, take_nullable(&mut rest)?));
+        }
+        Some((value, headers))
+    }
+
+    /// Its time in milliseconds since the Unix epoch; `header` is its batch's.
+    pub fn timestamp(&self, header: &BatchHeader) -> i64 {
+        match header.timestamp_type() {
+            TimestampType::CreateTime => header.base_timestamp.get().saturating_add(self.head.timestamp_delta),
+            TimestampType::LogAppendTime => header.max_timestamp.get(),
+        }
+    }
 }
 
 impl Batch {
@@ -126,6 +158,9 @@ mod tests {
                 assert_eq!(rest.header.delete_horizon(), horizon);
                 let body = rest.open().unwrap();
                 let read: Vec<_> = records(&rest.header, &body).map(|r| (r.offset, r.key, r.has_value)).collect();
+                let contents: Vec<_> = records(&rest.header, &body).map(|r| r.contents()).collect();
+                assert_eq!(contents, [(Some(&b"1"[..]), vec![]), (None, vec![])]);
+                assert!(records(&rest.header, &body).all(|r| r.timestamp(&rest.header) == 1_000));
                 assert_eq!(read, [(40, Some(&b"a"[..]), true), (42, Some(&b"c"[..]), false)]);
                 assert_eq!(rest.find_time(41, 0), Some((42, 1_000)));
                 assert_eq!(rest.header.max_timestamp.get(), 1_000);

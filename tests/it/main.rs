@@ -15,6 +15,7 @@ mod bad_input;
 mod chaos;
 mod clients;
 mod cluster;
+mod commands;
 #[path = "../common/mod.rs"]
 mod common;
 mod console;
@@ -34,6 +35,7 @@ mod inspect;
 mod java;
 mod kcat;
 mod librdkafka;
+mod pipes;
 mod produce;
 mod quotas;
 mod replicas;

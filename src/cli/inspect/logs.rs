@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, anyhow};
 use serde_json::Value;
 
+use super::super::rows::Row;
 use super::mapped::DataDir;
-use super::rows::Row;
 use crate::log::disk::DiskConfig;
 use crate::log::recovery::{Recovered, recover};
 use crate::log::{FileId, SegmentFile};

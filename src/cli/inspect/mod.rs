@@ -2,7 +2,6 @@
 
 mod logs;
 mod mapped;
-mod rows;
 mod segment;
 mod wal;
 
@@ -11,8 +10,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 
+use super::rows::{self, Format};
 use mapped::DataDir;
 
 /// The arguments of `ringlog inspect`.
@@ -55,14 +55,6 @@ enum What {
     },
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// For people
-    Table,
-    /// One JSON object a line, for programs
-    Json,
-}
-
 /// Prints what was asked for.
 ///
 /// # Errors
@@ -78,7 +70,7 @@ pub fn run(args: &InspectArgs) -> Result<ExitCode> {
         What::Index { file } => segment::index(file)?,
     };
     let mut out = BufWriter::new(io::stdout().lock());
-    match rows::print(&rows, args.format == Format::Json, &mut out).and_then(|()| out.flush()) {
+    match rows::print(&rows, args.format, &mut out).and_then(|()| out.flush()) {
         // Whoever reads it has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
         result => result.map(|()| ExitCode::SUCCESS).map_err(Into::into),

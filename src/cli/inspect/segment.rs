@@ -4,8 +4,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, ensure};
 
+use super::super::rows::Row;
 use super::mapped::map;
-use super::rows::Row;
 use crate::partition::{INDEX_ENTRY_LEN, IndexEntry};
 use crate::record::split_batches;
 

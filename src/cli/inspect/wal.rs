@@ -3,8 +3,8 @@
 use anyhow::{Result, bail};
 use bytes::Bytes;
 
+use super::super::rows::Row;
 use super::mapped::DataDir;
-use super::rows::Row;
 use crate::limits::BLOCK;
 use crate::log::FileId;
 use crate::log::wal_format::{Frames, HEADER_BYTES, NotAHeader, WriteHeader};

@@ -2,7 +2,18 @@
 
 use std::io::{self, Write};
 
+use clap::ValueEnum;
 use serde_json::{Map, Value};
+
+/// The form of an answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// For people
+    #[default]
+    Table,
+    /// One JSON object a line, for programs
+    Json,
+}
 
 /// One row: the same names in the same order in each.
 pub(super) type Row = Vec<(&'static str, Value)>;
@@ -11,8 +22,8 @@ pub(super) type Row = Vec<(&'static str, Value)>;
 ///
 /// # Errors
 /// Output that cannot be written.
-pub(super) fn print(rows: &[Row], json: bool, out: &mut impl Write) -> io::Result<()> {
-    if json {
+pub(super) fn print(rows: &[Row], format: Format, out: &mut impl Write) -> io::Result<()> {
+    if format == Format::Json {
         for row in rows {
             let object: Map<String, Value> =
                 row.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
@@ -26,13 +37,15 @@ pub(super) fn print(rows: &[Row], json: bool, out: &mut impl Write) -> io::Resul
     let widths: Vec<usize> = (0..names.len())
         .map(|column| cells.iter().chain([&names]).map(|row| row[column].chars().count()).max().unwrap_or(0))
         .collect();
+    let numbers: Vec<bool> = (0..names.len()).map(|column| rows.iter().any(|row| row[column].1.is_number())).collect();
     for row in std::iter::once(&names).chain(&cells) {
         let mut line = String::new();
         for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
             // Numbers end where their column does, texts begin where it does.
-            match rows[0][column].1 {
-                Value::Number(_) => line.push_str(&format!("{cell:>width$}  ")),
-                _ => line.push_str(&format!("{cell:<width$}  ")),
+            if numbers[column] {
+                line.push_str(&format!("{cell:>width$}  "));
+            } else {
+                line.push_str(&format!("{cell:<width$}  "));
             }
         }
         writeln!(out, "{}", line.trim_end())?;
@@ -44,6 +57,10 @@ fn shown(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Null => "-".to_owned(),
+        Value::Bool(true) => "yes".to_owned(),
+        Value::Bool(false) => "no".to_owned(),
+        Value::Array(values) if values.is_empty() => "-".to_owned(),
+        Value::Array(values) => values.iter().map(shown).collect::<Vec<_>>().join(","),
         other => other.to_string(),
     }
 }
@@ -55,15 +72,15 @@ mod tests {
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {
         let rows = [
-            vec![("name", Value::from("a")), ("first_offset", Value::from(7)), ("note", Value::Null)],
-            vec![("name", Value::from("longer")), ("first_offset", Value::from(12_345)), ("note", Value::from("x"))],
+            vec![("name", Value::from("a")), ("first_offset", Value::Null), ("note", Value::Null)],
+            vec![("name", "longer".into()), ("first_offset", 12_345.into()), ("note", vec![1, 2].into())],
         ];
         let mut table = Vec::new();
-        print(&rows, false, &mut table).unwrap();
+        print(&rows, Format::Table, &mut table).unwrap();
         let table = String::from_utf8(table).unwrap();
-        assert_eq!(table, "name    first offset  note\na                  7  -\nlonger         12345  x\n");
+        assert_eq!(table, "name    first offset  note\na                  -  -\nlonger         12345  1,2\n");
         let mut json = Vec::new();
-        print(&rows[..1], true, &mut json).unwrap();
-        assert_eq!(String::from_utf8(json).unwrap(), "{\"first_offset\":7,\"name\":\"a\",\"note\":null}\n");
+        print(&rows[..1], Format::Json, &mut json).unwrap();
+        assert_eq!(String::from_utf8(json).unwrap(), "{\"first_offset\":null,\"name\":\"a\",\"note\":null}\n");
     }
 }
