@@ -147,7 +147,7 @@ pub(super) struct Model {
     pub(super) cluster: bool,
     /// Faults may keep a broker from knowing what others know already.
     pub(super) disturbed: bool,
-    /// One broker's disk stalls, is full or fails, and all else is well.
+    /// One broker's disk stalls or is full, and all else is well.
     pub(super) frozen: bool,
     /// Something on the disk is damaged or fenced: errors are allowed where there would be none.
     pub(super) impaired: bool,

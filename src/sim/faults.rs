@@ -69,7 +69,7 @@ pub(super) struct Plan {
     pub(super) faults: Vec<(u64, usize, Fault)>,
     /// When they are over.
     pub(super) end: u64,
-    /// Nothing happens but that the disk of one broker stalls, is full or fails, again and again: nobody may notice for long.
+    /// Nothing happens but that the disk of one broker stalls or is full, again and again: nobody may notice for long.
     pub(super) frozen: bool,
     /// Bytes of request frames that may be held at once.
     pub(super) frame_bytes: usize,
@@ -158,16 +158,6 @@ impl Plan {
         let mut plan = Plan::draw_frozen(rng, brokers);
         for (_, _, fault) in &mut plan.faults {
             *fault = Fault::Full { micros: 8_000_000 };
-        }
-        plan
-    }
-
-    /// The circumstances of a seed of a cluster in which one broker's disk fails a write, first of the WAL, then of a
-    /// segment, and the broker is started again a while later.
-    pub(super) fn draw_failed(rng: &mut Rng, brokers: usize) -> Plan {
-        let mut plan = Plan::draw_frozen(rng, brokers);
-        for ((_, _, fault), target) in plan.faults.iter_mut().zip([Target::Wal, Target::Segment]) {
-            *fault = Fault::Error { target, restart_after: 6_000_000, down_for: 1_000_000 };
         }
         plan
     }

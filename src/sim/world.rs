@@ -177,7 +177,6 @@ impl World {
         let plan = match seed % 10 {
             7 => Plan::draw_frozen(&mut rng, 3),
             8 => Plan::draw_full(&mut rng, 3),
-            9 => Plan::draw_failed(&mut rng, 3),
             _ => Plan::draw_cluster(&mut rng, 3),
         };
         World::begin(rng, plan, 3, (seed.is_multiple_of(5), grows(seed)), print)

@@ -180,8 +180,11 @@ impl Sources {
             .show(&[], self.most(|held| &held.wal_full) as f64);
         page.gauges("ringlog_wal_failed", "1 where a WAL is fenced after an error: nothing is acknowledged any more")
             .show(&[], self.most(|held| &held.wal_failed) as f64);
-        page.gauges("ringlog_disk_well", "1 while the disk makes writes durable within the lease of 150 ms")
-            .show(&[], self.least(|held| &held.disk_well) as f64);
+        page.gauges(
+            "ringlog_disk_well",
+            "1 while the disk has room, has failed no write, and makes writes durable within the lease of 150 ms",
+        )
+        .show(&[], self.least(|held| &held.disk_well) as f64);
         page.gauges("ringlog_lease_held", "1 while this broker may lead: its disk was well for the last 15 s")
             .show(&[], self.least(|held| &held.may_lead) as f64);
         page.counters("ringlog_leases_lost", "Times that a shard saw the lease end and handed leaderships over")

@@ -169,7 +169,7 @@ impl Producer {
                 continue;
             }
             let waits = lane.batches.iter().any(|batch| cx.now > batch.born + NOTICED_AFTER);
-            assert!(!(waits && cx.model.frozen), "L2: {part:?} takes nothing though only one disk is in trouble");
+            assert!(!(waits && cx.model.frozen), "L2: {part:?} takes nothing though only one disk is frozen or full");
             let before = lane.batches.len();
             lane.batches.retain(|batch| batch.state == State::InFlight || cx.now < batch.born + DELIVERY_TIMEOUT);
             let dropped = lane.batches.len() < before;
