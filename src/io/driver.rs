@@ -485,7 +485,8 @@ impl<C: Core> Driver<C> {
         }
         for wal in [WalId::Meta, WalId::Data] {
             let known = self.health.borrow().iter().find(|(other, _)| *other == wal).map(|(_, reply)| reply.clone());
-            let fresh = DiskReply::Health { wal, oldest_ms: 0, pending_bytes: 0, full: false, no_space: false };
+            let fresh =
+                DiskReply::Health { wal, oldest_ms: 0, pending_bytes: 0, full: false, scarce: false, no_space: false };
             let mut reply = known.unwrap_or(fresh);
             if let (true, DiskReply::Health { oldest_ms, .. }) = (silent, &mut reply) {
                 *oldest_ms = (*oldest_ms).max(silent_ms);

@@ -291,6 +291,9 @@ pub enum DiskReply {
         pending_bytes: u64,
         /// Whether the WAL has no room but its reserve: appends wait until it was released.
         full: bool,
+        /// Whether less than half a segment is left of the reserve: nothing is written any more but what lets go of the
+        /// oldest segment.
+        scarce: bool,
         /// Whether the last segment that it wanted could not be made: it does not grow.
         no_space: bool,
     },

@@ -93,6 +93,7 @@ struct Health {
     oldest_ms: u64,
     pending_bytes: u64,
     full: bool,
+    scarce: bool,
     no_space: bool,
 }
 
@@ -287,8 +288,8 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
         let relieved =
             self.reported.pending_bytes >= WAL_PENDING_BYTES / 2 && health.pending_bytes < WAL_PENDING_BYTES / 2;
         let recovered = self.reported.oldest_ms > 0 && health.oldest_ms == 0;
-        let room = (health.full, health.no_space) != (self.reported.full, self.reported.no_space);
-        if relieved || recovered || room {
+        let room = |health: &Health| (health.full, health.scarce, health.no_space);
+        if relieved || recovered || room(&health) != room(&self.reported) {
             self.report(health, cx);
         }
     }
@@ -580,6 +581,14 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
         left <= self.config.reserve() as u64 + spoken_for
     }
 
+    /// Whether less than half a segment is left, less what will be written of the bytes accepted.
+    fn scarce(&self) -> bool {
+        let segment = self.config.segment_bytes;
+        let begun = self.offset.map_or(0, |offset| segment.saturating_sub(offset));
+        let left = self.capacity().saturating_sub(self.ring.len()) as u64 * segment + begun;
+        left < segment / 2 + self.pending_bytes
+    }
+
     fn ask_for_release<B: Buffers<Buf = Buf>, F>(&mut self, now: Now, cx: &mut Context<'_, B, F>) {
         let Some(oldest) = self.ring.front() else {
             return;
@@ -619,6 +628,7 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
             oldest_ms: if age >= NOTABLE_AGE_MS { age } else { 0 },
             pending_bytes: self.pending_bytes,
             full: self.full(),
+            scarce: self.scarce(),
             no_space: self.no_space,
         }
     }
@@ -630,6 +640,7 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
             oldest_ms: health.oldest_ms,
             pending_bytes: health.pending_bytes,
             full: health.full,
+            scarce: health.scarce,
             no_space: health.no_space,
         });
     }

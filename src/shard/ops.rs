@@ -249,14 +249,19 @@ impl Shard {
 
     /// Why no append is taken just now. Nothing of a refused batch is in any log.
     pub(super) fn refusal(&self) -> Option<ErrorCode> {
-        self.storage.no_room().then_some(ErrorCode::KafkaStorageError).or_else(|| self.deletion_refusal())
+        self.refusal_for(self.storage.no_room())
     }
 
-    /// Why nothing is deleted just now: a disk without room is no reason, as deleting brings room.
+    /// Why nothing is deleted just now. Deleting brings room, so that a disk without any is no reason. The end of the WAL's
+    /// reserve is: deletions would use up what checkpoints need that release it.
     fn deletion_refusal(&self) -> Option<ErrorCode> {
+        self.refusal_for(self.storage.data.scarce)
+    }
+
+    fn refusal_for(&self, no_room: bool) -> Option<ErrorCode> {
         let health = &self.storage.data;
         let stalled = health.oldest_ms > WAL_STALLED_MS;
-        (health.failed || stalled || self.stopping).then_some(ErrorCode::KafkaStorageError)
+        (no_room || health.failed || stalled || self.stopping).then_some(ErrorCode::KafkaStorageError)
     }
 
     /// Runs the appends that waited for memory, as far as there is some now, or refuses them where the disk hangs.

@@ -27,6 +27,10 @@ impl Shard {
             self.rounds.left = self.owned.keys().copied().collect();
             self.rounds.left.sort_unstable_by(|one, other| other.cmp(one));
         }
+        // Where a log starts is an entry of it, and the end of the WAL's reserve is for checkpoints.
+        if self.storage.data.scarce {
+            return;
+        }
         for _ in 0..RETENTION_LOGS_PER_TICK {
             let Some(log) = self.rounds.left.pop() else {
                 return self.begin_compaction(now);

@@ -23,6 +23,8 @@ pub(super) struct WalHealth {
     pub(super) pending_bytes: u64,
     /// Only the reserve is left.
     pub(super) full: bool,
+    /// What is left is for checkpoints.
+    pub(super) scarce: bool,
     /// It cannot have more segments than it has.
     pub(super) no_space: bool,
     /// Fenced after an error.
@@ -498,9 +500,9 @@ impl Shard {
                     self.flush_log(log, true);
                 }
             }
-            DiskReply::Health { wal, oldest_ms, pending_bytes, full, no_space } => {
+            DiskReply::Health { wal, oldest_ms, pending_bytes, full, scarce, no_space } => {
                 let health = self.storage.health(wal);
-                *health = WalHealth { oldest_ms, pending_bytes, full, no_space, ..*health };
+                *health = WalHealth { oldest_ms, pending_bytes, full, scarce, no_space, ..*health };
             }
         }
         self.run_backlog(now);
