@@ -95,11 +95,20 @@ up() {
     echo "ready 127.0.0.1:19092,127.0.0.1:29092,127.0.0.1:39092"
 }
 
+# The kernel lets go of a killed process's rings, and of the files in them, some time after the process is gone.
+unmount() {
+    for _ in $(seq 100); do
+        if ! mountpoint -q "$1" || umount "$1" 2>/dev/null; then return; fi
+        sleep 0.1
+    done
+    umount "$1"
+}
+
 down() {
     for n in "${nodes[@]}"; do
         thaw "$n"
         end "$n" KILL
-        if mountpoint -q "$dir/node-$n"; then umount "$dir/node-$n"; fi
+        unmount "$dir/node-$n"
         rm -rf "$dir/node-$n" "$dir/node-$n".*
     done
 }

@@ -95,8 +95,8 @@ def throughput(cluster):
 
 def measure(cluster, setup):
     """All rows of one cluster."""
-    cluster.up()
     try:
+        cluster.up()
         rows = [situation(cluster, "all is well", setup, None)]
         for node in NODES:
             leads = metadata_leader(cluster.brokers[0]) == node
@@ -139,13 +139,16 @@ def table(results):
 def main():
     setup = arguments()
     kinds = ["ringlog"] + (["kafka"] if setup.against else [])
-    results = [measure(KINDS[kind](setup), setup) for kind in kinds]
     settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(setup).items()}
-    if setup.out:
-        setup.out.write_text(json.dumps({"settings": settings, "cores": os.cpu_count(), "results": results}, indent=1))
-    if setup.svg:
-        setup.svg.write_text(chart.svg(results))
-    print(table(results))
+    results = []
+    for kind in kinds:
+        results.append(measure(KINDS[kind](setup), setup))
+        print(table(results[-1:]), flush=True)
+        if setup.out:
+            found = {"settings": settings, "cores": os.cpu_count(), "results": results}
+            setup.out.write_text(json.dumps(found, indent=1))
+        if setup.svg:
+            setup.svg.write_text(chart.svg(results))
     print(f"3 brokers on one machine of {os.cpu_count()} cores, each on a loop-mounted ext4 of its own; topics of 3 partitions")
     print(f"with 3 replicas; {json.dumps(settings)}")
     for result in results:

@@ -37,6 +37,14 @@ def metadata_leader(address):
         return struct.unpack(">i", answer.read(4))[0]
 
 
+def answers(address):
+    """Whether a broker takes requests and knows who leads the metadata."""
+    try:
+        return metadata_leader(address) > 0
+    except (OSError, struct.error):
+        return False
+
+
 class Ringlog:
     """Three brokers started by scripts/cluster.sh."""
 
@@ -109,13 +117,10 @@ class Kafka:
                 command = ["java", *JVM, *java[1:], "kafka.Kafka", str(properties)]
                 self.processes[node] = subprocess.Popen(command, stdout=log, stderr=log, process_group=0)
         until = time.monotonic() + 120
-        while not all("Kafka Server started" in self.log(node) for node in NODES):
+        while not all(answers(address) for address in self.brokers):
             if time.monotonic() > until:
                 raise SystemExit(f"Kafka did not start; see {self.dir}")
             time.sleep(0.5)
-
-    def log(self, node):
-        return (self.dir / f"node-{node}.log").read_text(errors="replace")
 
     def down(self):
         for node in list(self.frozen):
