@@ -172,7 +172,7 @@ impl Partition {
         self.high_watermark = self.next_offset;
         self.checkpointed = point.index;
         self.flush.forget_writes();
-        let body = self.checkpoint_state(self.group.hard_state(), self.next_offset).encode();
+        let body = self.checkpoint_state(self.group.hard_state(), point.index, self.next_offset).encode();
         self.group.offer_snapshot(SnapshotPoint { index: point.index, term: point.term, data: body.clone() });
         Frame { body, ..self.frame(FrameKind::Snapshot, point.term, point.index, &[], bytes::Bytes::new()) }
     }

@@ -256,6 +256,8 @@ fn put_raft(put: &mut impl FnMut(&[u8]), log: LogId, message: &Message, beside: 
         commit_term: message.commit_term.into(),
         reject_hint: message.reject_hint.into(),
         request_snapshot: message.request_snapshot.into(),
+        from_life: message.from_life.into(),
+        to_life: message.to_life.into(),
         context_len: length(message.context.len()).into(),
         entries: length(message.entries.len()).into(),
         kind: message.kind as u8,
@@ -445,6 +447,8 @@ fn take_raft(body: &mut Cursor, chunks: &mut Cursor) -> Result<PeerMessage, Wire
     }
     let message = Message {
         kind,
+        from_life: raw.from_life.get(),
+        to_life: raw.to_life.get(),
         term: raw.term.get(),
         log_term: raw.log_term.get(),
         index: raw.index.get(),

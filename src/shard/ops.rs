@@ -435,12 +435,12 @@ impl Shard {
     }
 
     /// The broker's partition is gone: everything that waits on it is answered.
-    pub(super) fn disown(&mut self, now: Now, log: LogId) {
+    pub(super) fn disown(&mut self, now: Now, log: LogId, error: ErrorCode) {
         self.end_groups(now, log);
         let Some(owned) = self.owned.remove(&log) else { return };
         self.storage.forget(log, &owned.partition);
         for waiting in owned.appends.into_iter().chain(owned.leader_appends) {
-            let answer = Answer::Append(Err(ErrorCode::UnknownTopicOrPartition));
+            let answer = Answer::Append(Err(error));
             self.answer_op(now, waiting.request, waiting.part, answer);
         }
         for waiting in owned.deletions {
@@ -448,7 +448,7 @@ impl Shard {
             self.answer_op(now, waiting.request, waiting.part, answer);
         }
         for op in owned.reads.into_iter().chain(owned.on_disk) {
-            self.answer_failed(now, &op, ErrorCode::UnknownTopicOrPartition);
+            self.answer_failed(now, &op, error);
         }
     }
 

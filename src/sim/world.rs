@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::broker::{Actor, Broker, Input};
 use super::checkers::Model;
-use super::clients::{Client, Consumer, Creator, Deleter, Manner, Member, Pair, Producer, Watcher};
+use super::clients::{Client, Consumer, Creator, Deleter, Manner, Member, Mover, Pair, Producer, Watcher};
 use super::faults::{Fault, Plan};
 use super::network::{LinkKey, Network};
 use super::node::Node;
@@ -255,6 +255,9 @@ impl World {
         }
         if rng.one_in(2) {
             clients.push(Box::new(Deleter::default()));
+        }
+        if brokers > 1 && rng.one_in(2) {
+            clients.push(Box::new(Mover::new(&mut rng)));
         }
         for client in clients {
             self.invite(client);

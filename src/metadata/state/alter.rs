@@ -113,7 +113,9 @@ impl State {
         let before: usize = before.map(|topic| Weight::of(&**topic).bytes).sum();
         let after: usize = weighed.iter().map(|(_, weight)| weight.bytes).sum();
         // What makes the topics smaller is always allowed.
-        if after > before && self.topics_weight.bytes + after - before > MAX_TOPIC_METADATA_BYTES {
+        if after > before
+            && self.topics_weight.bytes + self.moves_weight.bytes + after - before > MAX_TOPIC_METADATA_BYTES
+        {
             return None;
         }
         for (topic, weight) in &weighed {

@@ -51,6 +51,8 @@ fn disk_state() -> impl Strategy<Value = DiskState> {
 fn raft(kind: MessageKind) -> Message {
     Message {
         kind,
+        from_life: 0x31,
+        to_life: 0x32,
         term: 1,
         log_term: 2,
         index: 3,
@@ -104,17 +106,19 @@ fn numbers(fields: &[(u64, usize)]) -> Vec<u8> {
 
 #[test]
 fn the_bytes_of_a_frame_never_change() {
-    let mut expected = b"RLPF\x01\0\0\0".to_vec();
+    let mut expected = b"RLPF\x02\0\0\0".to_vec();
     let meta = [
-        numbers(&[(1, 1), (0, 3), (80 + 2 * 34, 4)]), // Raft
-        numbers(&[(0x11, 8), (1, 8), (2, 8), (3, 8), (4, 8), (5, 8), (6, 8), (7, 8), (0, 4), (2, 4)]),
+        numbers(&[(1, 1), (0, 3), (88 + 2 * 34, 4)]), // Raft
+        numbers(&[(0x11, 8), (1, 8), (2, 8), (3, 8), (4, 8), (5, 8), (6, 8), (7, 8)]),
+        numbers(&[(0x31, 4), (0x32, 4), (0, 4), (2, 4)]),
         numbers(&[(3, 1), (4, 1), (0, 6)]),
         numbers(&[(9, 8), (1, 8), (10, 4), (4, 4)]),
         b"descriptor".to_vec(),
         numbers(&[(9, 8), (2, 8), (10, 4), (0, 4)]),
         b"descriptor".to_vec(),
-        numbers(&[(1, 1), (0, 3), (80 + 3 + 20 + 5, 4)]), // Raft
-        numbers(&[(0x12, 8), (1, 8), (2, 8), (3, 8), (4, 8), (5, 8), (6, 8), (7, 8), (3, 4), (0, 4)]),
+        numbers(&[(1, 1), (0, 3), (88 + 3 + 20 + 5, 4)]), // Raft
+        numbers(&[(0x12, 8), (1, 8), (2, 8), (3, 8), (4, 8), (5, 8), (6, 8), (7, 8)]),
+        numbers(&[(0x31, 4), (0x32, 4), (3, 4), (0, 4)]),
         numbers(&[(7, 1), (3, 1), (0, 6)]),
         b"ctx".to_vec(),
         numbers(&[(8, 8), (7, 8), (5, 4)]),
@@ -145,8 +149,8 @@ fn the_bytes_of_a_frame_never_change() {
 }
 
 /// CRC-32 of what they cover, computed with another implementation.
-const META_CRC: [u8; 4] = [0xc4, 0xd3, 0x7e, 0xc6];
-const HEADER_CRC: [u8; 4] = [0xd2, 0x4d, 0x5c, 0x77];
+const META_CRC: [u8; 4] = [0x32, 0x2c, 0x45, 0x51];
+const HEADER_CRC: [u8; 4] = [0x7c, 0xe5, 0xb7, 0xcc];
 
 #[test]
 fn large_bodies_are_not_copied_on_either_side() {
@@ -263,8 +267,8 @@ fn absurd_lengths_and_counts_are_refused() {
     assert_eq!(FrameHeader::decode(&most.encode()).unwrap(), most);
 
     // A Raft message with 2^32 - 1 entries and no byte for them.
-    let mut meta = numbers(&[(1, 1), (0, 3), (80, 4)]);
-    meta.extend([0; 68]);
+    let mut meta = numbers(&[(1, 1), (0, 3), (88, 4)]);
+    meta.extend([0; 76]);
     meta.extend(numbers(&[(0xFFFF_FFFF, 4), (3, 1), (0, 7)]));
     let error = read_forged(&meta, &[]).unwrap_err();
     assert!(error.to_string().contains("fewer entries than it says"), "{error}");
@@ -284,10 +288,10 @@ fn absurd_lengths_and_counts_are_refused() {
 #[test]
 fn a_newer_version_is_named() {
     let (mut header, rest) = one_frame(&some_of_all());
-    header[4] = 2;
+    header[4] = 3;
     let crc = crc32fast::hash(&header[..CHECKED_BYTES]);
     header[CHECKED_BYTES..].copy_from_slice(&crc.to_le_bytes());
-    assert!(matches!(read(&header, &rest), Err(WireError::Version(2))));
+    assert!(matches!(read(&header, &rest), Err(WireError::Version(3))));
 }
 
 fn bytes() -> impl Strategy<Value = Bytes> {
@@ -319,6 +323,8 @@ fn a_raft_message() -> impl Strategy<Value = PeerMessage> {
             let [log, term, log_term, index, commit, commit_term, reject_hint, request_snapshot] = numbers;
             let message = Message {
                 kind,
+                from_life: term as u32,
+                to_life: index as u32,
                 term,
                 log_term,
                 index,
