@@ -69,8 +69,9 @@ struct Three {
 impl Three {
     fn new() -> Three {
         let voters = [BrokerId(0), BrokerId(1), BrokerId(2)];
-        let group =
-            |broker| Group::new(LogId(1), broker, &voters, GroupState::default(), |data| data.len() as u64, &logger());
+        let group = |broker| {
+            Group::new(LogId(1), (broker, 0), &voters, GroupState::default(), |data| data.len() as u64, &logger())
+        };
         let mut three = Three { groups: voters.map(group).into(), hangs: false, cut: false };
         three.groups[0].campaign();
         three.settle();
