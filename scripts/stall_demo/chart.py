@@ -5,7 +5,7 @@ from math import log10
 
 COLOURS = {"ringlog": "#1f6feb", "kafka": "#8b949e"}
 NAMES = {"ringlog": "ringlog", "kafka": "Apache Kafka"}
-WIDTH, LEFT, RIGHT, BAR, HEAD = 860, 330, 110, 20, 30
+WIDTH, LEFT, RIGHT, BAR, HEAD = 960, 430, 110, 20, 30
 LEAST, MOST = 1.0, 100_000.0
 PANELS = (
     ("A topic of 3 partitions: created until all three take a record, slowest", "sequential", "writable"),
