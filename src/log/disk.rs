@@ -15,7 +15,8 @@ pub struct WalConfig {
     /// Bytes of a segment, a multiple of 4096.
     pub segment_bytes: u64,
     /// Most segments, at least 4. The last two of them, or the last one of less than eight, are a reserve: when
-    /// only it is left the WAL calls itself full, and shards write nothing but checkpoints and deletions.
+    /// only it is left the WAL calls itself full, and shards write nothing but checkpoints and deletions; those of records
+    /// stop before its last half segment.
     pub max_segments: u32,
 }
 

@@ -148,7 +148,11 @@ impl Shard {
     }
 
     fn run_op_now(&mut self, now: Now, mut op: Op) {
-        let (refusal, deletion_refusal) = (self.refusal(), self.deletion_refusal());
+        let refusal = match op.kind {
+            OpKind::Append { .. } => self.refusal(),
+            OpKind::DeleteRecords { .. } => self.deletion_refusal(),
+            _ => None,
+        };
         let Some(owned) = self.owned.get_mut(&op.log) else {
             // The log was deleted, or is not here yet: the metadata of the two shards differ for a moment.
             let elsewhere = self.elsewhere.contains(&op.log);
@@ -189,7 +193,7 @@ impl Shard {
                 let up = owned.partition.is_up().then(|| owned.partition.active_producers(now));
                 Outcome::Answer(Answer::Producers(up.ok_or(ErrorCode::NotLeaderOrFollower)))
             }
-            OpKind::DeleteRecords { before, deadline } => match deletion_refusal {
+            OpKind::DeleteRecords { before, deadline } => match refusal {
                 Some(error) => Outcome::Answer(Answer::DeleteRecords(Err(error))),
                 None if deadline.passed(now) => return,
                 None => delete_records(&mut owned.partition, *before),
