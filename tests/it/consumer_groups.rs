@@ -18,7 +18,7 @@ use crate::common::librdkafka::{config, create_topic};
 use crate::common::process::{Launch, data_dir, external, shared};
 use crate::common::wire::{Wire, code, text, topic_name};
 use crate::common::{fresh, skipped};
-use crate::group_clients::{PARTITIONS, assigned, count, member, produce, read_until};
+use crate::group_clients::{PARTITIONS, assigned, count, member, produce, read_a_half_each, read_until};
 use crate::groups::commit;
 
 /// The first heartbeat of a member.
@@ -171,14 +171,7 @@ fn librdkafkas_members_share_a_topic_and_one_takes_over() {
     // The second subscribes with a regular expression.
     let pattern = format!("^{topic}$");
     let (first, second) = (modern(broker.address(), &group, &topic), modern(broker.address(), &group, &pattern));
-    let mut read = vec![BTreeMap::new(); 2];
-    read_until(&[&first, &second], &mut read, |_| assigned(&first).len() == 2 && assigned(&second).len() == 2);
-    assert!(assigned(&first).is_disjoint(&assigned(&second)));
-    produce(broker.address(), &topic, 400);
-    read_until(&[&first, &second], &mut read, |read| count(read) == 400);
-    for member in [&first, &second] {
-        member.commit_consumer_state(CommitMode::Sync).expect("committed");
-    }
+    let mut read = read_a_half_each(broker.address(), &topic, [&first, &second]);
     drop(second);
     read.pop();
     read_until(&[&first], &mut read, |_| assigned(&first).len() == PARTITIONS);

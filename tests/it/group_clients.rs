@@ -63,22 +63,31 @@ pub(crate) fn assigned(member: &BaseConsumer) -> BTreeSet<i32> {
     assignment.elements().iter().map(|element| element.partition()).collect()
 }
 
+/// Has two members of a group take a half of the topic each, read 400 records and commit. Returns what each has read.
+pub(crate) fn read_a_half_each(
+    address: &str,
+    topic: &str,
+    members: [&BaseConsumer; 2],
+) -> Vec<BTreeMap<i32, Vec<i64>>> {
+    let mut read = vec![BTreeMap::new(); 2];
+    read_until(&members, &mut read, |_| members.iter().all(|member| assigned(member).len() == 2));
+    assert!(assigned(members[0]).is_disjoint(&assigned(members[1])));
+    produce(address, topic, 400);
+    read_until(&members, &mut read, |read| count(read) == 400);
+    for member in members {
+        member.commit_consumer_state(CommitMode::Sync).expect("committed");
+    }
+    read
+}
+
 #[test]
 fn two_members_share_a_topic_and_one_takes_over() {
     let broker = shared();
     let (topic, group) = (fresh("shared-topic"), fresh("sharing"));
     create_topic(broker.address(), &topic, PARTITIONS as i32, &[]);
     let (first, second) = (member(broker.address(), &group, &topic), member(broker.address(), &group, &topic));
-    let mut read = vec![BTreeMap::new(); 2];
-    // Both are members, each has a half.
-    read_until(&[&first, &second], &mut read, |_| assigned(&first).len() == 2 && assigned(&second).len() == 2);
-    assert!(assigned(&first).is_disjoint(&assigned(&second)));
-    produce(broker.address(), &topic, 400);
-    read_until(&[&first, &second], &mut read, |read| count(read) == 400);
+    let mut read = read_a_half_each(broker.address(), &topic, [&first, &second]);
     assert!(read.iter().all(|read| count(std::slice::from_ref(read)) == 200), "{read:?}");
-    for member in [&first, &second] {
-        member.commit_consumer_state(CommitMode::Sync).expect("committed");
-    }
     // The one that leaves says so: the other has everything at once.
     drop(second);
     read.pop();
