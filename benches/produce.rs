@@ -103,7 +103,8 @@ fn leader() -> Partition {
     let config = TopicConfig::resolve(&BTreeMap::new(), 1 << 20).expect("the defaults are good");
     let logger = slog::Logger::root(slog::Discard, slog::o!());
     let broker = BrokerId(1);
-    let mut partition = Partition::open(LogId(1), broker, &[broker], config, None, &logger).expect("nothing is there");
+    let mut partition =
+        Partition::open(LogId(1), (broker, 0), &[broker], config, None, &logger).expect("nothing is there");
     partition.campaign();
     let mut frames = Vec::new();
     while let Some(ready) = partition.take_frames(&mut frames) {

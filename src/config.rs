@@ -84,6 +84,8 @@ pub struct BrokerConfig {
     pub advertised_host: String,
     /// Port that clients are told to connect to.
     pub advertised_port: u16,
+    /// `follower.replication.throttled.rate`, in bytes a second, of all shards together.
+    pub follower_throttled_rate: u64,
     /// `broker.rack`.
     pub rack: Option<String>,
     /// `auto.create.topics.enable`.
@@ -427,6 +429,7 @@ impl Settings {
                 incarnation: 0,
                 advertised_host,
                 advertised_port,
+                follower_throttled_rate: self.need("follower.replication.throttled.rate", Kind::size)?,
                 rack: self.get("broker.rack", Kind::text)?,
                 auto_create_topics: self.need("auto.create.topics.enable", Kind::bool)?,
                 num_partitions: self.need("num.partitions", Kind::integer)? as i32,

@@ -257,6 +257,9 @@ pub const REPLICA_LAG_MS: u64 = 2_000;
 /// hand-over.
 pub const ELECT_AGAIN_MS: u64 = 1_000;
 
+/// Time between two tries to tell the metadata that replicas have moved, in milliseconds.
+pub const MOVED_AGAIN_MS: u64 = 300;
+
 /// A shard that did not run for this long judges nobody by what it did not hear meanwhile, in milliseconds.
 pub const AWAY_MS: u64 = 250;
 

@@ -284,6 +284,13 @@ pub const KEYS: &[Key] = &[
         help: "Time between two searches for records that are to be deleted or compacted",
     },
     Key {
+        name: "follower.replication.throttled.rate",
+        value: "SIZE",
+        kind: Kind::Size { min: 1 << 20, max: 1 << 40 },
+        default: Default::Is("100MiB"),
+        help: "Bytes a second that new replicas on this broker fetch of records which their leaders hold in segments",
+    },
+    Key {
         name: "log.format",
         value: "FORMAT",
         kind: Kind::Choice(&["human", "json"]),

@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use raft::eraftpb as pb;
 
-use super::{Entry, broker_of, raft_id};
+use super::Entry;
+use super::members::{Members, broker_of, life_of, raft_id};
 use crate::types::BrokerId;
 
 /// The kind of a [`Message`]. The numbers are on the wire, and raft-rs's own.
@@ -66,11 +67,15 @@ pub struct SnapshotPoint {
     pub data: Bytes,
 }
 
-/// A message of one replica to another. Who sends and who receives is known from its way.
+/// A message of one replica to another. Which brokers send and receive it is known from its way.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Message {
     /// What it is.
     pub kind: MessageKind,
+    /// The life of the sender's replica: see [`super::members`].
+    pub from_life: u32,
+    /// The life of the replica that it is for.
+    pub to_life: u32,
     /// The sender's term.
     pub term: u64,
     /// Raft's `log_term`.
@@ -87,7 +92,7 @@ pub struct Message {
     pub reject_hint: u64,
     /// The index from which a snapshot is asked for, 0 for none.
     pub request_snapshot: u64,
-    /// Raft's `context`.
+    /// Raft's `context`; with a snapshot, the members as of it.
     pub context: Bytes,
     /// The entries of an [`MessageKind::Append`].
     pub entries: Vec<Entry>,
@@ -104,11 +109,12 @@ impl Message {
             let metadata = snapshot.metadata.unwrap_or_default();
             SnapshotPoint { index: metadata.index, term: metadata.term, data: snapshot.data }
         });
-        let entry = |entry: pb::Entry| Entry { index: entry.index, term: entry.term, data: entry.data };
         Some((
             to,
             Message {
                 kind,
+                from_life: life_of(message.from),
+                to_life: life_of(message.to),
                 term: message.term,
                 log_term: message.log_term,
                 index: message.index,
@@ -118,17 +124,17 @@ impl Message {
                 reject_hint: message.reject_hint,
                 request_snapshot: message.request_snapshot,
                 context: message.context,
-                entries: message.entries.into_iter().map(entry).collect(),
+                entries: message.entries.into_iter().map(Entry::from_raft).collect(),
                 snapshot,
             },
         ))
     }
 
     /// For raft-rs.
-    pub(super) fn into_raft(self, from: BrokerId, to: BrokerId, voters: &[u64]) -> pb::Message {
+    pub(super) fn into_raft(self, from: BrokerId, to: BrokerId) -> pb::Message {
         let mut message = pb::Message {
-            from: raft_id(from),
-            to: raft_id(to),
+            from: raft_id(from, self.from_life),
+            to: raft_id(to, self.to_life),
             term: self.term,
             log_term: self.log_term,
             index: self.index,
@@ -153,15 +159,13 @@ impl Message {
             MessageKind::PreVote => pb::MessageType::MsgRequestPreVote,
             MessageKind::PreVoteResponse => pb::MessageType::MsgRequestPreVoteResponse,
         });
-        let entry =
-            |entry: Entry| pb::Entry { index: entry.index, term: entry.term, data: entry.data, ..pb::Entry::default() };
-        message.set_entries(self.entries.into_iter().map(entry).collect());
+        message.set_entries(self.entries.into_iter().map(Entry::into_raft).collect());
         if let Some(point) = self.snapshot {
             let mut snapshot = pb::Snapshot { data: point.data, ..pb::Snapshot::default() };
             let metadata = snapshot.mut_metadata();
             metadata.index = point.index;
             metadata.term = point.term;
-            metadata.mut_conf_state().set_voters(voters.to_vec());
+            *metadata.mut_conf_state() = Members::decode(&message.context).unwrap_or_default().conf_state();
             message.set_snapshot(snapshot);
         }
         message

@@ -4,6 +4,7 @@
 //! partition. The caller persists what [`Group::take_ready`] returns and reports it with [`Group::persisted`];
 //! in between the group goes on. This layer knows nothing of Kafka and nothing of disks.
 
+pub mod members;
 mod message;
 mod storage;
 
@@ -11,9 +12,13 @@ use std::cmp::Reverse;
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use raft::eraftpb::EntryType;
 use raft::{GetEntriesContext, RawNode, StateRole};
 
+pub use members::Members;
 pub use message::{Message, MessageKind, SnapshotPoint};
+
+use members::{broker_of, life_of, raft_id};
 
 use crate::limits::{APPEND_BYTES, APPENDS_IN_FLIGHT, METADATA_APPENDS_IN_FLIGHT};
 use crate::types::{BrokerId, LogId};
@@ -58,8 +63,37 @@ pub struct Entry {
     pub index: u64,
     /// Its term.
     pub term: u64,
-    /// The descriptor that was proposed; empty for the entry with which a leader opens its term.
+    /// The descriptor that was proposed; empty for the entry with which a leader opens its term. See
+    /// [`members::is_change`] for the third kind.
     pub data: Bytes,
+}
+
+impl Entry {
+    fn from_raft(entry: raft::eraftpb::Entry) -> Entry {
+        let data = match entry.entry_type {
+            EntryType::EntryNormal => entry.data,
+            _ => Members::decode(&entry.context).expect("changes of members are made here").to_data(),
+        };
+        Entry { index: entry.index, term: entry.term, data }
+    }
+
+    fn into_raft(self) -> raft::eraftpb::Entry {
+        let mut entry = raft::eraftpb::Entry { index: self.index, term: self.term, ..Default::default() };
+        match Members::from_data(&self.data) {
+            // What raft-rs itself would read is only in a proposal.
+            Some(members) => {
+                entry.set_entry_type(EntryType::EntryConfChangeV2);
+                entry.context = members.encode().into();
+            }
+            None => entry.data = self.data,
+        }
+        entry
+    }
+
+    /// Whether it carries nothing of the log's owner.
+    pub fn is_rafts_own(&self) -> bool {
+        self.data.is_empty() || members::is_change(&self.data)
+    }
 }
 
 /// Where a group starts: what its log holds on disk.
@@ -69,6 +103,8 @@ pub struct GroupState {
     pub hard_state: HardState,
     /// Index and term of the last entry that only segments or a snapshot hold.
     pub compacted: (u64, u64),
+    /// The members as of that entry, where they were written; else they are the group's first.
+    pub members: Option<Members>,
     /// The entries after it.
     pub entries: Vec<Entry>,
 }
@@ -95,6 +131,10 @@ pub struct NotLeader;
 pub struct Group {
     raw: RawNode<GroupStorage>,
     broker: BrokerId,
+    /// The life of this replica: see [`members`].
+    life: u32,
+    /// The members as of the snapshot that is being taken, and its index.
+    offered: Option<(u64, Members)>,
     /// The hard state as last handed out for writing, for checkpoints.
     written: HardState,
     /// Numbers of readies that were handed out for writing and are not durable.
@@ -112,15 +152,6 @@ pub struct Group {
     refused: Option<u64>,
 }
 
-/// The Raft id of a broker: Raft has no use for 0, Kafka numbers brokers from 0.
-fn raft_id(broker: BrokerId) -> u64 {
-    broker.0 as u64 + 1
-}
-
-fn broker_of(raft_id: u64) -> BrokerId {
-    BrokerId((raft_id - 1) as i32)
-}
-
 /// Raft ticks until a follower that hears nothing stands for election; each replica of a group adds its own share,
 /// so that they do not stand at once.
 const ELECTION_TICKS: usize = 10;
@@ -128,14 +159,15 @@ const ELECTION_STEP_TICKS: usize = 4;
 const HEARTBEAT_TICKS: usize = 2;
 
 impl Group {
-    /// The group of `log` with the given voters, starting from what the disk holds. `weigh` gives the bytes that an
-    /// entry takes on its way to a peer, by its data.
+    /// The group of `log`, whose first voters these are, starting from what the disk holds, for the replica of a broker that
+    /// has this life (0 for one that is there since the log was made). `weigh` gives the bytes that an entry takes on its
+    /// way to a peer, by its data.
     ///
     /// # Panics
     /// Where `state` contradicts itself: a log with a gap must never be served.
     pub fn new(
         log: LogId,
-        broker: BrokerId,
+        (broker, life): (BrokerId, u32),
         voters: &[BrokerId],
         state: GroupState,
         weigh: fn(&[u8]) -> u64,
@@ -145,11 +177,17 @@ impl Group {
         // Everything up to `compacted` was committed before it was moved to segments.
         // What others hold may have been committed before it was durable here; then the end of the log lies before it.
         let last = state.entries.last().map_or(state.compacted.0, |entry| entry.index);
-        let commit = state.hard_state.commit.clamp(state.compacted.0, last);
+        let mut commit = state.hard_state.commit.clamp(state.compacted.0, last);
+        // A leader changes the members only when the change before is committed. Who has the second change in its log must
+        // not forget that: with the members of before the first it could be elected by those who do not count any more.
+        let mut changes = state.entries.iter().rev().filter(|entry| members::is_change(&entry.data));
+        if let Some(change) = changes.nth(1) {
+            commit = commit.max(change.index);
+        }
         let place = voters.iter().position(|voter| *voter == broker).unwrap_or(voters.len());
         let election = ELECTION_TICKS + place * ELECTION_STEP_TICKS;
         let config = raft::Config {
-            id: raft_id(broker),
+            id: raft_id(broker, life),
             election_tick: ELECTION_TICKS,
             heartbeat_tick: HEARTBEAT_TICKS,
             // One tick wide, so that raft-rs's own thread_rng has nothing to choose and a seed replays.
@@ -168,13 +206,14 @@ impl Group {
             batch_append: false,
             ..raft::Config::default()
         };
-        let voters = voters.iter().copied().map(raft_id).collect();
-        let storage = GroupStorage::new(voters, HardState { commit, ..written }, state, weigh);
+        let storage = GroupStorage::new(&Members::of(voters), HardState { commit, ..written }, state, weigh);
         let raw = RawNode::new(&config, storage, logger)
             .unwrap_or_else(|error| panic!("the Raft group of log {log} cannot start: {error}"));
         Group {
             raw,
             broker,
+            life,
+            offered: None,
             written,
             unsynced: VecDeque::new(),
             held: VecDeque::new(),
@@ -187,7 +226,7 @@ impl Group {
 
     /// Whether this replica is the only one.
     pub fn is_alone(&self) -> bool {
-        self.raw.store().voters().len() == 1
+        self.members().all() == [self.broker] && self.members().life(self.broker) == self.life
     }
 
     /// Time has passed: heartbeats, elections.
@@ -197,13 +236,17 @@ impl Group {
         }
     }
 
-    /// Takes a message of another replica.
+    /// Takes a message of another replica. One for a replica that this broker had before is left alone.
     pub fn step(&mut self, from: BrokerId, message: Message) {
-        if message.kind == MessageKind::TimeoutNow && self.restoring.is_some() {
+        if message.to_life != self.life || message.kind == MessageKind::TimeoutNow && self.restoring.is_some() {
             return;
         }
+        if let Some(point) = &message.snapshot {
+            let Some(members) = Members::decode(&message.context) else { return };
+            self.offered = Some((point.index, members));
+        }
         let append = (message.kind == MessageKind::Append).then_some((message.index, message.log_term));
-        let message = self.after_committed(message).into_raft(from, self.broker, self.raw.store().voters());
+        let message = self.after_committed(message).into_raft(from, self.broker);
         // What raft-rs refuses here is a message of a broker that is no replica: it is not for this log any more.
         let _ = self.raw.step(message);
         if let Some((index, log_term)) = append.filter(|_| self.leader() == Some(from)) {
@@ -260,10 +303,12 @@ impl Group {
         self.outbox.push((leader, said));
     }
 
-    /// An answer that does not wait for the disk.
+    /// An answer to the leader that does not wait for the disk.
     fn early(&self, kind: MessageKind) -> Message {
         Message {
             kind,
+            from_life: self.life,
+            to_life: life_of(self.raw.raft.leader_id),
             term: self.term(),
             log_term: 0,
             index: 0,
@@ -285,8 +330,9 @@ impl Group {
 
     /// What was sent to a broker may not have come, a snapshot neither.
     pub fn unreachable(&mut self, broker: BrokerId) {
-        self.raw.report_unreachable(raft_id(broker));
-        self.raw.report_snapshot(raft_id(broker), raft::SnapshotStatus::Failure);
+        let id = self.members().id(broker);
+        self.raw.report_unreachable(id);
+        self.raw.report_snapshot(id, raft::SnapshotStatus::Failure);
     }
 
     /// The leader, as far as this replica knows.
@@ -311,10 +357,11 @@ impl Group {
         if !self.is_leader() || self.is_transferring() {
             return false;
         }
-        let candidates = self.voters().filter(|broker| *broker != self.broker && may_lead(*broker));
+        let candidates =
+            self.members().voters.iter().copied().filter(|broker| *broker != self.broker && may_lead(*broker));
         let best = candidates.max_by_key(|broker| (self.matched(*broker), Reverse(broker.0)));
         if let Some(to) = best {
-            self.raw.transfer_leader(raft_id(to));
+            self.raw.transfer_leader(self.members().id(to));
         }
         best.is_some()
     }
@@ -326,7 +373,7 @@ impl Group {
 
     /// How far the log of a follower is known to agree and to be durable, on the leader.
     pub fn matched(&self, broker: BrokerId) -> Option<u64> {
-        self.raw.raft.prs().get(raft_id(broker)).map(|progress| progress.matched)
+        self.raw.raft.prs().get(self.members().id(broker)).map(|progress| progress.matched)
     }
 
     /// The highest index that at least `count` replicas hold durably, as far as the leader knows; `count` is at least 1.
@@ -338,7 +385,7 @@ impl Group {
 
     /// How many replicas make a majority.
     pub fn majority(&self) -> usize {
-        self.raw.store().voters().len() / 2 + 1
+        self.members().voters.len() / 2 + 1
     }
 
     /// What followers are sent that need entries which are compacted.
@@ -346,19 +393,66 @@ impl Group {
         self.raw.mut_store().offer(point);
     }
 
-    /// The replicas of the group, this one included.
-    pub fn voters(&self) -> impl Iterator<Item = BrokerId> + '_ {
-        self.raw.store().voters().iter().copied().map(broker_of)
+    /// Whether since the last call a follower needed a snapshot that was not there: none, or one from before it was taken
+    /// into the group.
+    pub fn takes_snapshot_wanted(&self) -> bool {
+        self.raw.store().takes_snapshot_wanted()
     }
 
-    /// The other replicas of the group.
+    /// The members as of the last change that is applied here.
+    pub fn members(&self) -> &Members {
+        self.raw.store().members()
+    }
+
+    /// The members as of this index, which is committed and not before the start of the log in memory.
+    pub fn members_at(&self, index: u64) -> &Members {
+        self.raw.store().members_at(index)
+    }
+
+    /// Those who vote on what comes next, this replica mostly included.
+    pub fn voters(&self) -> impl Iterator<Item = BrokerId> + '_ {
+        self.members().voters.iter().copied()
+    }
+
+    /// Whether this replica has a vote.
+    pub fn votes(&self) -> bool {
+        self.raw.raft.promotable()
+    }
+
+    /// The other members of the group.
     pub fn followers(&self) -> impl Iterator<Item = BrokerId> + '_ {
-        self.voters().filter(|broker| *broker != self.broker)
+        self.members().all().into_iter().filter(|broker| *broker != self.broker)
+    }
+
+    /// Whether a change of the members may be under way.
+    pub fn is_changing(&self) -> bool {
+        self.raw.raft.has_pending_conf()
+    }
+
+    /// Proposes to change the members to `wanted`, which one step leads to: a learner more or less, a second set of voters, or
+    /// the end of the first one.
+    ///
+    /// # Errors
+    /// [`NotLeader`] where this replica does not lead, or an earlier change is under way.
+    pub fn change_members(&mut self, wanted: &Members) -> Result<(), NotLeader> {
+        if !self.is_leader() || self.is_changing() || self.is_transferring() {
+            return Err(NotLeader);
+        }
+        let change = self.members().change_to(wanted);
+        self.raw.propose_conf_change(wanted.encode(), change).map_err(|_| NotLeader)
+    }
+
+    fn apply_members(&mut self, wanted: Members) {
+        let applied = self.raw.apply_conf_change(&self.members().change_to(&wanted));
+        applied.unwrap_or_else(|error| panic!("the members cannot become {wanted:?}: {error}"));
+        let reached = Members::from_conf_state(&self.raw.raft.prs().conf().to_conf_state(), wanted.number);
+        assert!(reached.equals(&wanted), "the members became {reached:?}, not {wanted:?}");
+        self.raw.mut_store().set_members(wanted);
     }
 
     /// Stands for election now, without waiting for a time-out.
     pub fn campaign(&mut self) {
-        if self.restoring.is_some() {
+        if self.restoring.is_some() || !self.raw.raft.promotable() {
             return;
         }
         // A group of one voter wins at once; raft-rs reports no other error here.
@@ -388,6 +482,8 @@ impl Group {
             let must_sync = ready.must_sync();
             let hard_state = ready.hs().map(|hs| HardState { term: hs.term, vote: hs.vote, commit: hs.commit });
             let applied = ready.committed_entries().last().map(|entry| entry.index);
+            let changes = ready.committed_entries().iter().filter(|entry| entry.entry_type != EntryType::EntryNormal);
+            let changes: Vec<Members> = changes.filter_map(|entry| Members::decode(&entry.context)).collect();
             let at_once = ready.take_messages();
             let once_durable = ready.take_persisted_messages();
             let snapshot = Some(ready.snapshot().clone()).filter(|snapshot| !snapshot.is_empty());
@@ -398,7 +494,9 @@ impl Group {
             // raft-rs requires the entries to be readable before the ready is handed back.
             let storage = self.raw.mut_store();
             if let Some(point) = &snapshot {
-                storage.restore(point.index, point.term);
+                let offered = self.offered.take().filter(|(index, _)| *index == point.index);
+                let (_, members) = offered.expect("raft-rs takes what it was given last");
+                storage.restore(point.index, point.term, members);
                 self.restoring = Some((number, point.index));
             }
             storage.append(&entries);
@@ -406,10 +504,19 @@ impl Group {
                 storage.set_hard_state(state);
             }
             self.raw.advance_append_async(ready);
+            for members in changes {
+                self.apply_members(members);
+            }
             if let Some(applied) = applied {
                 self.raw.advance_apply_to(applied);
             }
-            self.outbox.extend(at_once.into_iter().filter_map(Message::from_raft));
+            for (to, mut message) in at_once.into_iter().filter_map(Message::from_raft) {
+                if let Some(point) = &message.snapshot {
+                    let Some(members) = self.raw.store().members_of_snapshot(point.index) else { continue };
+                    message.context = members.encode().into();
+                }
+                self.outbox.push((to, message));
+            }
             let waits = must_sync || !self.unsynced.is_empty();
             for (to, message) in once_durable.into_iter().filter_map(Message::from_raft) {
                 match waits {
@@ -425,10 +532,7 @@ impl Group {
                 let hard_state =
                     hard_state.filter(|state| (state.term, state.vote) != (self.written.term, self.written.vote));
                 self.written = HardState { ..hard_state.unwrap_or(self.written) };
-                let entries = entries
-                    .into_iter()
-                    .map(|entry| Entry { index: entry.index, term: entry.term, data: entry.data })
-                    .collect();
+                let entries = entries.into_iter().map(Entry::from_raft).collect();
                 return Some(Ready { number, snapshot, hard_state, entries });
             }
             if !waits {
@@ -490,7 +594,7 @@ impl Group {
     pub fn entries(&self, low: u64, high: u64) -> Vec<Entry> {
         let entries = self.raw.raft.raft_log.slice(low, high, None, GetEntriesContext::empty(false));
         let entries = entries.unwrap_or_else(|error| panic!("entries {low}..{high} are not in the log: {error}"));
-        entries.into_iter().map(|entry| Entry { index: entry.index, term: entry.term, data: entry.data }).collect()
+        entries.into_iter().map(Entry::from_raft).collect()
     }
 
     /// The index of the last entry that is not in memory.

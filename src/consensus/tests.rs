@@ -5,7 +5,7 @@ fn logger() -> slog::Logger {
 }
 
 fn group(state: GroupState) -> Group {
-    Group::new(LogId(1), BrokerId(0), &[BrokerId(0)], state, |data| data.len() as u64, &logger())
+    Group::new(LogId(1), (BrokerId(0), 0), &[BrokerId(0)], state, |data| data.len() as u64, &logger())
 }
 
 fn drain(group: &mut Group) -> Vec<Ready> {
@@ -34,7 +34,8 @@ fn one_voter_leads_at_once_and_commits_what_is_durable() {
 #[test]
 fn a_restart_finds_term_and_entries_and_commits_them_in_a_new_term() {
     let entries = vec![Entry { index: 4, term: 2, data: Bytes::from_static(b"d") }];
-    let state = GroupState { hard_state: HardState { term: 2, vote: 1, commit: 3 }, compacted: (3, 2), entries };
+    let state =
+        GroupState { hard_state: HardState { term: 2, vote: 1, commit: 3 }, compacted: (3, 2), members: None, entries };
     let mut group = group(state);
     assert!(!group.is_leader());
     assert_eq!(group.propose(b"x".to_vec()), Err(NotLeader));
@@ -68,8 +69,9 @@ struct Three {
 impl Three {
     fn new() -> Three {
         let voters = [BrokerId(0), BrokerId(1), BrokerId(2)];
-        let group =
-            |broker| Group::new(LogId(1), broker, &voters, GroupState::default(), |data| data.len() as u64, &logger());
+        let group = |broker| {
+            Group::new(LogId(1), (broker, 0), &voters, GroupState::default(), |data| data.len() as u64, &logger())
+        };
         let mut three = Three { groups: voters.map(group).into(), hangs: false, cut: false };
         three.groups[0].campaign();
         three.settle();

@@ -237,8 +237,9 @@ pub(super) struct Found {
 impl Found {
     /// Takes the next frame of a WAL.
     pub(super) fn frame(&mut self, header: &FrameHeader, payload: Bytes) {
-        if self.deleted.contains(&header.log) {
-            return;
+        // A replica that was moved away and back again begins anew after its end.
+        if header.kind != FrameKind::Deleted {
+            self.deleted.remove(&header.log);
         }
         let log = (self.logs.entry(header.log)).or_insert_with(|| RecoveredLog {
             log: header.log,

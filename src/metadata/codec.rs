@@ -39,10 +39,14 @@ pub fn decode_command(bytes: &[u8]) -> Result<Command, MetadataCodecError> {
 }
 
 /// The form of snapshots: what follows the format byte is bincode as in format 1, with more behind it.
-const SNAPSHOT_FORMAT: u8 = 2;
+const SNAPSHOT_FORMAT: u8 = 3;
 
-/// What snapshots of format 1 lack: topic configs that brokers give to topics by default, and quotas; there are none.
-const LACKING_IN_1: &[u8] = &[0, 0];
+/// What snapshots of format 1 lack: topic configs that brokers give to topics by default, and quotas, of which there are
+/// none; and what format 2 lacks as well.
+const LACKING_IN_1: &[u8] = &[0, 0, 0];
+
+/// What snapshots of format 2 lack: partitions whose replicas were moved, of which there are none.
+const LACKING_IN_2: &[u8] = &[0];
 
 /// The snapshot as bytes.
 ///
@@ -60,12 +64,15 @@ pub fn encode_snapshot(snapshot: &Snapshot) -> Result<Vec<u8>, MetadataCodecErro
 /// Where the bytes are too many or no snapshot of a known format.
 pub fn decode_snapshot(bytes: &[u8]) -> Result<Snapshot, MetadataCodecError> {
     let bytes = within(bytes, MAX_METADATA_SNAPSHOT_BYTES)?;
-    let later = bytes.first() == Some(&SNAPSHOT_FORMAT);
     let mut whole = bytes.to_vec();
-    match later {
-        true => whole[0] = codec::FORMAT,
-        false => whole.extend_from_slice(LACKING_IN_1),
-    }
+    let lacking = match whole.first() {
+        Some(&SNAPSHOT_FORMAT) => &[][..],
+        Some(2) => LACKING_IN_2,
+        // Whatever else it may be, the decoder says.
+        _ => return Ok(codec::decode(&[&whole, LACKING_IN_1].concat())?),
+    };
+    whole[0] = codec::FORMAT;
+    whole.extend_from_slice(lacking);
     Ok(codec::decode(&whole)?)
 }
 
@@ -86,7 +93,7 @@ mod tests {
 
     use super::*;
     use crate::metadata::State;
-    use crate::metadata::command::{Configs, MorePartitions, NewBroker, NewPartition, NewTopic, TopicConfigs};
+    use crate::metadata::command::{Configs, MorePartitions, NewBroker, NewPartition, NewTopic, Placed, TopicConfigs};
     use crate::metadata::quotas::{Entity, Quota, QuotaChange, Rate, Scope};
     use crate::types::BrokerId;
 
@@ -153,6 +160,17 @@ mod tests {
     }
 
     #[test]
+    fn the_bytes_of_moves_stay_as_they_are() {
+        let placed = Placed { topic: Uuid::from_u128(ID), partition: 3, replicas: vec![BrokerId(1), BrokerId(2)] };
+        let bytes = [&ID_BYTES[..], &[3, 2, 2, 4]].concat();
+        let wanted = Command::MoveReplicas { moves: vec![placed.clone()] };
+        assert_eq!(encode_command(&wanted).unwrap(), [&[1, 7, 1], &bytes[..]].concat());
+        let done = Command::ReplicasMoved { placed, number: 5 };
+        assert_eq!(encode_command(&done).unwrap(), [&[1, 8], &bytes[..], &[5]].concat());
+        assert_eq!(decode_command(&encode_command(&done).unwrap()).unwrap(), done);
+    }
+
+    #[test]
     fn the_bytes_of_a_snapshot_stay_as_they_are() {
         let mut state = State::default();
         state.apply(1, &register());
@@ -162,11 +180,16 @@ mod tests {
         let topic = [&[1, 1, b't'], &ID_BYTES[..], &[1, 1, 2, 2, 3], &[1, 1, b'k', 1, b'v']].concat();
         let first = [&[1, 9, 2, 10], broker, &topic].concat();
         assert_eq!(decode_snapshot(&first).unwrap(), state.snapshot());
+        let second = [&[2, 9, 2, 10], broker, &topic, &[0, 0]].concat();
+        assert_eq!(decode_snapshot(&second).unwrap(), state.snapshot());
         state.apply(10, &alter());
+        let placed = Placed { topic: Uuid::from_u128(ID), partition: 0, replicas: vec![BrokerId(3)] };
+        state.apply(11, &Command::MoveReplicas { moves: vec![placed] });
         let topic = [&[1, 1, b't'], &ID_BYTES[..], &[1, 1, 2, 2, 3], &[0]].concat();
-        state.apply(11, &quota());
+        state.apply(12, &quota());
         let quotas = [&[1, 1, 1, 1, b'u', 1, 0, 1, 1, 253][..], &1.0f64.to_le_bytes()].concat();
-        let bytes = [&[2, 11, 2, 10], broker, &topic, &[1, 1, b'd', 1, b'w'], &quotas].concat();
+        let moves = [&[1, 1], &ID_BYTES[..], &[0], &[2, 2, 3], &[1, 1, 6, 1], &[1, 6], &[1, 1, 6]].concat();
+        let bytes = [&[3, 12, 2, 10], broker, &topic, &[1, 1, b'd', 1, b'w'], &quotas, &moves].concat();
         assert_eq!(encode_snapshot(&state.snapshot()).unwrap(), bytes);
         assert_eq!(decode_snapshot(&bytes).unwrap(), state.snapshot());
     }
@@ -185,7 +208,7 @@ mod tests {
         assert!(matches!(decode_command(&longer), Err(MetadataCodecError::Malformed(CodecError::TrailingBytes(1)))));
         let newer = [&[2], &bytes[1..]].concat();
         assert!(matches!(decode_command(&newer), Err(MetadataCodecError::Malformed(CodecError::UnknownFormat(2)))));
-        assert!(decode_command(&[1, 7, 0]).is_err(), "a variant of a later version");
+        assert!(decode_command(&[1, 9, 0]).is_err(), "a variant of a later version");
     }
 
     #[test]

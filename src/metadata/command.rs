@@ -51,6 +51,18 @@ pub enum Command {
         /// Each entity's quota once.
         changes: Vec<QuotaChange>,
     },
+    /// Partitions whose replicas are to be moved, or moved back.
+    MoveReplicas {
+        /// The partitions, each with the brokers that are to have its replicas in the end.
+        moves: Vec<Placed>,
+    },
+    /// The replicas of a partition have arrived where they were to be moved.
+    ReplicasMoved {
+        /// The partition, and the brokers that have its replicas now.
+        placed: Placed,
+        /// The number of the move: see [`super::state::Move::number`].
+        number: u32,
+    },
 }
 
 /// Further partitions of a topic.
@@ -82,6 +94,18 @@ pub struct Configs {
     pub before: BTreeMap<String, String>,
     /// What is set from now on.
     pub after: BTreeMap<String, String>,
+}
+
+/// A partition, and the brokers that have or are to have its replicas.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placed {
+    /// Its topic.
+    #[serde(with = "uuid_as_bytes")]
+    pub topic: Uuid,
+    /// Its number.
+    pub partition: u32,
+    /// The brokers, the preferred leader first.
+    pub replicas: Vec<BrokerId>,
 }
 
 /// A broker as it registers itself.

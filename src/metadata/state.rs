@@ -1,6 +1,7 @@
 //! The state that the metadata's log leads to.
 
 mod alter;
+mod moves;
 
 use std::collections::{BTreeMap, btree_map};
 use std::ops::Bound;
@@ -31,6 +32,9 @@ pub struct State {
     /// Topics with '.' or '_' in their names, by [`names::folded`]: no two may share one.
     by_folded: Map<String, Arc<Topic>>,
     partitions: usize,
+    /// The partitions whose replicas were ever moved.
+    moves: BTreeMap<LogId, Move>,
+    moves_weight: Weight,
     /// What all topics weigh together.
     topics_weight: Weight,
     /// What all brokers weigh together.
@@ -92,6 +96,34 @@ pub struct Partition {
     pub replicas: Box<[BrokerId]>,
 }
 
+/// What became of the replicas of a partition since it was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Move {
+    /// Its topic.
+    #[serde(with = "uuid_as_bytes")]
+    pub topic: Uuid,
+    /// Its number.
+    pub partition: u32,
+    /// The brokers that it was made on: the members of its Raft group before the first change in its log.
+    pub first: Vec<BrokerId>,
+    /// How many times it was said where its replicas are to go.
+    pub number: u32,
+    /// The lives of the replicas that moves have made: the number of the move that did. A broker that lost its replica and
+    /// gets another remembers nothing of what the first one promised, so to Raft it is another member.
+    pub lives: Vec<(BrokerId, u32)>,
+    /// The brokers that may have a replica beside those that the partition names; none when nothing is moved.
+    pub beside: Vec<BrokerId>,
+    /// The brokers that are to have its replicas in the end; none when nothing is moved.
+    pub target: Option<Vec<BrokerId>>,
+}
+
+impl Move {
+    /// The life of a broker's replica.
+    pub fn life(&self, broker: BrokerId) -> u32 {
+        self.lives.iter().find(|(known, _)| *known == broker).map_or(0, |(_, life)| *life)
+    }
+}
+
 /// What a command did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -115,6 +147,13 @@ pub enum Change {
     TopicDeleted {
         /// The topic as it was.
         topic: Arc<Topic>,
+    },
+    /// The replicas of a partition are to be moved, or have moved.
+    ReplicasMove {
+        /// The topic as it is now.
+        topic: Arc<Topic>,
+        /// The partition's number.
+        partition: usize,
     },
     /// A topic of a CreateTopics command was not created.
     CreateRejected {
@@ -186,6 +225,7 @@ pub struct Snapshot {
     topics: Vec<Topic>,
     defaults: BTreeMap<String, String>,
     quotas: Vec<(Entity, BTreeMap<Quota, Rate>)>,
+    moves: Vec<(LogId, Move)>,
 }
 
 /// Why a snapshot is no state: it was not made by [`State::snapshot`].
@@ -205,6 +245,9 @@ pub enum SnapshotError {
         /// The log.
         log: LogId,
     },
+    /// The replicas of a log were moved that belongs to no partition.
+    #[error("the replicas of log {0} were moved, which is no partition's")]
+    Move(LogId),
     /// A partition without replicas, or a topic without partitions.
     #[error("topic '{0}' has no partitions, or one of them no replicas")]
     Empty(Arc<str>),
@@ -221,6 +264,8 @@ impl Default for State {
             by_id: Map::default(),
             by_folded: Map::default(),
             partitions: 0,
+            moves: BTreeMap::new(),
+            moves_weight: Weight::default(),
             topics_weight: Weight::default(),
             brokers_weight: Weight::default(),
             defaults: BTreeMap::new(),
@@ -304,6 +349,8 @@ impl State {
             Command::CreatePartitions { topics } => self.create_partitions(topics),
             Command::AlterQuotas { changes } => vec![self.alter_quotas(changes)],
             Command::AlterConfigs { topics, defaults } => self.alter_configs(topics, defaults.as_ref()),
+            Command::MoveReplicas { moves } => self.move_all(moves),
+            Command::ReplicasMoved { placed, number } => self.replicas_moved(placed, *number).into_iter().collect(),
         }
     }
 
@@ -340,7 +387,7 @@ impl State {
             configs: new.configs.clone(),
         });
         let weight = Weight::of(&*topic);
-        if self.topics_weight.bytes + weight.bytes > MAX_TOPIC_METADATA_BYTES {
+        if self.topics_weight.bytes + self.moves_weight.bytes + weight.bytes > MAX_TOPIC_METADATA_BYTES {
             return Change::CreateRejected { name: new.name.clone(), id: new.id, why: Rejection::Full };
         }
         self.next_log_id += topic.partitions.len() as u64;
@@ -349,16 +396,25 @@ impl State {
     }
 
     fn delete(&mut self, id: Uuid) -> Change {
-        let Some(topic) = self.by_id.remove(&id) else {
+        let Some(topic) = self.take_topic(id) else {
             return Change::DeleteRejected { id };
         };
+        for partition in &topic.partitions {
+            self.set_move(partition.log, None);
+        }
+        Change::TopicDeleted { topic }
+    }
+
+    /// Takes a topic out, to be deleted or to come back changed: what its replicas have been through stays known.
+    fn take_topic(&mut self, id: Uuid) -> Option<Arc<Topic>> {
+        let topic = self.by_id.remove(&id)?;
         self.topics.remove(&topic.name);
         if names::can_collide(&topic.name) {
             self.by_folded.remove(&names::folded(&topic.name));
         }
         self.partitions -= topic.partitions.len();
         self.topics_weight.remove(Weight::of(&*topic));
-        Change::TopicDeleted { topic }
+        Some(topic)
     }
 
     fn allocate_producer_ids(&mut self, broker: BrokerId, count: u32) -> Change {
@@ -394,7 +450,8 @@ impl State {
     pub fn hash(&self) -> u64 {
         let (topics, brokers) = (self.topics_weight.checksum, self.brokers_weight.checksum);
         let (defaults, quotas) = (Weight::of(&self.defaults).checksum, self.quotas_weight.checksum);
-        Weight::of(&(self.applied, self.next_log_id, self.next_producer_id, topics, brokers, defaults, quotas)).checksum
+        let counters = (self.applied, self.next_log_id, self.next_producer_id);
+        Weight::of(&(counters, topics, brokers, defaults, quotas, self.moves_weight.checksum)).checksum
     }
 
     /// All of the state, to go on from at the next index.
@@ -407,6 +464,7 @@ impl State {
             topics: self.topics.values().map(|topic| Topic::clone(topic)).collect(),
             defaults: self.defaults.clone(),
             quotas: self.quotas.clone().into_iter().collect(),
+            moves: self.moves.iter().map(|(log, moved)| (*log, moved.clone())).collect(),
         }
     }
 
@@ -449,6 +507,12 @@ impl State {
             }
             let weight = Weight::of(&*topic);
             state.insert_topic(&topic, weight);
+        }
+        for (log, moved) in snapshot.moves {
+            if !logs.contains(&log) {
+                return Err(SnapshotError::Move(log));
+            }
+            state.set_move(log, Some(moved));
         }
         Ok(state)
     }

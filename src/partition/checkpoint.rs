@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::producers::Sequence;
 use super::segments::SegmentMeta;
-use crate::consensus::HardState;
+use crate::consensus::{HardState, Members};
 use crate::types::{LeaderEpoch, Offset};
 
 /// The payload of a partition's checkpoint frame.
@@ -12,6 +12,10 @@ use crate::types::{LeaderEpoch, Offset};
 pub struct Checkpoint {
     /// Raft's hard state.
     pub hard_state: HardState,
+    /// The life of the replica that wrote it: see [`crate::consensus::members`].
+    pub life: u32,
+    /// The members of the Raft group.
+    pub members: Members,
     /// The first offset that may be read.
     pub log_start: Offset,
     /// Before it compaction has left one record of each key, in this replica's segments.
@@ -31,6 +35,23 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
+    /// That of a replica which has nothing yet, of a log that was made with these members.
+    pub(super) fn empty(life: u32, members: Members) -> Checkpoint {
+        Checkpoint {
+            hard_state: HardState::default(),
+            life,
+            members,
+            log_start: 0,
+            cleaned_to: 0,
+            next_offset: 0,
+            segments: Vec::new(),
+            pending_index: Vec::new(),
+            epochs: Vec::new(),
+            producers: Vec::new(),
+            forgotten_producer: None,
+        }
+    }
+
     /// As the payload of a frame.
     pub fn encode(&self) -> Bytes {
         crate::codec::encode(self).into()

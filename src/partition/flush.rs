@@ -259,10 +259,12 @@ impl Partition {
         self.tail.unflushed().next().map_or(committed, |entry| committed.min(entry.index - 1))
     }
 
-    /// The state beside the segments, which end at `next_offset`.
-    pub(super) fn checkpoint_state(&self, hard_state: HardState, next_offset: Offset) -> Checkpoint {
+    /// The state beside the segments, which end at `next_offset`, as of a Raft index.
+    pub(super) fn checkpoint_state(&self, hard_state: HardState, index: u64, next_offset: Offset) -> Checkpoint {
         Checkpoint {
             hard_state,
+            life: self.life,
+            members: self.group.members_at(index).clone(),
             // A start beyond them is said by an entry behind the checkpoint.
             log_start: self.log_start.min(next_offset),
             cleaned_to: self.cleaned_to,
@@ -282,7 +284,7 @@ impl Partition {
             return FlushStep::Done;
         };
         self.drop_obsolete();
-        let checkpoint = self.checkpoint_state(self.group.hard_state(), self.stored_to);
+        let checkpoint = self.checkpoint_state(self.group.hard_state(), index, self.stored_to);
         self.flush.wrote = false;
         self.checkpointed = index;
         self.compact();

@@ -98,8 +98,9 @@ impl Partition {
     }
 
     /// Records that were asked for have come, `offset` on, those left out that the leader has deleted or compacted; they
-    /// are written to the segments. Without any the leader says that it has none before `offset`.
-    pub fn fetched(&mut self, offset: Offset, batches: &[Chunk]) -> FlushStep {
+    /// are written to the segments. Without any the leader says that it has none before `offset`. `start` is where the
+    /// leader's log begins.
+    pub fn fetched(&mut self, offset: Offset, start: Offset, batches: &[Chunk]) -> FlushStep {
         if self.is_flushing() {
             return FlushStep::Done;
         }
@@ -107,6 +108,8 @@ impl Partition {
             return FlushStep::Done;
         };
         let (index, term, end) = (install.point.index, install.point.term, install.checkpoint.next_offset);
+        // Deleted since the point: this log would have a hole if it began earlier than the one that the rest is from.
+        install.checkpoint.log_start = install.checkpoint.log_start.max(start.min(end));
         if batches.is_empty() {
             if (self.stored_to..=end).contains(&offset) {
                 self.stored_to = offset;
@@ -172,7 +175,7 @@ impl Partition {
         self.high_watermark = self.next_offset;
         self.checkpointed = point.index;
         self.flush.forget_writes();
-        let body = self.checkpoint_state(self.group.hard_state(), self.next_offset).encode();
+        let body = self.checkpoint_state(self.group.hard_state(), point.index, self.next_offset).encode();
         self.group.offer_snapshot(SnapshotPoint { index: point.index, term: point.term, data: body.clone() });
         Frame { body, ..self.frame(FrameKind::Snapshot, point.term, point.index, &[], bytes::Bytes::new()) }
     }

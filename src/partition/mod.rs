@@ -29,7 +29,7 @@ pub use read::{DiskRead, Found, ReadDone, ReadError, Records};
 pub use segments::{INDEX_ENTRY_LEN, IndexEntry, Place};
 pub use start::DeleteError;
 
-use crate::consensus::{Entry, Group, GroupState, HardState, SnapshotPoint};
+use crate::consensus::{Entry, Group, GroupState, HardState, SnapshotPoint, members};
 use crate::log::recovery::RecoveredLog;
 use crate::log::{Frame, FrameKind, SegmentFile, SegmentName, SegmentRef};
 use crate::metadata::configs::TopicConfig;
@@ -78,12 +78,15 @@ impl Descriptor {
 
     /// Whether an entry with these data has a batch beside it.
     fn has_batch(data: &[u8]) -> bool {
-        !data.is_empty() && Descriptor::start_of(data).is_none()
+        !data.is_empty() && !members::is_change(data) && Descriptor::start_of(data).is_none()
     }
 }
 
 /// Bytes that an entry takes on its way to another replica: its batch, and what goes before it.
 fn weigh(data: &[u8]) -> u64 {
+    if members::is_change(data) {
+        return data.len() as u64 + 64;
+    }
     let batch = Descriptor::read_from_prefix(data).map_or(0, |(descriptor, _)| descriptor.batch_len.get());
     u64::from(batch) + 64
 }
@@ -169,7 +172,10 @@ pub enum RecoveryError {
 /// `stored_to`. Segments are in order and overlap nowhere, but between two of them, and in them, offsets may be missing.
 pub struct Partition {
     log: LogId,
+    life: u32,
     config: TopicConfig,
+    /// The brokers that should have a replica, the preferred leader first.
+    placed_on: Vec<BrokerId>,
     group: Group,
     tail: Tail,
     segments: Vec<Segment>,
@@ -199,13 +205,14 @@ pub struct Partition {
 }
 
 impl Partition {
-    /// The partition as the disk knows it; a new one where nothing was recovered.
+    /// The partition as the disk knows it; a new one where nothing was recovered, for a replica of this life (see
+    /// [`members`]).
     ///
     /// # Errors
     /// Where what was recovered contradicts itself: the partition must not be served then.
     pub fn open(
         log: LogId,
-        broker: BrokerId,
+        (broker, life): (BrokerId, u32),
         voters: &[BrokerId],
         config: TopicConfig,
         recovered: Option<RecoveredLog>,
@@ -221,8 +228,14 @@ impl Partition {
                     Checkpoint::decode(&frame.payload).map_err(|error| RecoveryError::Checkpoint { log, error })?;
                 state.hard_state = decoded.hard_state;
                 state.compacted = (frame.index, frame.term);
+                state.members = Some(decoded.members.clone());
                 checkpoint = Some(decoded);
-                offer = Some(SnapshotPoint { index: frame.index, term: frame.term, data: frame.payload });
+                // The first frame of a replica holds nothing to go on from.
+                offer = (frame.index > 0).then_some(SnapshotPoint {
+                    index: frame.index,
+                    term: frame.term,
+                    data: frame.payload,
+                });
             }
             if let Some(bytes) = recovered.hard_state {
                 state.hard_state = HardState::from_bytes(&bytes).ok_or(RecoveryError::HardState { log })?;
@@ -250,7 +263,7 @@ impl Partition {
         for entry in found {
             let damaged = RecoveryError::Entry { log, index: entry.index };
             let data = if !Descriptor::has_batch(&entry.payload) {
-                entry.payload
+                entry.payload.clone()
             } else {
                 let (descriptor, _) = Descriptor::read_from_prefix(&entry.payload).map_err(|_| damaged)?;
                 let damaged = RecoveryError::Entry { log, index: entry.index };
@@ -271,14 +284,16 @@ impl Partition {
             state.entries.push(entry);
         }
         let checkpointed = state.compacted.0;
-        let mut group = Group::new(log, broker, voters, state, weigh, logger);
+        let mut group = Group::new(log, (broker, life), voters, state, weigh, logger);
         if let Some(point) = offer.filter(|_| !group.is_alone()) {
             // A follower may lack what only the segments hold since before this start.
             group.offer_snapshot(point);
         }
         let mut partition = Partition {
             log,
+            life,
             config,
+            placed_on: voters.to_vec(),
             group,
             tail,
             segments,
@@ -305,6 +320,23 @@ impl Partition {
     /// The log's number.
     pub fn log(&self) -> LogId {
         self.log
+    }
+
+    /// The life of this replica: see [`members`].
+    pub fn life(&self) -> u32 {
+        self.life
+    }
+
+    /// The life of the replica that the disk holds; 0 where it does not say.
+    pub fn life_of(recovered: &RecoveredLog) -> u32 {
+        let checkpoint = recovered.checkpoint.as_ref().and_then(|frame| Checkpoint::decode(&frame.payload).ok());
+        checkpoint.map_or(0, |checkpoint| checkpoint.life)
+    }
+
+    /// The frame with which a replica begins that a move has made: by it a start knows whose the frames behind it are.
+    pub fn first_frame(&self) -> Frame {
+        let body = Checkpoint::empty(self.life, self.group.members().clone()).encode();
+        Frame { body, ..self.frame(FrameKind::Checkpoint, 0, 0, &[], Bytes::new()) }
     }
 
     /// Goes by another configuration from now on. What is in the log stays as it is.

@@ -5,7 +5,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::tail::TailEntry;
 use super::{DESCRIPTOR_LEN, Descriptor, Partition, note_epoch};
-use crate::consensus::{Entry, Message, MessageKind};
+use crate::consensus::{Entry, Members, Message, MessageKind, NotLeader};
 use crate::limits::APPEND_BYTES;
 use crate::log::Chunk;
 use crate::record::Batch;
@@ -97,6 +97,7 @@ impl Partition {
     /// [`Partition::take_frames`]: a leader sends before it has written, a follower says only what is durable.
     pub fn take_messages(&mut self) -> Vec<(BrokerId, Message, Vec<Chunk>)> {
         let mut out = Vec::new();
+        self.point_wanted |= self.group.takes_snapshot_wanted();
         for (to, message) in self.group.take_messages() {
             let beside: Option<Vec<Chunk>> = message.entries.iter().map(|entry| self.beside(entry)).collect();
             match beside {
@@ -166,9 +167,32 @@ impl Partition {
         self.group.lost(broker)
     }
 
-    /// The brokers that have a replica, the preferred leader first.
+    /// The brokers whose replicas may lead, the preferred leader first.
     pub fn replicas(&self) -> impl Iterator<Item = BrokerId> + '_ {
-        self.group.voters()
+        self.placed_on.iter().copied().filter(|broker| self.group.members().voters.contains(broker))
+    }
+
+    /// Notes on which brokers the metadata wants replicas from now on, the preferred leader first.
+    pub fn place_on(&mut self, brokers: &[BrokerId]) {
+        self.placed_on = brokers.to_vec();
+    }
+
+    /// Whether this replica has a vote.
+    pub fn votes(&self) -> bool {
+        self.group.votes()
+    }
+
+    /// The members of the partition's Raft group.
+    pub fn members(&self) -> &Members {
+        self.group.members()
+    }
+
+    /// Proposes other members: see [`crate::consensus::Group::change_members`].
+    ///
+    /// # Errors
+    /// [`NotLeader`]; it may be tried again later.
+    pub fn change_members(&mut self, wanted: &Members) -> Result<(), NotLeader> {
+        self.group.change_members(wanted)
     }
 
     /// Whether this replica leads, and all others hold all that it does.
@@ -177,7 +201,7 @@ impl Partition {
         self.is_up()
             && !self.group.is_transferring()
             && self.group.committed() == last
-            && self.group.voters().all(|broker| self.group.matched(broker) == Some(last))
+            && self.group.members().all().into_iter().all(|broker| self.group.matched(broker) == Some(last))
     }
 
     /// The term and the index of the last entry, where this replica leads and all others hold everything.

@@ -120,7 +120,8 @@ fn open(disk: &Disk) -> Partition {
 pub(super) fn open_with(disk: &Disk, config: TopicConfig) -> Partition {
     let logger = slog::Logger::root(slog::Discard, slog::o!());
     let recovered = (!disk.frames.is_empty()).then(|| disk.recovered());
-    let mut partition = Partition::open(LogId(1), BrokerId(0), &[BrokerId(0)], config, recovered, &logger).unwrap();
+    let mut partition =
+        Partition::open(LogId(1), (BrokerId(0), 0), &[BrokerId(0)], config, recovered, &logger).unwrap();
     partition.campaign();
     partition
 }

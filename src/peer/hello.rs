@@ -307,7 +307,7 @@ mod tests {
     #[test]
     fn the_bytes_of_a_hello_never_change() {
         let bytes = hello().encode();
-        let mut expected = b"RLPH\x01\0\x04\0".to_vec();
+        let mut expected = b"RLPH\x02\0\x04\0".to_vec();
         expected.extend([7; 16]);
         expected.extend([2, 1, 0, 0, 0, 0, 0, 0]); // incarnation
         expected.extend([6, 5, 0, 0, 0, 0, 0, 0]); // number
@@ -324,7 +324,7 @@ mod tests {
     fn the_bytes_of_a_welcome_never_change() {
         let welcome = Welcome { broker: BrokerId(2), directory_id: [7; 16], verdict: Err(Refusal::OtherDirectory) };
         let bytes = welcome.encode();
-        let mut expected = b"RLPW\x01\0\x05\0".to_vec();
+        let mut expected = b"RLPW\x02\0\x05\0".to_vec();
         expected.extend([7; 16]);
         expected.extend([2, 0, 0, 0]);
         assert_eq!(bytes[..28], expected);
@@ -335,8 +335,8 @@ mod tests {
         }
     }
 
-    const HELLO_CRC: [u8; 4] = [0xe3, 0xba, 0x82, 0xbe];
-    const WELCOME_CRC: [u8; 4] = [0x12, 0x7a, 0xc5, 0x78];
+    const HELLO_CRC: [u8; 4] = [0x6a, 0xfd, 0x2c, 0x2f];
+    const WELCOME_CRC: [u8; 4] = [0x3a, 0xd3, 0xdb, 0x20];
 
     #[test]
     fn every_flipped_bit_is_noticed() {
@@ -357,8 +357,8 @@ mod tests {
     #[test]
     fn another_version_is_named_whatever_follows() {
         let mut bytes = [9; Hello::BYTES];
-        bytes[..6].copy_from_slice(b"RLPH\x02\0");
-        assert_eq!(Hello::decode(&bytes), Err(HelloError::Version(2)));
+        bytes[..6].copy_from_slice(b"RLPH\x03\0");
+        assert_eq!(Hello::decode(&bytes), Err(HelloError::Version(3)));
         let mut bytes = [9; Welcome::BYTES];
         bytes[..6].copy_from_slice(b"RLPW\x03\0");
         assert_eq!(Welcome::decode(&bytes), Err(HelloError::Version(3)));

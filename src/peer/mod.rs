@@ -16,7 +16,7 @@ pub use hello::{Hello, HelloError, Refusal, Welcome};
 pub use wire::{FRAME_HEADER_BYTES, FrameHeader, WireError, decode, encode};
 
 /// The version of greetings and frames that this broker speaks, and the only one.
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 
 /// A message to another broker.
 #[derive(Clone, Debug)]
@@ -87,6 +87,8 @@ pub enum PeerMessage {
         log: LogId,
         /// As asked for.
         offset: Offset,
+        /// Where the sender's log begins: what it lacks before that was deleted, what it lacks later was compacted.
+        start: Offset,
         /// The batches, back to back.
         batches: Vec<Chunk>,
     },

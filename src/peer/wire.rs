@@ -224,8 +224,8 @@ fn put_message(meta: &mut BytesMut, message: &PeerMessage) -> usize {
             put(RawFetchLog { log: log.0.into(), offset: (*offset).into(), end: (*end).into() }.as_bytes());
             kind::FETCH_LOG
         }
-        PeerMessage::LogPart { log, offset, batches } => {
-            put(RawLogPart { log: log.0.into(), offset: (*offset).into() }.as_bytes());
+        PeerMessage::LogPart { log, offset, start, batches } => {
+            put(RawLogPart { log: log.0.into(), offset: (*offset).into(), start: (*start).into() }.as_bytes());
             batches.iter().for_each(|batch| put(&length(chunk_len(batch)).to_le_bytes()));
             kind::LOG_PART
         }
@@ -256,6 +256,8 @@ fn put_raft(put: &mut impl FnMut(&[u8]), log: LogId, message: &Message, beside: 
         commit_term: message.commit_term.into(),
         reject_hint: message.reject_hint.into(),
         request_snapshot: message.request_snapshot.into(),
+        from_life: message.from_life.into(),
+        to_life: message.to_life.into(),
         context_len: length(message.context.len()).into(),
         entries: length(message.entries.len()).into(),
         kind: message.kind as u8,
@@ -400,7 +402,12 @@ fn take_message(kind: u8, body: &mut Cursor, beside: &mut Cursor) -> Result<Peer
                 return Err(WireError::Malformed("an empty batch"));
             }
             let batches = lengths.into_iter().map(|len| beside.chunk(len)).collect::<Result<_, _>>()?;
-            PeerMessage::LogPart { log: LogId(raw.log.get()), offset: raw.offset.get(), batches }
+            PeerMessage::LogPart {
+                log: LogId(raw.log.get()),
+                offset: raw.offset.get(),
+                start: raw.start.get(),
+                batches,
+            }
         }
         kind::HAND_OVER => {
             let raw = body.take::<RawHandOver>()?;
@@ -445,6 +452,8 @@ fn take_raft(body: &mut Cursor, chunks: &mut Cursor) -> Result<PeerMessage, Wire
     }
     let message = Message {
         kind,
+        from_life: raw.from_life.get(),
+        to_life: raw.to_life.get(),
         term: raw.term.get(),
         log_term: raw.log_term.get(),
         index: raw.index.get(),

@@ -153,6 +153,8 @@ error_codes! {
     PreferredLeaderNotAvailable = PreferredLeaderNotAvailable;
     /// No replica that is there may lead.
     EligibleLeadersNotAvailable = EligibleLeadersNotAvailable;
+    /// The partition's replicas are not being moved.
+    NoReassignmentInProgress = NoReassignmentInProgress;
     /// The broker is not the controller.
     NotController = NotController;
     /// The client may not touch the topic.

@@ -282,6 +282,32 @@ pub(super) static ELECT_LEADERS: Schema = Schema {
     ],
 };
 
+pub(super) static ALTER_PARTITION_REASSIGNMENTS: Schema = Schema {
+    flexible: 0,
+    fields: &[
+        field("timeout_ms", INT32),
+        field("allow_replication_factor_change", BOOL).since(1),
+        field(
+            "topics",
+            Array(&Struct(&[
+                field("name", String),
+                field(
+                    "partitions",
+                    Array(&Struct(&[field("partition_index", INT32), field("replicas", Array(&INT32)).nullable()])),
+                ),
+            ])),
+        ),
+    ],
+};
+
+pub(super) static LIST_PARTITION_REASSIGNMENTS: Schema = Schema {
+    flexible: 0,
+    fields: &[
+        field("timeout_ms", INT32),
+        field("topics", Array(&Struct(&[field("name", String), field("partition_indexes", Array(&INT32))]))).nullable(),
+    ],
+};
+
 pub(super) static DESCRIBE_QUORUM: Schema = Schema {
     flexible: 0,
     fields: &[field(

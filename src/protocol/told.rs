@@ -69,6 +69,12 @@ impl ResponseBody {
                 let partitions = body.replica_election_results.iter().flat_map(|topic| &topic.partition_result);
                 partitions.for_each(|partition| note(partition.error_code));
             }
+            B::AlterPartitionReassignments(body) => {
+                note(body.error_code);
+                let partitions = body.responses.iter().flat_map(|topic| &topic.partitions);
+                partitions.for_each(|partition| note(partition.error_code));
+            }
+            B::ListPartitionReassignments(body) => note(body.error_code),
             B::DescribeQuorum(body) => {
                 note(body.error_code);
                 let partitions = body.topics.iter().flat_map(|topic| &topic.partitions);

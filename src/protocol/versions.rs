@@ -39,6 +39,8 @@ macro_rules! for_each_api {
             DeleteGroups: DeleteGroupsRequest, DeleteGroupsResponse, 0..=2, DELETE_GROUPS;
             ElectLeaders: ElectLeadersRequest, ElectLeadersResponse, 0..=2, ELECT_LEADERS;
             IncrementalAlterConfigs: IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, 0..=1, INCREMENTAL_ALTER_CONFIGS;
+            AlterPartitionReassignments: AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse, 0..=1, ALTER_PARTITION_REASSIGNMENTS;
+            ListPartitionReassignments: ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse, 0..=0, LIST_PARTITION_REASSIGNMENTS;
             OffsetDelete: OffsetDeleteRequest, OffsetDeleteResponse, 0..=0, OFFSET_DELETE;
             DescribeClientQuotas: DescribeClientQuotasRequest, DescribeClientQuotasResponse, 0..=1, DESCRIBE_CLIENT_QUOTAS;
             AlterClientQuotas: AlterClientQuotasRequest, AlterClientQuotasResponse, 0..=1, ALTER_CLIENT_QUOTAS;

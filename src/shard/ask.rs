@@ -171,6 +171,7 @@ mod tag {
     pub(super) const REGISTER: u8 = 4;
     pub(super) const CHANGE: u8 = 5;
     pub(super) const DESCRIBE_QUORUM: u8 = 6;
+    pub(super) const REPLICAS_MOVED: u8 = 7;
     /// Another coordinator leads.
     pub(super) const NOT_LEADER: u8 = 0;
 }
@@ -203,6 +204,10 @@ fn encode_question(question: &Question) -> Option<Bytes> {
         Question::DescribeQuorum(request) => {
             out.put_u8(tag::DESCRIBE_QUORUM);
             request.encode(&mut out, DESCRIBE_QUORUM_VERSION).ok()?;
+        }
+        Question::ReplicasMoved { placed, number } => {
+            out.put_u8(tag::REPLICAS_MOVED);
+            out.extend_from_slice(&crate::codec::encode(&(placed, number)));
         }
         Question::Register(broker) => {
             out.put_u8(tag::REGISTER);
@@ -238,6 +243,10 @@ fn decode_question(mut bytes: Bytes) -> Option<Question> {
         tag::DESCRIBE_QUORUM => {
             let request = DescribeQuorumRequest::decode(&mut bytes, DESCRIBE_QUORUM_VERSION).ok()?;
             Some(Question::DescribeQuorum(Box::new(request)))
+        }
+        tag::REPLICAS_MOVED => {
+            let (placed, number) = crate::codec::decode(&bytes).ok()?;
+            Some(Question::ReplicasMoved { placed, number })
         }
         tag::REGISTER => Some(Question::Register(Box::new(crate::codec::decode(&bytes).ok()?))),
         _ => None,

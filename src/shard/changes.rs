@@ -7,7 +7,7 @@
 use super::Shard;
 use super::ask::Asker;
 use super::coordinator::{PlannedChange, prefer};
-use super::handlers::{alter_configs, client_quotas, create_partitions};
+use super::handlers::{alter_configs, alter_partition_reassignments, client_quotas, create_partitions};
 use super::mesh::Reply;
 use crate::metadata::{Change, Command};
 use crate::protocol::request::RequestBody;
@@ -31,7 +31,18 @@ pub(super) fn failed(request: &RequestBody, error: ErrorCode) -> ResponseBody {
         RequestBody::IncrementalAlterConfigs(request) => alter_configs::failed(request, error).incremental().into(),
         RequestBody::AlterConfigs(request) => alter_configs::failed_replace(request, error).replaced().into(),
         RequestBody::AlterClientQuotas(request) => client_quotas::failed(request, error).into(),
+        RequestBody::AlterPartitionReassignments(_) => alter_partition_reassignments::failed(error).into(),
         other => unreachable!("{:?} changes nothing", other.api()),
+    }
+}
+
+/// The coordinator's answer, which is of the newest version, in a form that `version` has room for.
+pub(super) fn for_version(response: ResponseBody, version: i16) -> ResponseBody {
+    match response {
+        ResponseBody::AlterPartitionReassignments(response) => {
+            alter_partition_reassignments::for_version(response, version).into()
+        }
+        other => other,
     }
 }
 
@@ -79,6 +90,10 @@ impl Shard {
             }
             RequestBody::AlterClientQuotas(request) => {
                 let plan = client_quotas::plan(&self.state, request);
+                (plan.command, plan.response.into())
+            }
+            RequestBody::AlterPartitionReassignments(request) => {
+                let plan = alter_partition_reassignments::plan(&self.state, request, again);
                 (plan.command, plan.response.into())
             }
             other => unreachable!("{:?} changes nothing", other.api()),

@@ -91,6 +91,7 @@ enum Waiting {
     CreateTopics(Asker, Box<CreateTopicsRequest>, Box<CreateTopicsResponse>, Vec<NewPartition>, Box<Watch>),
     DeleteTopics(Asker, Box<DeleteTopicsRequest>, Box<DeleteTopicsResponse>),
     Change(PlannedChange),
+    ReplicasMoved,
 }
 
 /// A change of what is there already, whose command is proposed.
@@ -133,7 +134,7 @@ impl Coordinator {
                 entries.map(|entry| Entry { index: entry.index, term: entry.term, data: entry.payload }).collect();
         }
         let weigh = |data: &[u8]| data.len() as u64 + 64;
-        let mut group = Group::new(LogId::METADATA, broker, voters, group, weigh, logger);
+        let mut group = Group::new(LogId::METADATA, (broker, 0), voters, group, weigh, logger);
         if let Some(point) = offer {
             group.offer_snapshot(point);
         }
@@ -417,7 +418,8 @@ impl Shard {
         let changes = self.state.apply(entry.index, &command);
         let coordinator = self.coordinator.as_mut().expect("the shard with the metadata's log");
         let (own, incarnation) = (self.config.broker_id, coordinator.incarnation);
-        coordinator.registered |= self.state.broker(own).is_some_and(|broker| broker.incarnation == incarnation);
+        let registered = self.state.broker(own).is_some_and(|broker| broker.incarnation == incarnation);
+        let is_news = registered && !std::mem::replace(&mut coordinator.registered, registered);
         let mut waiting = waiting;
         if let Some(Waiting::Change(planned)) = waiting {
             waiting = self.note_change(now, planned, &changes).map(Waiting::Change);
@@ -438,12 +440,18 @@ impl Shard {
                     }
                 }
             }
-            Some(Waiting::Register | Waiting::Change(_)) | None => {}
+            Some(Waiting::Register | Waiting::Change(_) | Waiting::ReplicasMoved) | None => {}
         }
         let brokers = if waiting.is_some() { self.peers.alive().collect() } else { Set::default() };
         let until = now.mono.plus_millis(SHOWN_MS);
         coordinator.applied.insert(entry.index, Showing { shards: self.shards, brokers, until, waiting });
         self.enact(now, entry.index, changes);
+        if is_news {
+            for shard in 1..self.shards {
+                self.send(ShardId(shard), ShardMessage::Current);
+            }
+            self.metadata_is_current(now);
+        }
     }
 
     /// A shard shows all of the command at `index`.
@@ -486,7 +494,7 @@ impl Shard {
         for index in indexes {
             let coordinator = self.coordinator.as_mut().expect("the shard with the metadata's log");
             match coordinator.applied.remove(&index).and_then(|showing| showing.waiting) {
-                None | Some(Waiting::Register) => {}
+                None | Some(Waiting::Register | Waiting::ReplicasMoved) => {}
                 Some(Waiting::ProducerIds) => self.hand_out_producer_ids(now),
                 Some(Waiting::CreateTopics(asker, _, response, _, watch)) => {
                     let deadline = Deadline::after_millis(now, REQUEST_TIMEOUT_MS);
@@ -572,7 +580,7 @@ impl Shard {
     /// A command was not committed: whoever asked may ask the coordinator that leads now.
     fn give_back(&mut self, now: Now, waiting: Waiting) {
         match waiting {
-            Waiting::Register => {}
+            Waiting::Register | Waiting::ReplicasMoved => {}
             Waiting::ProducerIds => {
                 self.coordinator.as_mut().expect("it is there").allocating = false;
                 self.hand_out_producer_ids(now);
@@ -641,6 +649,13 @@ impl Shard {
                 self.hand_out_producer_ids(now);
             }
             Question::Change { request, again } => self.change(now, asker, deadline, request, again),
+            Question::ReplicasMoved { placed, number } => {
+                // It is said again until it shows.
+                let command = Command::ReplicasMoved { placed, number };
+                if let Err((error, _)) = self.propose(&command, Waiting::ReplicasMoved) {
+                    tracing::debug!(?error, "that replicas have moved cannot be noted yet");
+                }
+            }
             Question::DescribeQuorum(wanted) => {
                 let response = describe_quorum::respond(&self.quorum(now), &wanted);
                 self.tell(now, asker, Ok(Reply::DescribeQuorum(Box::new(response))));

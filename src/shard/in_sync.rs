@@ -5,6 +5,7 @@
 
 use super::Shard;
 use super::mesh::ShardMessage;
+use super::ops::Owned;
 use crate::consensus::Group;
 use crate::limits::{LEADERS_PER_MESSAGE, REPLICA_LAG_MS};
 use crate::peer::{Lagging, PeerMessage};
@@ -44,10 +45,17 @@ impl Followers {
     /// Looks how far the followers of a group are that is led here. Whether something is to be told to the others.
     pub(super) fn look(&mut self, now: Mono, group: &Group) -> bool {
         let followers = group.followers().map(|broker| (broker, group.matched(broker).unwrap_or(0)));
-        self.note(now, group.term(), group.last_index(), followers)
+        self.note(now, group.term(), group.last_index(), followers, &group.members().learners)
     }
 
-    fn note(&mut self, now: Mono, term: u64, last: u64, matched: impl Iterator<Item = (BrokerId, u64)>) -> bool {
+    fn note(
+        &mut self,
+        now: Mono,
+        term: u64,
+        last: u64,
+        matched: impl Iterator<Item = (BrokerId, u64)>,
+        learners: &[BrokerId],
+    ) -> bool {
         if self.term != term {
             *self = Followers { term, ..Followers::default() };
         }
@@ -57,11 +65,16 @@ impl Followers {
             match before.iter().find(|follower| follower.broker == broker) {
                 Some(known) if matched < known.sample.0 => Follower { ..*known },
                 Some(known) if matched < last => Follower { broker, sample, caught_up: known.sample.1 },
+                // A new replica has nothing yet.
+                None if learners.contains(&broker) => Follower { broker, sample, caught_up: Mono::default() },
                 Some(_) | None => Follower { broker, sample, caught_up: now },
             }
         };
         self.by_broker = matched.map(looked_at).collect();
-        let late = |follower: &&Follower| now > follower.caught_up.plus_millis(REPLICA_LAG_MS);
+        // Who still learns does not count yet.
+        let late = |follower: &&Follower| {
+            learners.contains(&follower.broker) || now > follower.caught_up.plus_millis(REPLICA_LAG_MS)
+        };
         let lagging: Vec<BrokerId> = self.by_broker.iter().filter(late).map(|follower| follower.broker).collect();
         let news = lagging != self.lagging;
         self.told |= news;
@@ -94,7 +107,11 @@ impl Shard {
 
     /// The followers of logs led here that are or were not in sync, as messages.
     pub(super) fn lagging(&self) -> Vec<PeerMessage> {
-        let told = self.owned.iter().filter(|(_, owned)| owned.announced.is_some() && owned.followers.told);
+        // What was seen in an earlier term is said of that term alone: in this one it would not be taken back.
+        let told = self.owned.iter().filter(|(_, owned)| {
+            let Owned { announced, followers, partition, .. } = owned;
+            announced.is_some() && followers.told && followers.term == partition.group().term()
+        });
         let mut all: Vec<Lagging> = told
             .map(|(log, owned)| Lagging {
                 log: *log,
@@ -129,6 +146,13 @@ impl Shard {
         }
     }
 
+    /// New replicas of a log are not in sync until its leader says so.
+    pub(super) fn note_new_replicas(&mut self, log: LogId, brokers: &[BrokerId]) {
+        let Some(epoch) = self.leaders.get(&log).map(|leader| leader.epoch) else { return };
+        let known = self.lagging.entry(log).or_insert(Lagging { log, epoch, brokers: Vec::new() });
+        known.brokers.extend_from_slice(brokers);
+    }
+
     /// Whether a replica holds what its leader does, as far as this shard knows.
     pub(super) fn is_in_sync(&self, log: LogId, broker: BrokerId) -> bool {
         let epoch = self.leaders.get(&log).map(|leader| leader.epoch);
@@ -147,7 +171,7 @@ mod tests {
 
     fn note(followers: &mut Followers, millis: u64, last: u64, fast: u64, slow: u64) -> bool {
         let matched = [(FAST, fast), (SLOW, slow)].into_iter();
-        followers.note(Mono::default().plus_millis(millis), 1, last, matched)
+        followers.note(Mono::default().plus_millis(millis), 1, last, matched, &[])
     }
 
     #[test]

@@ -40,6 +40,11 @@ impl Shard {
         self.replica_counts().map(|(log, _)| log).find(|log| !self.leaders.contains_key(log))
     }
 
+    /// A log whose replicas are being moved.
+    pub(crate) fn moving(&self) -> Option<LogId> {
+        self.state.moving().next().map(|(log, _)| log)
+    }
+
     /// How many replicas each log of the metadata has.
     pub(crate) fn replica_counts(&self) -> impl Iterator<Item = (LogId, usize)> + '_ {
         let partitions = self.state.topics().flat_map(|topic| topic.partitions.iter());

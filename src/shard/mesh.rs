@@ -11,7 +11,7 @@ use super::creation::Stages;
 use super::quotas::Used;
 use crate::group;
 use crate::log::Space;
-use crate::metadata::command::NewBroker;
+use crate::metadata::command::{NewBroker, Placed};
 use crate::metadata::{Command, State};
 use crate::partition::{Acks, ActiveProducer, Records};
 use crate::peer::{DiskState, Lagging, PeerMessage};
@@ -66,6 +66,8 @@ pub enum ShardMessage {
         /// The command.
         command: Arc<Command>,
     },
+    /// The commands that came before hold all that was committed before this start of the broker.
+    Current,
     /// This shard has applied the command at `index`, and knows a leader for each partition that it made.
     Applied {
         /// The command's index.
@@ -286,6 +288,13 @@ pub enum Question {
         request: Box<RequestBody>,
         /// Whether an earlier try of it may have been carried out.
         again: bool,
+    },
+    /// Note that a partition's replicas have moved; nobody waits for an answer.
+    ReplicasMoved {
+        /// The partition, and the brokers that have its replicas now.
+        placed: Placed,
+        /// The number of the move.
+        number: u32,
     },
     /// Describe the metadata's Raft group.
     DescribeQuorum(Box<DescribeQuorumRequest>),

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use super::Shard;
 use super::event::Effect;
 use super::mesh::{Leader, ShardMessage};
@@ -23,6 +25,14 @@ use crate::types::{BrokerId, LogId, Map, Now, ShardId};
 pub(super) struct Visibility {
     missing: Map<u64, usize>,
     by_log: Map<LogId, u64>,
+}
+
+/// A log of which it is not known yet whether it is this broker's.
+pub(super) struct Unsure {
+    /// The topic that it belongs to.
+    topic: Uuid,
+    /// What the disk holds of it.
+    recovered: Option<RecoveredLog>,
 }
 
 impl Visibility {
@@ -63,7 +73,7 @@ impl Shard {
             for partition in &topic.partitions {
                 // Clients may be let in when this shard can tell them of every leader, not only of its own. Leaders
                 // on other brokers may be long in coming.
-                if *partition.replicas == [self.config.broker_id] {
+                if self.state.hosts(partition) == [self.config.broker_id] {
                     self.rising.insert(partition.log);
                 }
                 if partition.log.shard(self.shards) == self.id {
@@ -91,6 +101,18 @@ impl Shard {
         self.deliver_unborn(now);
     }
 
+    /// The metadata holds all that was committed before this start, and so all that this broker had acted on: the start may
+    /// have found less, as commands are applied before they are durable here. Only now a log of which the disk holds
+    /// nothing is a new one, and not one that was deleted here; and one that belongs elsewhere was not moved here since.
+    pub(super) fn metadata_is_current(&mut self, now: Now) {
+        self.current = true;
+        for (log, Unsure { topic, recovered }) in std::mem::take(&mut self.unsure) {
+            let topic = self.state.topic_by_id(topic).cloned().expect("what is deleted is not unsure any more");
+            let partition = topic.partitions.iter().find(|partition| partition.log == log);
+            self.open_partition(now, &topic, partition.expect("topics lose no partitions"), recovered);
+        }
+    }
+
     /// Makes of the partitions what a snapshot says, which took the place of the state `before`.
     fn follow_snapshot(&mut self, now: Now, before: &State) {
         let gone: Vec<LogId> = (before.topics())
@@ -110,6 +132,14 @@ impl Shard {
                 }
             }
         }
+        let topics: Vec<Arc<Topic>> = self.state.topics().cloned().collect();
+        for topic in topics.iter().filter(|topic| before.topic_by_id(topic.id).is_some()) {
+            for (number, partition) in topic.partitions.iter().enumerate() {
+                if before.moved(partition.log) != self.state.moved(partition.log) {
+                    self.replicas_move(now, topic, number);
+                }
+            }
+        }
         self.configure_all();
         self.deliver_unborn(now);
     }
@@ -121,7 +151,7 @@ impl Shard {
         }
     }
 
-    fn open_partition(
+    pub(super) fn open_partition(
         &mut self,
         now: Now,
         topic: &Topic,
@@ -130,12 +160,30 @@ impl Shard {
     ) {
         let log = partition.log;
         let own = self.config.broker_id;
-        if !partition.replicas.contains(&own) {
-            self.elsewhere.insert(log);
-            if recovered.is_some() {
-                self.end_log(log);
-            }
+        // The files of an earlier replica are on their way out; see `log_removed`.
+        if self.ending.contains(&log) {
             return;
+        }
+        let (hosts, life) = (self.state.hosts(partition).contains(&own), self.state.life(log, own));
+        let is_its = |recovered: &RecoveredLog| hosts && Partition::life_of(recovered) == life;
+        match &recovered {
+            Some(recovered) if is_its(recovered) => {}
+            None if !hosts => {
+                self.elsewhere.insert(log);
+                return;
+            }
+            _ if !self.current => {
+                self.unsure.insert(log, Unsure { topic: topic.id, recovered });
+                return;
+            }
+            Some(_) => {
+                // It is of a replica that was moved away.
+                if !hosts {
+                    self.elsewhere.insert(log);
+                }
+                return self.end_log(log);
+            }
+            None => {}
         }
         let new = recovered.is_none();
         let found = recovered.as_ref().map(|recovered| recovered.segments.clone()).unwrap_or_default();
@@ -145,14 +193,23 @@ impl Shard {
                 return self.fatal(format!("the configuration of topic {} is invalid: {}", topic.name, error.0));
             }
         };
-        let opened = Partition::open(log, self.config.broker_id, &partition.replicas, config, recovered, &self.logger);
+        let moved = self.state.moved(log);
+        let first = moved.map_or(&*partition.replicas, |moved| &moved.first);
+        let opened = Partition::open(log, (own, life), first, config, recovered, &self.logger);
         let mut opened = match opened {
             Ok(opened) => opened,
             Err(error) => return self.fatal(format!("topic {} cannot be opened: {error}", topic.name)),
         };
+        if let Some(moved) = moved {
+            opened.place_on(moved.target.as_deref().unwrap_or(&partition.replicas));
+        }
         // Nobody waits out an election to use a new topic.
-        if !opened.is_replicated() || (new && partition.replicas.first() == Some(&own)) {
+        let young = new && moved.is_none();
+        if !opened.is_replicated() || (young && partition.replicas.first() == Some(&own)) {
             opened.campaign();
+        }
+        if new && life > 0 {
+            self.storage.data_appends.frames().push(opened.first_frame());
         }
         self.host_groups(topic, log);
         self.storage.adopt(log, &opened);
@@ -160,7 +217,7 @@ impl Shard {
             self.rising.insert(log);
         }
         let mut owned = Owned::new(opened);
-        if new {
+        if young {
             // Behind a preferred leader that does not come up, the next one does not wait out an election either.
             let place = partition.replicas.iter().position(|replica| *replica == own).unwrap_or(0) as u64;
             owned.stands_at = (place > 0).then(|| now.mono.plus_millis(place * STAND_NEXT_MS));
@@ -197,6 +254,7 @@ impl Shard {
                     }
                     self.forget_topic_offsets(now, &topic);
                 }
+                Change::ReplicasMove { topic, partition } => self.replicas_move(now, &topic, partition),
                 Change::BrokerRegistered { id } => self.know_peer(id),
                 Change::RegisterRejected { .. }
                 | Change::CreateRejected { .. }
@@ -271,8 +329,9 @@ impl Shard {
         self.lagging.remove(&log);
         self.elsewhere.remove(&log);
         self.rising.remove(&log);
-        if log.shard(self.shards) == self.id && self.owned.contains_key(&log) {
-            self.disown(now, log);
+        let unsure = self.unsure.remove(&log).is_some_and(|unsure| unsure.recovered.is_some());
+        if log.shard(self.shards) == self.id && (unsure || self.owned.contains_key(&log)) {
+            self.disown(now, log, ErrorCode::UnknownTopicOrPartition);
             self.end_log(log);
         }
         if let Some(index) = self.visibility.settle(log) {

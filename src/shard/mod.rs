@@ -19,6 +19,7 @@ mod inspect;
 mod look;
 pub mod mesh;
 mod metadata;
+mod moves;
 mod observe;
 mod ops;
 mod peers;
@@ -32,7 +33,7 @@ pub mod view;
 
 pub use event::{Effect, Event};
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use kafka_protocol::messages::TopicName;
@@ -47,7 +48,7 @@ use crate::metadata::state::Topic;
 use crate::metrics::ShardMetrics;
 use crate::peer::Lagging;
 use crate::protocol::ErrorCode;
-use crate::types::{BrokerId, LogId, Map, Now, Set, ShardId};
+use crate::types::{BrokerId, LogId, Map, Mono, Now, Set, ShardId};
 use ask::Asks;
 use compaction::Compactor;
 use connections::Connections;
@@ -56,7 +57,8 @@ pub use coordinator::{MetadataRecoveryError, metadata_of};
 use creation::Creations;
 use groups::Coordinated;
 use mesh::{Leader, Op, ShardMessage};
-use metadata::Visibility;
+use metadata::{Unsure, Visibility};
+use moves::Throttle;
 use ops::Owned;
 use peers::Peers;
 use quotas::Meters;
@@ -99,6 +101,12 @@ pub struct Shard {
     announcements: Vec<Leader>,
     /// ElectLeaders requests under way.
     elections: Vec<u64>,
+    /// Logs that were here and whose files are not all removed yet.
+    ending: Set<LogId>,
+    /// What new replicas may fetch.
+    throttle: Throttle,
+    /// When the metadata is told again of replicas that have moved.
+    next_moved: Mono,
     storage: Storage,
     /// The groups that this shard coordinates.
     groups: Coordinated,
@@ -109,6 +117,11 @@ pub struct Shard {
     touched_order: Vec<LogId>,
     /// What the disk held at the start, until the metadata says which of it is still wanted.
     recovered: Map<LogId, RecoveredLog>,
+    /// Logs of which it is not known yet, from before the metadata is current, whether they are this broker's, with what the
+    /// disk holds of them and where they belong; in a fixed order, for replays.
+    unsure: BTreeMap<LogId, Unsure>,
+    /// Whether the metadata holds all that was committed before this start: see [`Shard::metadata_is_current`].
+    current: bool,
     /// Whether the metadata of the start has come and the partitions are open.
     opened: bool,
     /// Messages that came before that.
@@ -149,6 +162,7 @@ impl Shard {
         }
         let share = |bytes: u64| bytes / u64::from(shards);
         let peers = Peers::new(config.broker_id, &config.voters());
+        let throttle = Throttle::new(share(config.follower_throttled_rate));
         let storage = Storage::new(share(config.tail_bytes), share(config.read_cache_bytes), config.voters().len());
         Ok(Shard {
             id,
@@ -173,12 +187,17 @@ impl Shard {
             rising: Set::default(),
             announcements: Vec::new(),
             elections: Vec::new(),
+            ending: Set::default(),
+            throttle,
+            next_moved: Mono::default(),
             storage,
             groups: Coordinated::default(),
             backlog: VecDeque::new(),
             touched: Set::default(),
             touched_order: Vec::new(),
             recovered,
+            unsure: BTreeMap::new(),
+            current: false,
             opened: false,
             early: Vec::new(),
             stopping: false,
@@ -295,6 +314,7 @@ impl Shard {
             ShardMessage::Ask { request, deadline, question } => self.ask(now, request, deadline, question),
             ShardMessage::Told { request, reply } => self.told(now, request, reply),
             ShardMessage::Committed { index, command } => self.committed(now, index, &command),
+            ShardMessage::Current => self.metadata_is_current(now),
             ShardMessage::Applied { index } => self.shard_applied(now, index),
             ShardMessage::Leaders(leaders) => self.leaders_up(now, leaders),
             ShardMessage::Lagging(lagging) => self.note_lagging(lagging),

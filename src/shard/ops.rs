@@ -118,7 +118,10 @@ enum Outcome {
     /// Wait for the disk.
     Disk(DiskRead),
     /// Batches for another broker; none where there are none before the end that it asked for.
-    Copied(Option<bytes::Bytes>),
+    Copied {
+        batches: Option<bytes::Bytes>,
+        start: Offset,
+    },
     /// Nothing can be done, and nobody waits.
     Nothing,
 }
@@ -207,14 +210,14 @@ impl Shard {
         let log = op.log;
         match outcome {
             Outcome::Answer(answer) => self.answer_op(now, op.request, op.part, answer),
-            Outcome::Copied(batches) => {
+            Outcome::Copied { batches, start } => {
                 let OpKind::Copy { to, offset, end } = op.kind else { unreachable!("only a copy is copied") };
                 let message = match batches {
                     Some(body) => {
                         let batches = vec![crate::log::Chunk { head: Default::default(), body }];
-                        PeerMessage::LogPart { log, offset, batches }
+                        PeerMessage::LogPart { log, offset, start, batches }
                     }
-                    None => PeerMessage::LogPart { log, offset: end, batches: Vec::new() },
+                    None => PeerMessage::LogPart { log, offset: end, start, batches: Vec::new() },
                 };
                 self.peers.send(to, message);
             }
@@ -444,12 +447,12 @@ impl Shard {
     }
 
     /// The broker's partition is gone: everything that waits on it is answered.
-    pub(super) fn disown(&mut self, now: Now, log: LogId) {
+    pub(super) fn disown(&mut self, now: Now, log: LogId, error: ErrorCode) {
         self.end_groups(now, log);
         let Some(owned) = self.owned.remove(&log) else { return };
         self.storage.forget(log, &owned.partition);
         for waiting in owned.appends.into_iter().chain(owned.leader_appends) {
-            let answer = Answer::Append(Err(ErrorCode::UnknownTopicOrPartition));
+            let answer = Answer::Append(Err(error));
             self.answer_op(now, waiting.request, waiting.part, answer);
         }
         for waiting in owned.deletions {
@@ -457,7 +460,7 @@ impl Shard {
             self.answer_op(now, waiting.request, waiting.part, answer);
         }
         for op in owned.reads.into_iter().chain(owned.on_disk) {
-            self.answer_failed(now, &op, ErrorCode::UnknownTopicOrPartition);
+            self.answer_failed(now, &op, error);
         }
     }
 
@@ -533,9 +536,10 @@ fn copy(partition: &Partition, offset: Offset, end: Offset) -> Outcome {
     if !partition.leads() {
         return Outcome::Nothing;
     }
-    let offset = offset.max(partition.log_start());
+    let start = partition.log_start();
+    let offset = offset.max(start);
     if offset >= end {
-        return Outcome::Copied(None);
+        return Outcome::Copied { batches: None, start };
     }
     match partition.read(offset, INSTALL_BYTES) {
         // This leader does not know yet that they are committed.
@@ -543,7 +547,8 @@ fn copy(partition: &Partition, offset: Offset, end: Offset) -> Outcome {
         Ok(Found::Here(records)) => {
             let whole: bytes::Bytes = records.chunks.concat().into();
             let within = split_batches(&whole).take_while(|(_, batch)| batch.header.last_offset() < end);
-            Outcome::Copied(within.last().map(|(at, batch)| whole.slice(..at + batch.len())))
+            let batches = within.last().map(|(at, batch)| whole.slice(..at + batch.len()));
+            Outcome::Copied { batches, start }
         }
         Ok(Found::OnDisk(read)) => Outcome::Disk(read),
         Err(_) => Outcome::Nothing,

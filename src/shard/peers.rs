@@ -287,7 +287,7 @@ impl Shard {
             }
             PeerMessage::FetchLog { log, offset, end } => self.copy_for_peer(now, from, log, offset, end),
             PeerMessage::HandOver { log, to } => self.asked_to_hand_over(now, log, to),
-            PeerMessage::LogPart { log, offset, batches } => self.log_part(log, offset, &batches),
+            PeerMessage::LogPart { log, offset, start, batches } => self.log_part(log, offset, start, &batches),
         }
     }
 
@@ -327,6 +327,7 @@ impl Shard {
         self.watch_peers(now);
         if now.mono >= self.peers.next_raft_tick {
             self.peers.next_raft_tick = now.mono.plus_millis(RAFT_TICK_MS);
+            self.tick_moves(now);
             self.tick_replicas(now);
             if let Some(coordinator) = &mut self.coordinator {
                 coordinator.tick(now.mono, self.peers.disk(now) >= DiskState::Hangs);
@@ -549,6 +550,10 @@ impl Shard {
     /// Asks the leader of a log for the next records that are missing here.
     pub(super) fn fetch_next(&mut self, now: Now, log: LogId) {
         let Some(owned) = self.owned.get_mut(&log) else { return };
+        // A replica without a vote holds nobody up.
+        if !owned.partition.votes() && !self.throttle.allows(now.mono) {
+            return;
+        }
         if let Some(wanted) = owned.partition.wanted(now) {
             let (offset, end) = (wanted.offset, wanted.end);
             self.peers.send(wanted.from, PeerMessage::FetchLog { log, offset, end });
@@ -563,9 +568,12 @@ impl Shard {
     }
 
     /// Records of a log that were asked for.
-    fn log_part(&mut self, log: LogId, offset: i64, batches: &[crate::log::Chunk]) {
+    fn log_part(&mut self, log: LogId, offset: i64, start: i64, batches: &[crate::log::Chunk]) {
         let Some(owned) = self.owned.get_mut(&log) else { return };
-        let step = owned.partition.fetched(offset, batches);
+        if !owned.partition.votes() {
+            self.throttle.took(batches.iter().map(|batch| batch.body.len()).sum());
+        }
+        let step = owned.partition.fetched(offset, start, batches);
         self.begin_flush(log, step);
     }
 }

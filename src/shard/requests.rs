@@ -13,7 +13,7 @@ use super::groups::Gather;
 use super::handlers::{
     api_versions, client_quotas, delete_records, describe_cluster, describe_configs, describe_log_dirs,
     describe_producers, describe_quorum, describe_topic_partitions, elect_leaders, fetch, list_config_resources,
-    list_offsets, metadata, offset_for_leader_epoch, produce,
+    list_offsets, list_partition_reassignments, metadata, offset_for_leader_epoch, produce,
 };
 use super::mesh::{Answer, Question, Reply, RequestId};
 use super::quotas::{self, Metered};
@@ -199,6 +199,14 @@ impl Shard {
                 let deadline = Deadline::after_millis(now, REQUEST_TIMEOUT_MS);
                 let late = describe_quorum::failed(ErrorCode::RequestTimedOut);
                 self.ask_coordinator(now, origin, deadline, late.into(), Question::DescribeQuorum(Box::new(request)));
+            }
+            RequestBody::AlterPartitionReassignments(ref request) => {
+                let deadline = Deadline::after_millis(now, i64::from(request.timeout_ms));
+                self.ask_for_change(now, origin, deadline, body);
+            }
+            RequestBody::ListPartitionReassignments(request) => {
+                let body = list_partition_reassignments::respond(&self.state, &request);
+                self.respond(origin, &body.into());
             }
             RequestBody::ApiVersions(request) => {
                 let body = api_versions::handle(origin.version, &request);
@@ -401,7 +409,7 @@ impl Shard {
                     Reply::CreateTopics(response, _) => (*response).into(),
                     Reply::DeleteTopics(response) => (*response).into(),
                     Reply::InitProducerId(response) => (*response).into(),
-                    Reply::Change(response) => *response,
+                    Reply::Change(response) => changes::for_version(*response, origin.version),
                     Reply::DescribeQuorum(response) => describe_quorum::for_version(*response, origin.version).into(),
                 };
                 self.respond(origin, &body);

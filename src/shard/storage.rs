@@ -411,6 +411,7 @@ impl Shard {
             head: Default::default(),
             body: Default::default(),
         };
+        self.ending.insert(log);
         self.storage.data_appends.frames().push(frame);
         self.storage.data_appends.outcome.deleted.push(log);
     }
@@ -484,6 +485,7 @@ impl Shard {
                 if let Err(error) = result {
                     tracing::warn!(%log, %error, "removing files that are not needed failed; the next start tries again");
                 }
+                self.log_removed(now, log);
             }
             DiskReply::Space { token, result } => {
                 let Some(Job::Space(request, part)) = self.storage.jobs.remove(&token) else {

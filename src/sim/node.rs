@@ -487,7 +487,7 @@ fn spell(message: &PeerMessage) -> String {
                 message.snapshot.as_ref().map(|point| (point.index, point.term)),
             )
         }
-        PeerMessage::LogPart { log, offset, batches } => {
+        PeerMessage::LogPart { log, offset, batches, .. } => {
             let len = batches.iter().map(|chunk| chunk.body.len()).sum::<usize>();
             format!("part of log {log} from {offset}, {len} bytes")
         }

@@ -43,7 +43,9 @@ impl Observer {
             assert_eq!(leader, place, "S6: log {log} has two leaders in term {}", group.term());
         }
         let committed = group.committed();
-        let from = self.looked.get(&(place, log)).copied().unwrap_or(0).max(group.compacted()) + 1;
+        // Where less is committed than before, the replica was moved away and back: it is another one.
+        let looked = self.looked.get(&(place, log)).copied().filter(|looked| *looked <= committed);
+        let from = looked.unwrap_or(0).max(group.compacted()) + 1;
         if from > committed {
             return;
         }
@@ -89,6 +91,9 @@ impl World {
             }
             if let Some((log, lagging)) = broker.all_shards().iter().find_map(Shard::out_of_sync) {
                 return Some(format!("broker {place} takes broker {} to be behind with log {log}", lagging.0));
+            }
+            if let Some(log) = broker.all_shards().iter().find_map(Shard::moving) {
+                return Some(format!("broker {place} takes the replicas of log {log} to be on their way"));
             }
             self.look_at_broker(place, broker, &mut standings, &mut metadata, &mut expected);
         }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::broker::{Actor, Broker, Input};
 use super::checkers::Model;
-use super::clients::{Client, Consumer, Creator, Deleter, Manner, Member, Pair, Producer, Watcher};
+use super::clients::{Client, Consumer, Creator, Deleter, Manner, Member, Mover, Pair, Producer, Watcher};
 use super::faults::{Fault, Plan};
 use super::network::{LinkKey, Network};
 use super::node::Node;
@@ -20,6 +20,7 @@ use super::observer::Observer;
 use super::rng::Rng;
 use super::server_side::{Conn, Seat, ServerEnd};
 use super::trace::Trace;
+use crate::limits::LEASE_BACK_MS;
 use crate::log::disk::{DiskConfig, WalConfig};
 use crate::peer::FrameHeader;
 use crate::types::{Mono, Now};
@@ -30,8 +31,9 @@ const SETTLE_WITHIN: u64 = 90_000_000;
 /// The wall clock at the start of a run, milliseconds since the Unix epoch.
 const EPOCH_MS: i64 = 1_700_000_000_000;
 
-/// Microseconds after the end of the faults, and of what clients still wanted, within which all replicas must agree.
-const CONVERGE_WITHIN: u64 = 10_000_000;
+/// Microseconds after the end of the faults, and of what clients still wanted, within which all replicas must agree. A move
+/// may need a broker to lead whose disk was slow, and which is given no leaderships for so long.
+const CONVERGE_WITHIN: u64 = 5_000_000 + LEASE_BACK_MS * 1_000;
 
 /// Something that will happen. A `life` is that of the process it was meant for.
 pub(super) enum What {
@@ -254,6 +256,9 @@ impl World {
         }
         if rng.one_in(2) {
             clients.push(Box::new(Deleter::default()));
+        }
+        if brokers > 1 && rng.one_in(2) {
+            clients.push(Box::new(Mover::new(&mut rng)));
         }
         for client in clients {
             self.invite(client);

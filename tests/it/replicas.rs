@@ -1,18 +1,27 @@
 //! What clients are told of the replicas of a partition, and what each of these does for them.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use kafka_protocol::ResponseError;
+use kafka_protocol::messages::alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic};
 use kafka_protocol::messages::describe_quorum_request::{PartitionData, TopicData};
 use kafka_protocol::messages::elect_leaders_request::TopicPartitions;
 use kafka_protocol::messages::metadata_response::MetadataResponsePartition;
-use kafka_protocol::messages::{DescribeQuorumRequest, ElectLeadersRequest, FetchRequest, FetchResponse, TopicName};
+use kafka_protocol::messages::{
+    AlterPartitionReassignmentsRequest, DescribeQuorumRequest, ElectLeadersRequest, FetchRequest, FetchResponse,
+    ListPartitionReassignmentsRequest, TopicName,
+};
 use rdkafka::Offset;
 use rdkafka::message::Message;
 use uuid::Uuid;
 
 use crate::cluster::Cluster;
-use crate::common::librdkafka::{consumer, create_replicated};
+use crate::commands;
+use crate::common::librdkafka::{
+    RESILIENT, Recorder, assert_exactly_once, consumer, create_replicated, keep_producing,
+};
 use crate::common::records::{batch, values};
 use crate::common::wait_until;
 use crate::common::wire::{
@@ -242,4 +251,105 @@ fn any_broker_describes_the_quorum() {
         }
     }
     assert!(leaders.windows(2).all(|two| two[0] == two[1]), "{leaders:?}");
+}
+
+/// Wants the replicas of all partitions of a topic on these brokers.
+fn alter(cluster: &Cluster, node: usize, topic: &str, partitions: usize, target: Option<&[i32]>) -> Vec<i16> {
+    let target = target.map(|brokers| brokers.iter().map(|broker| (*broker).into()).collect::<Vec<_>>());
+    let partition =
+        |index| ReassignablePartition::default().with_partition_index(index as i32).with_replicas(target.clone());
+    let wanted = ReassignableTopic::default()
+        .with_name(topic_name(topic))
+        .with_partitions((0..partitions).map(partition).collect());
+    let request = AlterPartitionReassignmentsRequest::default().with_topics(vec![wanted]).with_timeout_ms(10_000);
+    let response = Wire::connect(&cluster.broker(node).address()).call(1, &request);
+    assert_eq!(response.error_code, 0);
+    response.responses[0].partitions.iter().map(|partition| partition.error_code).collect()
+}
+
+/// Waits until the replicas of all partitions are on these brokers, in sync, and nowhere else.
+fn await_moved(cluster: &Cluster, topic: &str, target: &[i32]) {
+    let mut last = String::new();
+    // A broker whose disk was slow takes no leaderships for 15 s, and a move may wait for one.
+    let moved = wait_until(90 * SECONDS, || {
+        (0..3).all(|node| {
+            let mut wire = Wire::connect(&cluster.broker(node).address());
+            let list = ListPartitionReassignmentsRequest::default().with_topics(None).with_timeout_ms(5_000);
+            let moving = wire.call(0, &list).topics.len();
+            let shown = wire.metadata(topic).topics.remove(0).partitions;
+            last = format!("broker {node}: {moving} topics are moving, {shown:?}");
+            let there = |partition: &MetadataResponsePartition| {
+                let replicas: Vec<i32> = partition.replica_nodes.iter().map(|broker| broker.0).collect();
+                replicas == target && partition.isr_nodes.len() == target.len()
+            };
+            moving == 0 && shown.iter().all(there)
+        })
+    });
+    assert!(moved, "the replicas of {topic} do not come to {target:?}: {last}");
+}
+
+#[test]
+fn replicas_move_under_a_producer_and_lose_nothing() {
+    let Some(mut cluster) = Cluster::start() else { return };
+    const PARTITIONS: usize = 2;
+    (0..3).for_each(|node| cluster.await_all(node));
+    let addresses = cluster.addresses();
+    create_replicated(&addresses, "moves", PARTITIONS as i32, 1, &[]);
+    let stop = Arc::new(AtomicBool::new(false));
+    let recorder = Arc::new(Recorder::new(&addresses, &RESILIENT));
+    let producer = keep_producing(&recorder, "moves", PARTITIONS, &stop);
+    recorder.wait_for(300);
+    for target in [&[1, 2, 3][..], &[2, 3], &[1], &[3], &[3, 1, 2]] {
+        assert_eq!(alter(&cluster, 0, "moves", PARTITIONS, Some(target)), [0; PARTITIONS]);
+        await_moved(&cluster, "moves", target);
+        recorder.wait_for(300);
+    }
+    // A broker dies and comes back while replicas leave it.
+    assert_eq!(alter(&cluster, 0, "moves", PARTITIONS, Some(&[1, 2])), [0; PARTITIONS]);
+    let launch = cluster.kill(2);
+    recorder.wait_for(300);
+    cluster.put_back(2, launch);
+    await_moved(&cluster, "moves", &[1, 2]);
+    // A move that waits for a dead broker is taken back.
+    let launch = cluster.kill(2);
+    assert_eq!(alter(&cluster, 0, "moves", PARTITIONS, Some(&[1, 3])), [0; PARTITIONS]);
+    recorder.wait_for(300);
+    assert_eq!(alter(&cluster, 0, "moves", PARTITIONS, None), [0; PARTITIONS]);
+    recorder.wait_for(300);
+    cluster.put_back(2, launch);
+    await_moved(&cluster, "moves", &[1, 2]);
+    let nothing = code(ResponseError::NoReassignmentInProgress);
+    assert_eq!(alter(&cluster, 1, "moves", PARTITIONS, None), [nothing; PARTITIONS]);
+    stop.store(true, Ordering::Relaxed);
+    producer.join().expect("the producer");
+    assert_exactly_once(&cluster.addresses(), "moves", PARTITIONS, &recorder);
+}
+
+#[test]
+fn a_broker_is_drained_by_one_command() {
+    let Some(cluster) = Cluster::start() else { return };
+    (0..3).for_each(|node| cluster.await_all(node));
+    let addresses = cluster.addresses();
+    create_replicated(&addresses, "two", 4, 2, &[]);
+    create_replicated(&addresses, "one", 3, 1, &[]);
+    for row in commands::rows(&addresses, &["node", "drain", "3"]) {
+        assert_eq!(row["outcome"], "moved", "{row}");
+        assert!(!row["replicas"].as_array().expect("brokers").contains(&3.into()), "{row}");
+    }
+    for topic in ["one", "two"] {
+        let partitions = Wire::connect(&cluster.broker(0).address()).metadata(topic).topics.remove(0).partitions;
+        assert!(partitions.iter().all(|partition| !partition.replica_nodes.contains(&3.into())), "{partitions:?}");
+    }
+    let status = commands::rows(&addresses, &["node", "status"]);
+    let shown = |name: &str| status.iter().map(|row| row[name].as_i64().expect("a number")).collect::<Vec<i64>>();
+    assert_eq!(shown("broker"), [1, 2, 3]);
+    assert_eq!(shown("replicas")[2], 0);
+    assert_eq!(shown("leads").iter().sum::<i64>(), 7);
+    assert!(status.iter().all(|row| row["there"] == true && row["coming"] == 0 && row["going"] == 0), "{status:?}");
+
+    create_replicated(&addresses, "everywhere", 1, 3, &[]);
+    let (code, said) = commands::failure(&addresses, &["node", "drain", "3"]);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("everywhere-0: every broker that is there has a replica already"), "{said}");
+    assert_eq!(commands::failure(&addresses, &["node", "drain", "7"]).0, Some(2));
 }

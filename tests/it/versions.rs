@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use kafka_protocol::ResponseError;
+use kafka_protocol::messages::alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic};
 use kafka_protocol::messages::api_versions_response::ApiVersionsResponse;
 use kafka_protocol::messages::create_topics_request::CreatableTopic;
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
@@ -21,12 +22,13 @@ use kafka_protocol::messages::offset_fetch_request::{
 };
 use kafka_protocol::messages::offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
 use kafka_protocol::messages::{
-    ApiKey, ApiVersionsRequest, BrokerId, ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest,
-    CreateTopicsRequest, DeleteGroupsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest,
-    DescribeGroupsRequest, DescribeQuorumRequest, ElectLeadersRequest, FetchRequest, FindCoordinatorRequest, GroupId,
-    HeartbeatRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest, ListGroupsRequest,
-    ListOffsetsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest,
-    OffsetForLeaderEpochRequest, RequestKind, ResponseKind, SyncGroupRequest,
+    AlterPartitionReassignmentsRequest, ApiKey, ApiVersionsRequest, BrokerId, ConsumerGroupDescribeRequest,
+    ConsumerGroupHeartbeatRequest, CreateTopicsRequest, DeleteGroupsRequest, DeleteTopicsRequest,
+    DescribeClusterRequest, DescribeConfigsRequest, DescribeGroupsRequest, DescribeQuorumRequest, ElectLeadersRequest,
+    FetchRequest, FindCoordinatorRequest, GroupId, HeartbeatRequest, InitProducerIdRequest, JoinGroupRequest,
+    LeaveGroupRequest, ListGroupsRequest, ListOffsetsRequest, ListPartitionReassignmentsRequest, MetadataRequest,
+    OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest, RequestKind,
+    ResponseKind, SyncGroupRequest,
 };
 use kafka_protocol::protocol::Decodable;
 use uuid::Uuid;
@@ -136,6 +138,16 @@ pub(crate) fn request(api: ApiKey, version: i16, topic: &Topic, spare: &str) -> 
             let partitions = TopicPartitions::default().with_topic(topic_name(&topic.name)).with_partitions(vec![0]);
             let elect = ElectLeadersRequest::default().with_timeout_ms(5_000);
             RequestKind::ElectLeaders(elect.with_topic_partitions(Some(vec![partitions])))
+        }
+        ApiKey::AlterPartitionReassignments => {
+            let partitions = vec![ReassignablePartition::default().with_replicas(None)];
+            let moved = ReassignableTopic::default().with_name(topic_name(&topic.name)).with_partitions(partitions);
+            let request = AlterPartitionReassignmentsRequest::default().with_topics(vec![moved]);
+            RequestKind::AlterPartitionReassignments(request.with_timeout_ms(5_000))
+        }
+        ApiKey::ListPartitionReassignments => {
+            let request = ListPartitionReassignmentsRequest::default().with_topics(None);
+            RequestKind::ListPartitionReassignments(request.with_timeout_ms(5_000))
         }
         ApiKey::DescribeQuorum => {
             let metadata = TopicData::default().with_topic_name(topic_name("__cluster_metadata"));
@@ -297,6 +309,13 @@ fn check(response: ResponseKind, version: i16, topic: &Topic, spare: &str) {
             let answer = &response.replica_election_results[0].partition_result[0];
             assert_eq!(answer.error_code, code(ResponseError::ElectionNotNeeded));
         }
+        ResponseKind::AlterPartitionReassignments(response) => {
+            let answer = &response.responses[0].partitions[0];
+            assert_eq!(answer.error_code, code(ResponseError::NoReassignmentInProgress));
+        }
+        ResponseKind::ListPartitionReassignments(response) => {
+            assert_eq!((response.error_code, response.topics.len()), (0, 0));
+        }
         ResponseKind::DescribeQuorum(response) => {
             let answer = &response.topics[0].partitions[0];
             assert_eq!((response.error_code, answer.error_code), (0, 0));
@@ -448,6 +467,8 @@ fn the_baseline_of_apis_is_advertised() {
         (ApiKey::ConsumerGroupHeartbeat, 1),
         (ApiKey::ConsumerGroupDescribe, 1),
         (ApiKey::ElectLeaders, 2),
+        (ApiKey::AlterPartitionReassignments, 1),
+        (ApiKey::ListPartitionReassignments, 0),
         (ApiKey::DescribeQuorum, 2),
     ] {
         let (_, max) = advertised.get(&(api as i16)).unwrap_or_else(|| panic!("{api:?} is not advertised"));

@@ -113,11 +113,13 @@ impl State {
         let before: usize = before.map(|topic| Weight::of(&**topic).bytes).sum();
         let after: usize = weighed.iter().map(|(_, weight)| weight.bytes).sum();
         // What makes the topics smaller is always allowed.
-        if after > before && self.topics_weight.bytes + after - before > MAX_TOPIC_METADATA_BYTES {
+        if after > before
+            && self.topics_weight.bytes + self.moves_weight.bytes + after - before > MAX_TOPIC_METADATA_BYTES
+        {
             return None;
         }
         for (topic, weight) in &weighed {
-            self.delete(topic.id);
+            self.take_topic(topic.id);
             self.insert_topic(topic, *weight);
         }
         Some(weighed.into_iter().map(|(topic, _)| topic).collect())

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::limits::MAX_QUOTA_BYTES;
 use crate::metadata::codec::{decode_snapshot, encode_snapshot};
-use crate::metadata::command::{Configs, MorePartitions, NewPartition, TopicConfigs};
+use crate::metadata::command::{Configs, MorePartitions, NewPartition, Placed, TopicConfigs};
 use crate::metadata::quotas::{QuotaChange, Scope};
 
 fn topic(name: &str, id: u128, partitions: usize) -> NewTopic {
@@ -399,5 +399,54 @@ fn topics_do_not_outgrow_a_snapshot() {
     let more = more(1, 1, MAX_TOPIC_METADATA_BYTES / 2);
     assert_eq!(state.apply(3, &Command::CreatePartitions { topics: vec![more] }), [Change::Full]);
     assert_eq!((state.topic("a"), state.next_log_id()), (Some(&before), LogId(2)));
+    check(&state);
+}
+
+#[test]
+fn replicas_move_and_are_taken_back() {
+    let ids = |ids: &[i32]| ids.iter().copied().map(BrokerId).collect::<Vec<_>>();
+    let placed = |brokers: &[i32]| Placed { topic: Uuid::from_u128(1), partition: 0, replicas: ids(brokers) };
+    let mut state = State::default();
+    state.apply(1, &create(&[topic("a", 1, 1)]));
+    let partition = |state: &State| state.topic("a").unwrap().partitions[0].clone();
+    let before = partition(&state).replicas.to_vec();
+    let (log, first) = (partition(&state).log, before[0].0);
+    let elsewhere = [first + 1, first + 2];
+    let there = state.apply(2, &Command::MoveReplicas { moves: vec![placed(&elsewhere)] });
+    assert!(matches!(&there[..], [Change::ReplicasMove { partition: 0, .. }]));
+    assert_eq!(state.hosts(&partition(&state)), ids(&[first, first + 1, first + 2]));
+    assert_eq!(state.moved(log).unwrap().first, before);
+    check(&state);
+
+    // Those where it would have gone may have replicas already.
+    state.apply(3, &Command::MoveReplicas { moves: vec![placed(&[first])] });
+    assert_eq!(state.hosts(&partition(&state)), ids(&[first, first + 1, first + 2]));
+    assert!(
+        state.apply(4, &Command::ReplicasMoved { placed: placed(&elsewhere), number: 1 }).is_empty(),
+        "nobody wants them there any more"
+    );
+    state.apply(5, &Command::ReplicasMoved { placed: placed(&[first]), number: 2 });
+    assert_eq!((state.hosts(&partition(&state)), state.moving().count()), (before, 0));
+    check(&state);
+
+    state.apply(6, &delete(&[1]));
+    assert_eq!(state.moved(log), None);
+    check(&state);
+}
+
+#[test]
+fn what_changes_a_topic_leaves_its_moves_alone() {
+    let mut state = State::default();
+    state.apply(1, &create(&[topic("a", 1, 1)]));
+    let log = state.topic("a").unwrap().partitions[0].log;
+    let placed = Placed { topic: Uuid::from_u128(1), partition: 0, replicas: vec![BrokerId(8), BrokerId(9)] };
+    state.apply(2, &Command::MoveReplicas { moves: vec![placed] });
+    let moved = state.moved(log).cloned();
+    assert!(moved.is_some());
+    let grown = state.apply(3, &Command::CreatePartitions { topics: vec![more(1, 1, 2)] });
+    assert!(matches!(grown[..], [Change::PartitionsCreated { .. }]));
+    let altered = Command::AlterConfigs { topics: vec![alter(1, &[], &[("retention.ms", "1")])], defaults: None };
+    assert!(matches!(state.apply(4, &altered)[..], [Change::ConfigsAltered { .. }]));
+    assert_eq!(state.moved(log).cloned(), moved);
     check(&state);
 }

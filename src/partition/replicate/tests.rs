@@ -2,6 +2,7 @@ use std::collections::VecDeque;
 
 use super::super::tests::{Disk, batch, config, consume, now};
 use super::*;
+use crate::consensus::Members;
 use crate::partition::{Acks, AppendError, FlushOutcome, FlushStep};
 use crate::record::Batch;
 use crate::types::{LogId, Mono, Offset};
@@ -14,6 +15,8 @@ struct Node {
     /// Writes to the WAL do not end.
     stalled: bool,
     written: Option<u64>,
+    /// The life of its replica.
+    life: u32,
 }
 
 /// Three replicas with a network that loses nothing, but what goes to or comes from a broker that is cut off.
@@ -22,23 +25,30 @@ struct Cluster {
     wires: VecDeque<(usize, usize, Message, Vec<Chunk>)>,
     cut: Option<usize>,
     millis: u64,
+    /// The brokers that the partition was made on.
+    first: &'static [BrokerId],
 }
 
-fn open(disk: &Disk, broker: BrokerId) -> Partition {
+fn open(disk: &Disk, replica: (BrokerId, u32), first: &[BrokerId]) -> Partition {
     let logger = slog::Logger::root(slog::Discard, slog::o!());
     let recovered = (!disk.frames.is_empty()).then(|| disk.recovered());
-    Partition::open(LogId(1), broker, &BROKERS, config(), recovered, &logger).unwrap()
+    Partition::open(LogId(1), replica, first, config(), recovered, &logger).unwrap()
 }
 
 impl Cluster {
     /// Replica 0 leads.
     fn new() -> Cluster {
+        Cluster::made_on(&BROKERS)
+    }
+
+    /// The same, on some of the brokers at first.
+    fn made_on(first: &'static [BrokerId]) -> Cluster {
         let node = |broker: &BrokerId| {
             let disk = Disk::default();
-            Node { partition: open(&disk, *broker), disk, stalled: false, written: None }
+            Node { partition: open(&disk, (*broker, 0), first), disk, stalled: false, written: None, life: 0 }
         };
         let nodes = BROKERS.iter().map(node).collect();
-        let mut cluster = Cluster { nodes, wires: VecDeque::new(), cut: None, millis: 0 };
+        let mut cluster = Cluster { nodes, wires: VecDeque::new(), cut: None, millis: 0, first };
         cluster.nodes[0].partition.campaign();
         cluster.run();
         assert!(cluster.nodes[0].partition.is_up());
@@ -103,7 +113,8 @@ impl Cluster {
             moved = true;
             let Node { partition, disk, .. } = &mut self.nodes[from];
             let mut whole = Vec::new();
-            let first = wanted.offset.max(partition.log_start());
+            let start = partition.log_start();
+            let first = wanted.offset.max(start);
             for batch in consume(partition, disk, first) {
                 if batch.header.last_offset() < wanted.end {
                     whole.extend_from_slice(batch.header.as_bytes());
@@ -116,8 +127,8 @@ impl Cluster {
             let Node { partition, disk, .. } = &mut self.nodes[at];
             let chunk = Chunk { head: SmallVec::new(), body: whole.into() };
             let mut step = match chunk.body.is_empty() {
-                true => partition.fetched(wanted.end, &[]),
-                false => partition.fetched(wanted.offset, &[chunk]),
+                true => partition.fetched(wanted.end, start, &[]),
+                false => partition.fetched(wanted.offset, start, &[chunk]),
             };
             while let FlushStep::Write(write) = step {
                 disk.write(&write);
@@ -167,7 +178,8 @@ impl Cluster {
     }
 
     fn restart(&mut self, at: usize) {
-        self.nodes[at].partition = open(&self.nodes[at].disk, BROKERS[at]);
+        let Node { disk, life, .. } = &self.nodes[at];
+        self.nodes[at].partition = open(disk, (BROKERS[at], *life), self.first);
         self.nodes[at].written = None;
     }
 }
@@ -421,4 +433,156 @@ fn acks_of_all_wait_for_as_many_replicas_as_the_topic_asks_for() {
     cluster.nodes[2].stalled = false;
     cluster.run();
     assert_eq!(cluster.nodes[0].partition.acknowledged(Acks::All), 1);
+}
+
+fn members(voters: &[BrokerId], outgoing: &[BrokerId], learners: &[BrokerId]) -> Members {
+    let (voters, outgoing, learners) = (voters.to_vec(), outgoing.to_vec(), learners.to_vec());
+    Members { voters, outgoing, learners, ..Members::default() }
+}
+
+impl Cluster {
+    fn change(&mut self, at: usize, wanted: &Members) {
+        self.nodes[at].partition.change_members(wanted).expect("no change is under way");
+        self.run();
+        self.pass(3);
+        assert_eq!(self.nodes[at].partition.members(), wanted);
+    }
+}
+
+#[test]
+fn a_partition_moves_from_one_broker_to_two_others() {
+    let [one, two, three] = BROKERS;
+    let mut cluster = Cluster::made_on(&BROKERS[..1]);
+    cluster.append(0, &[b"a", b"b"]);
+    cluster.run();
+    cluster.change(0, &members(&[one], &[], &[two]));
+    cluster.change(0, &members(&[one], &[], &[two, three]));
+    assert_eq!(cluster.nodes[2].partition.high_watermark(), 2, "who learns gets everything");
+    cluster.change(0, &members(&[two, three], &[one], &[]));
+    cluster.nodes[1].stalled = true;
+    cluster.nodes[2].stalled = true;
+    cluster.append(0, &[b"c"]);
+    cluster.run();
+    assert_eq!(cluster.nodes[0].partition.high_watermark(), 2, "both sets of voters must have it");
+    cluster.nodes[1].stalled = false;
+    cluster.nodes[2].stalled = false;
+    cluster.run();
+    assert_eq!(cluster.nodes[0].partition.high_watermark(), 3);
+    assert!(cluster.nodes[0].partition.hand_over(|broker| broker == two));
+    cluster.run();
+    assert_eq!(cluster.leader(), 1);
+    cluster.pass(3);
+    cluster.change(1, &members(&[two, three], &[], &[]));
+    cluster.cut = Some(0);
+    assert_eq!(cluster.append(1, &[b"d"]), 3);
+    cluster.run();
+    assert_eq!(cluster.nodes[2].partition.high_watermark(), 4, "the two of them are enough");
+}
+
+#[test]
+fn members_outlive_restarts_and_checkpoints() {
+    let [one, two, three] = BROKERS;
+    let mut cluster = Cluster::made_on(&BROKERS[..1]);
+    cluster.append(0, &[b"a"]);
+    cluster.run();
+    cluster.change(0, &members(&[one], &[], &[two]));
+    cluster.change(0, &members(&[one], &[], &[two, three]));
+    let joint = members(&[one, two, three], &[one], &[]);
+    cluster.change(0, &joint);
+    // What comes after this change was proposed by somebody who knew it to be committed.
+    cluster.change(0, &members(&BROKERS, &[], &[]));
+    for at in 0..3 {
+        cluster.restart(at);
+        assert!(
+            [&joint, &members(&BROKERS, &[], &[])].contains(&cluster.nodes[at].partition.members()),
+            "replica {at}"
+        );
+    }
+    let led = cluster.elect(usize::MAX);
+    cluster.append(led, &[b"b"]);
+    cluster.pass(3);
+    for at in 0..3 {
+        assert_eq!(cluster.nodes[at].partition.members(), &members(&BROKERS, &[], &[]), "replica {at}");
+        assert_eq!(cluster.nodes[at].partition.high_watermark(), 2);
+        let Node { partition, disk, .. } = &mut cluster.nodes[at];
+        let mut step = partition.flush(true);
+        while let FlushStep::Write(write) = step {
+            disk.write(&write);
+            (step, _) = partition.flush_written(FlushOutcome::Durable);
+        }
+        let FlushStep::Checkpoint { frame, .. } = step else { panic!("a checkpoint was wanted") };
+        disk.frames.push(frame);
+        cluster.restart(at);
+        assert_eq!(cluster.nodes[at].partition.members(), &members(&BROKERS, &[], &[]), "replica {at}");
+    }
+}
+
+#[test]
+fn a_broker_that_gets_its_replica_again_is_another_member() {
+    let [one, two, _] = BROKERS;
+    let mut cluster = Cluster::made_on(&BROKERS[..1]);
+    cluster.append(0, &[b"a"]);
+    cluster.run();
+    cluster.change(0, &members(&[one], &[], &[two]));
+    cluster.change(0, &members(&[two], &[one], &[]));
+    assert!(cluster.nodes[0].partition.hand_over(|broker| broker == two));
+    cluster.run();
+    cluster.pass(3);
+    cluster.change(1, &members(&[two], &[], &[]));
+    cluster.append(1, &[b"b"]);
+    cluster.run();
+
+    // What the log was made on would let the new one lead alone, were it the old one.
+    let mut disk = Disk::default();
+    let partition = open(&disk, (one, 5), &BROKERS[..1]);
+    disk.frames.push(partition.first_frame());
+    cluster.nodes[0] = Node { partition, disk, stalled: false, written: None, life: 5 };
+    cluster.nodes[0].partition.campaign();
+    cluster.run();
+    assert!(!cluster.nodes[0].partition.leads() && cluster.nodes[0].partition.is_replicated());
+    let now = Now { mono: Mono(0), wall_ms: 0 };
+    cluster.nodes[0].partition.step(now, BROKERS[2], Message { term: 90, ..vote() }, Vec::new()).unwrap();
+    assert_eq!(cluster.nodes[0].partition.group().term(), 0, "it was for the replica that is gone");
+    cluster.restart(0);
+    assert_eq!(Partition::life_of(&cluster.nodes[0].disk.recovered()), 5);
+
+    let again = |members| Members { lives: vec![(one, 5)], number: 5, ..members };
+    cluster.change(1, &again(members(&[two], &[], &[one])));
+    assert_eq!(cluster.nodes[0].partition.high_watermark(), 2);
+    cluster.change(1, &again(members(&[one, two], &[two], &[])));
+    cluster.change(1, &again(members(&[one, two], &[], &[])));
+    cluster.nodes[0].stalled = true;
+    cluster.append(1, &[b"c"]);
+    cluster.run();
+    assert_eq!(cluster.nodes[1].partition.high_watermark(), 2, "its vote counts now");
+    cluster.nodes[0].stalled = false;
+    cluster.run();
+    assert_eq!(cluster.nodes[1].partition.high_watermark(), 3);
+}
+
+#[test]
+fn another_number_alone_is_a_change() {
+    let mut cluster = Cluster::made_on(&BROKERS);
+    cluster.change(0, &Members { number: 7, ..members(&BROKERS, &[], &[]) });
+    assert!((0..3).all(|at| cluster.nodes[at].partition.members().number == 7));
+}
+
+/// A question for the vote of a broker's first replica.
+fn vote() -> Message {
+    Message {
+        kind: MessageKind::Vote,
+        from_life: 0,
+        to_life: 0,
+        term: 0,
+        log_term: 0,
+        index: 0,
+        commit: 0,
+        commit_term: 0,
+        reject: false,
+        reject_hint: 0,
+        request_snapshot: 0,
+        context: Default::default(),
+        entries: Vec::new(),
+        snapshot: None,
+    }
 }

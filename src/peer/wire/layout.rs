@@ -37,6 +37,8 @@ pub(super) struct RawRaft {
     pub(super) commit_term: U64,
     pub(super) reject_hint: U64,
     pub(super) request_snapshot: U64,
+    pub(super) from_life: U32,
+    pub(super) to_life: U32,
     pub(super) context_len: U32,
     pub(super) entries: U32,
     pub(super) kind: u8,
@@ -121,6 +123,7 @@ pub(super) struct RawHandOver {
 pub(super) struct RawLogPart {
     pub(super) log: U64,
     pub(super) offset: I64,
+    pub(super) start: I64,
 }
 
 /// The kinds of messages; the numbers are on the wire.
@@ -140,5 +143,5 @@ pub(super) mod kind {
 
 const _: () = assert!(size_of::<RawHeader>() == 24);
 const _: () = assert!(size_of::<RawMessage>() == 8);
-const _: () = assert!(size_of::<RawRaft>() == 80);
+const _: () = assert!(size_of::<RawRaft>() == 88);
 const _: () = assert!(size_of::<RawEntry>() == 24);

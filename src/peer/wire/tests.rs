@@ -17,7 +17,9 @@ fn shown(message: &PeerMessage) -> String {
     let flat = |chunks: &[Chunk]| chunks.iter().map(|chunk| self::chunk(&[], &batch_bytes(chunk))).collect();
     let message = match message.clone() {
         PeerMessage::Raft { log, message, beside } => PeerMessage::Raft { log, message, beside: flat(&beside) },
-        PeerMessage::LogPart { log, offset, batches } => PeerMessage::LogPart { log, offset, batches: flat(&batches) },
+        PeerMessage::LogPart { log, offset, start, batches } => {
+            PeerMessage::LogPart { log, offset, start, batches: flat(&batches) }
+        }
         other => other,
     };
     format!("{message:?}")
@@ -51,6 +53,8 @@ fn disk_state() -> impl Strategy<Value = DiskState> {
 fn raft(kind: MessageKind) -> Message {
     Message {
         kind,
+        from_life: 0x31,
+        to_life: 0x32,
         term: 1,
         log_term: 2,
         index: 3,
@@ -93,7 +97,12 @@ fn some_of_all() -> Vec<PeerMessage> {
         PeerMessage::Rest(vec![(LogId(4), 5, 6)]),
         PeerMessage::Lagging(vec![Lagging { log: LogId(4), epoch: 5, brokers: vec![BrokerId(1)] }]),
         PeerMessage::HandOver { log: LogId(4), to: BrokerId(5) },
-        PeerMessage::LogPart { log: LogId(4), offset: 5, batches: vec![chunk(b"a", b"b"), chunk(b"", b"cd")] },
+        PeerMessage::LogPart {
+            log: LogId(4),
+            offset: 5,
+            start: 3,
+            batches: vec![chunk(b"a", b"b"), chunk(b"", b"cd")],
+        },
     ]
 }
 
@@ -104,17 +113,19 @@ fn numbers(fields: &[(u64, usize)]) -> Vec<u8> {
 
 #[test]
 fn the_bytes_of_a_frame_never_change() {
-    let mut expected = b"RLPF\x01\0\0\0".to_vec();
+    let mut expected = b"RLPF\x02\0\0\0".to_vec();
     let meta = [
-        numbers(&[(1, 1), (0, 3), (80 + 2 * 34, 4)]), // Raft
-        numbers(&[(0x11, 8), (1, 8), (2, 8), (3, 8), (4, 8), (5, 8), (6, 8), (7, 8), (0, 4), (2, 4)]),
+        numbers(&[(1, 1), (0, 3), (88 + 2 * 34, 4)]), // Raft
+        numbers(&[(0x11, 8), (1, 8), (2, 8), (3, 8), (4, 8), (5, 8), (6, 8), (7, 8)]),
+        numbers(&[(0x31, 4), (0x32, 4), (0, 4), (2, 4)]),
         numbers(&[(3, 1), (4, 1), (0, 6)]),
         numbers(&[(9, 8), (1, 8), (10, 4), (4, 4)]),
         b"descriptor".to_vec(),
         numbers(&[(9, 8), (2, 8), (10, 4), (0, 4)]),
         b"descriptor".to_vec(),
-        numbers(&[(1, 1), (0, 3), (80 + 3 + 20 + 5, 4)]), // Raft
-        numbers(&[(0x12, 8), (1, 8), (2, 8), (3, 8), (4, 8), (5, 8), (6, 8), (7, 8), (3, 4), (0, 4)]),
+        numbers(&[(1, 1), (0, 3), (88 + 3 + 20 + 5, 4)]), // Raft
+        numbers(&[(0x12, 8), (1, 8), (2, 8), (3, 8), (4, 8), (5, 8), (6, 8), (7, 8)]),
+        numbers(&[(0x31, 4), (0x32, 4), (3, 4), (0, 4)]),
         numbers(&[(7, 1), (3, 1), (0, 6)]),
         b"ctx".to_vec(),
         numbers(&[(8, 8), (7, 8), (5, 4)]),
@@ -132,7 +143,7 @@ fn the_bytes_of_a_frame_never_change() {
         numbers(&[(10, 1), (0, 3), (6, 4)]),                         // Lagging
         vec![1, 1, 4, 10, 1, 2],
         numbers(&[(11, 1), (0, 3), (12, 4), (4, 8), (5, 4)]), // HandOver
-        numbers(&[(8, 1), (0, 3), (24, 4), (4, 8), (5, 8), (2, 4), (2, 4)]), // LogPart
+        numbers(&[(8, 1), (0, 3), (32, 4), (4, 8), (5, 8), (3, 8), (2, 4), (2, 4)]), // LogPart
     ]
     .concat();
     expected.extend(numbers(&[(meta.len() as u64, 4), (8, 4)]));
@@ -145,8 +156,8 @@ fn the_bytes_of_a_frame_never_change() {
 }
 
 /// CRC-32 of what they cover, computed with another implementation.
-const META_CRC: [u8; 4] = [0xc4, 0xd3, 0x7e, 0xc6];
-const HEADER_CRC: [u8; 4] = [0xd2, 0x4d, 0x5c, 0x77];
+const META_CRC: [u8; 4] = [0x56, 0x74, 0x5c, 0xd2];
+const HEADER_CRC: [u8; 4] = [0xa0, 0x1a, 0xf9, 0xff];
 
 #[test]
 fn large_bodies_are_not_copied_on_either_side() {
@@ -156,7 +167,7 @@ fn large_bodies_are_not_copied_on_either_side() {
         chunk(&[2; 61], &[3; 10]),
         Chunk { head: SmallVec::new(), body: body.clone() },
     ];
-    let message = PeerMessage::LogPart { log: LogId(1), offset: 0, batches };
+    let message = PeerMessage::LogPart { log: LogId(1), offset: 0, start: 0, batches };
     let chunks = encode(std::slice::from_ref(&message));
     assert_eq!(chunks.len(), 4, "header, meta and a head; a body; small ones; a body");
     assert_eq!(chunks[1].as_ptr(), body.as_ptr());
@@ -173,7 +184,7 @@ fn a_full_frame_is_ended_and_one_message_is_never_divided() {
     let part = |n: u64, len: usize| {
         let body = Bytes::from(vec![n as u8; len]);
         let batches = vec![Chunk { head: SmallVec::new(), body }];
-        PeerMessage::LogPart { log: LogId(n), offset: 0, batches }
+        PeerMessage::LogPart { log: LogId(n), offset: 0, start: 0, batches }
     };
     let third = PEER_FRAME_FULL_BYTES / 3;
     let largest = crate::limits::MAX_BATCH_BYTES;
@@ -263,8 +274,8 @@ fn absurd_lengths_and_counts_are_refused() {
     assert_eq!(FrameHeader::decode(&most.encode()).unwrap(), most);
 
     // A Raft message with 2^32 - 1 entries and no byte for them.
-    let mut meta = numbers(&[(1, 1), (0, 3), (80, 4)]);
-    meta.extend([0; 68]);
+    let mut meta = numbers(&[(1, 1), (0, 3), (88, 4)]);
+    meta.extend([0; 76]);
     meta.extend(numbers(&[(0xFFFF_FFFF, 4), (3, 1), (0, 7)]));
     let error = read_forged(&meta, &[]).unwrap_err();
     assert!(error.to_string().contains("fewer entries than it says"), "{error}");
@@ -284,10 +295,10 @@ fn absurd_lengths_and_counts_are_refused() {
 #[test]
 fn a_newer_version_is_named() {
     let (mut header, rest) = one_frame(&some_of_all());
-    header[4] = 2;
+    header[4] = 3;
     let crc = crc32fast::hash(&header[..CHECKED_BYTES]);
     header[CHECKED_BYTES..].copy_from_slice(&crc.to_le_bytes());
-    assert!(matches!(read(&header, &rest), Err(WireError::Version(2))));
+    assert!(matches!(read(&header, &rest), Err(WireError::Version(3))));
 }
 
 fn bytes() -> impl Strategy<Value = Bytes> {
@@ -319,6 +330,8 @@ fn a_raft_message() -> impl Strategy<Value = PeerMessage> {
             let [log, term, log_term, index, commit, commit_term, reject_hint, request_snapshot] = numbers;
             let message = Message {
                 kind,
+                from_life: term as u32,
+                to_life: index as u32,
                 term,
                 log_term,
                 index,
@@ -352,8 +365,8 @@ fn a_message() -> impl Strategy<Value = PeerMessage> {
             .prop_map(|(leads, disk, applied, hash)| PeerMessage::Status(Status { leads, disk, applied, hash })),
         1 => (any::<u64>(), any::<i64>(), any::<i64>())
             .prop_map(|(log, offset, end)| PeerMessage::FetchLog { log: LogId(log), offset, end }),
-        1 => (any::<u64>(), any::<i64>(), proptest::collection::vec(a_chunk(1), 0..5))
-            .prop_map(|(log, offset, batches)| PeerMessage::LogPart { log: LogId(log), offset, batches }),
+        1 => (any::<u64>(), any::<i64>(), any::<i64>(), proptest::collection::vec(a_chunk(1), 0..5))
+            .prop_map(|(log, offset, start, batches)| PeerMessage::LogPart { log: LogId(log), offset, start, batches }),
     ]
 }
 

@@ -22,6 +22,7 @@ pub(super) fn config() -> BrokerConfig {
         advertised_host: "localhost".to_owned(),
         advertised_port: 9092,
         rack: None,
+        follower_throttled_rate: 1 << 20,
         auto_create_topics: true,
         num_partitions: 2,
         message_max_bytes: 1_048_588,

@@ -46,7 +46,7 @@ pub fn respond(
             continue;
         };
         let end = topic.partitions.len().min(begin.saturating_add(room));
-        response.topics.push(described(topic, begin.min(end)..end, seen));
+        response.topics.push(described(state, topic, begin.min(end)..end, seen));
         if end < topic.partitions.len() {
             response.next_cursor = Some(at(name, end));
             break;
@@ -61,9 +61,14 @@ fn at(topic: &str, partition: usize) -> Cursor {
     Cursor::default().with_topic_name(topic_name).with_partition_index(partition as i32)
 }
 
-fn described(topic: &Topic, range: std::ops::Range<usize>, seen: &Seen<'_>) -> DescribeTopicPartitionsResponseTopic {
+fn described(
+    state: &State,
+    topic: &Topic,
+    range: std::ops::Range<usize>,
+    seen: &Seen<'_>,
+) -> DescribeTopicPartitionsResponseTopic {
     let partitions = topic.partitions[range.clone()].iter().zip(range.start as i32..);
-    let partitions = partitions.map(|(partition, index)| converted(placed(partition, index, seen)));
+    let partitions = partitions.map(|(partition, index)| converted(placed(state, partition, index, seen)));
     DescribeTopicPartitionsResponseTopic::default()
         .with_name(Some(TopicName(StrBytes::from_string(topic.name.to_string()))))
         .with_topic_id(topic.id)

@@ -56,7 +56,7 @@ pub fn respond(
 ) -> MetadataResponse {
     let topic_operations =
         if request.include_topic_authorized_operations { TOPIC_OPERATIONS } else { OPERATIONS_NOT_ASKED };
-    let known = |topic: &Topic| describe(topic, seen).with_topic_authorized_operations(topic_operations);
+    let known = |topic: &Topic| describe(state, topic, seen).with_topic_authorized_operations(topic_operations);
     let topics = match named(request, version) {
         None => state.topics().map(|topic| known(topic)).collect(),
         Some(targets) => targets
@@ -160,21 +160,22 @@ fn missing(name: &str, error: ErrorCode) -> MetadataResponseTopic {
         .with_is_internal(names::is_internal(name))
 }
 
-fn describe(topic: &Topic, seen: &Seen<'_>) -> MetadataResponseTopic {
+fn describe(state: &State, topic: &Topic, seen: &Seen<'_>) -> MetadataResponseTopic {
     MetadataResponseTopic::default()
         .with_name(Some(TopicName(StrBytes::from_string(topic.name.to_string()))))
         .with_topic_id(topic.id)
         .with_is_internal(names::is_internal(&topic.name))
         .with_partitions(
-            topic.partitions.iter().zip(0..).map(|(partition, index)| placed(partition, index, seen)).collect(),
+            topic.partitions.iter().zip(0..).map(|(partition, index)| placed(state, partition, index, seen)).collect(),
         )
 }
 
 /// A partition.
-pub(super) fn placed(partition: &Partition, index: i32, seen: &Seen<'_>) -> MetadataResponsePartition {
+pub(super) fn placed(state: &State, partition: &Partition, index: i32, seen: &Seen<'_>) -> MetadataResponsePartition {
+    let hosts = state.hosts(partition);
     let leader = (seen.leaders)(partition.log).filter(|(broker, _)| (seen.alive)(*broker));
     let those = |wanted: &dyn Fn(BrokerId) -> bool| -> Vec<kafka::BrokerId> {
-        partition.replicas.iter().filter(|broker| wanted(**broker)).map(|broker| broker.0.into()).collect()
+        hosts.iter().filter(|broker| wanted(**broker)).map(|broker| broker.0.into()).collect()
     };
     let replicas = those(&|_| true);
     let in_sync = those(&|broker| (seen.in_sync)(partition.log, broker));

@@ -4,6 +4,7 @@ mod admin;
 mod consumer;
 mod deleter;
 mod group;
+mod mover;
 mod pair;
 mod producer;
 
@@ -21,6 +22,7 @@ pub(super) use admin::{Creator, Watcher};
 pub(super) use consumer::Consumer;
 pub(super) use deleter::Deleter;
 pub(super) use group::Member;
+pub(super) use mover::Mover;
 pub(super) use pair::Pair;
 pub(super) use producer::{Manner, Producer};
 
