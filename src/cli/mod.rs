@@ -12,6 +12,7 @@ mod health;
 mod inspect;
 mod interrupt;
 mod machine;
+mod node;
 mod produce;
 mod progress;
 mod rows;
@@ -52,6 +53,9 @@ enum Command {
     /// Show and change configs of topics and brokers
     #[command(subcommand_required = true)]
     Config(config::ConfigArgs),
+    /// Show the brokers of a cluster, and move all replicas off one
+    #[command(subcommand_required = true)]
+    Node(node::NodeArgs),
     /// Measure a broker that speaks the Kafka protocol, this one or another
     #[cfg(feature = "bench")]
     #[command(subcommand_required = true)]
@@ -78,6 +82,7 @@ Examples:
   echo hello | ringlog produce orders
   ringlog consume orders --from-beginning --exit-at-end
                                       Write a record, and read it back
+  ringlog node drain 3                Move every replica off broker 3
   ringlog doctor --data-dir /var/lib/ringlog
                                       Check whether this machine can run the broker, and how well
   ringlog inspect logs --data-dir /var/lib/ringlog
@@ -106,6 +111,7 @@ pub fn main() -> ExitCode {
         Command::Consume(args) => consume::run(&args),
         Command::Group(args) => group::run(&args),
         Command::Config(args) => config::run(&args),
+        Command::Node(args) => node::run(&args),
         #[cfg(feature = "bench")]
         Command::Bench(args) => bench::run(&args),
         Command::Doctor(args) => doctor::run(&args),

@@ -21,6 +21,11 @@ impl Progress {
         Progress::new(total, "{bar:40} {human_pos}/{human_len} records  {per_sec}  {eta} left")
     }
 
+    /// A bar of so many partitions.
+    pub fn partitions(total: u64) -> Progress {
+        Progress::new(total, "{bar:40} {pos}/{len} partitions")
+    }
+
     fn new(total: u64, template: &str) -> Progress {
         let style = ProgressStyle::with_template(template).expect("the templates above are sound");
         let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
@@ -44,7 +49,7 @@ mod tests {
 
     #[test]
     fn the_templates_are_sound() {
-        for progress in [Progress::bytes(10), Progress::records(10), Progress::hidden()] {
+        for progress in [Progress::bytes(10), Progress::records(10), Progress::partitions(10), Progress::hidden()] {
             progress.advance(10);
             progress.finish();
         }
