@@ -10,6 +10,7 @@
 pub mod probe;
 
 mod admission;
+mod alarm;
 mod clock;
 mod connection;
 mod disk;

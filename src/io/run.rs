@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
 
 use super::admission::Admission;
+use super::alarm::Timer;
 use super::clock::{Clock, Pulse};
 use super::disk::{DiskSetup, DiskThread, ToDisk, WriteBuffers};
 use super::driver::{self, Core, ShardSetup};
@@ -486,6 +487,7 @@ impl Threads {
                 id: ShardId(n as u16),
                 core,
                 pulse: self.pulses[n].clone(),
+                timer: Timer::new().map_err(|error| system("make a timer", error))?,
                 clock: self.clock,
                 listener: listener.try_clone().map_err(|error| system("share the listening socket", error))?,
                 admission: Arc::clone(&admission),
