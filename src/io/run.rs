@@ -343,7 +343,7 @@ fn print_banner(
     let console = http.map_or("off; --http 127.0.0.1:9644 turns it on".to_owned(), |addr| format!("http://{addr}/"));
     let data_dir = std::path::absolute(&config.data_dir).unwrap_or_else(|_| config.data_dir.clone());
     let lines = format!(
-        "ringlog {}\n  listening on   {addr}, advertised as {}:{}\n  data directory {}\n  shards         {}, one a core\n  \\
+        "ringlog {}\n  listening on   {addr}, advertised as {}:{}\n  data directory {}\n  shards         {}, one a core\n  \
          disk           {disk}\n  console        {console}\n",
         env!("CARGO_PKG_VERSION"),
         config.broker.advertised_host,
