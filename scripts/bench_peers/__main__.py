@@ -4,6 +4,7 @@ import argparse
 import datetime
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,13 +15,14 @@ import machine
 import rows
 import table
 from brokers import sides
+from device import Fio
 
 
 def arguments():
     parser = argparse.ArgumentParser(prog="scripts/bench-peers.sh", description=__doc__)
     parser.add_argument("--repository", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--rows", default="", metavar="A,B", help="groups or single rows; default all: " + ", ".join(rows.GROUPS))
-    parser.add_argument("--sides", default="", metavar="A,B", help="kafka, kafka-flush, ringlog, floor; default all there are")
+    parser.add_argument("--sides", default="", metavar="A,B", help="kafka, kafka-flush, ringlog, floor, fio; default all there are")
     parser.add_argument("--rounds", type=int, default=5, help="pairs of runs (default 5)")
     parser.add_argument("--seconds", type=float, default=6.0, help="length of a throughput run; latency takes twice that")
     parser.add_argument("--warmup", type=float, default=3.0, help="seconds before each measurement (JIT, caches)")
@@ -72,9 +74,20 @@ def save(setup, results):
     part.replace(setup.out)
 
 
+def device_side(setup, names, chosen):
+    """fio, where it is wanted and any row compares with it; nothing, and a word of it, where it is not installed."""
+    wanted = (not names or "fio" in names) and any(row.device for rows in chosen.values() for row in rows)
+    if wanted and shutil.which("fio") is None:
+        setup.say("fio is not installed (apt-get install fio): the rows that compare with the device lack that side")
+    return Fio(setup) if wanted and shutil.which("fio") else None
+
+
 def measure(setup):
     chosen = rows.select([name for name in setup.rows.split(",") if name])
-    brokers = sides(setup, [name for name in setup.sides.split(",") if name])
+    names = [name for name in setup.sides.split(",") if name]
+    brokers = sides(setup, names)
+    fio = device_side(setup, names, chosen)
+    all_sides = brokers + ([fio] if fio else [])
     results = {"samples": [], "failures": []}
     if setup.out.exists():
         results = json.loads(setup.out.read_text())
@@ -88,22 +101,24 @@ def measure(setup):
         "seconds": setup.seconds,
         "warmup": setup.warmup,
         "others_limit": setup.others_limit,
-        "versions": {broker.name: broker.version() for broker in brokers},
-        "settings": {broker.name: broker.settings() for broker in brokers},
+        "versions": {side.name: side.version() for side in all_sides},
+        "settings": {side.name: side.settings() for side in all_sides},
     }
     try:
         for number in range(first, first + setup.rounds):
             for group, wanted in chosen.items():
-                for broker in brokers:
-                    for row, figures, reason in rows.run_group(broker, wanted, setup):
-                        entry = {"round": number, "row": row.name, "side": broker.name}
+                for side in all_sides:
+                    on_device = side is fio
+                    done = rows.run_on_device(fio, wanted) if on_device else rows.run_group(side, wanted, setup)
+                    for row, figures, reason in done:
+                        entry = {"round": number, "row": row.name, "side": side.name}
                         if figures is None:
                             results["failures"].append(entry | {"reason": reason})
-                            setup.say(f"round {number} {row.name} {broker.name}: NO RESULT: {reason}")
+                            setup.say(f"round {number} {row.name} {side.name}: NO RESULT: {reason}")
                         else:
                             results["samples"].append(entry | {"figures": figures})
                             shown = ", ".join(f"{key} {table.number(value)}" for key, value in figures.items())
-                            setup.say(f"round {number} {row.name} {broker.name}: {shown}")
+                            setup.say(f"round {number} {row.name} {side.name}: {shown}")
                         save(setup, results)
     except KeyboardInterrupt:
         setup.say("ended early")

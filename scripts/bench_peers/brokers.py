@@ -236,7 +236,7 @@ def sides(setup, names):
     """The brokers to compare, each on a port of its own."""
     known = [Kafka, FlushingKafka, Ringlog] + ([Floor] if "FLOOR_BROKER" in os.environ else [])
     chosen = [kind for kind in known if not names or kind.name in names]
-    unknown = set(names) - {kind.name for kind in known}
+    unknown = set(names) - {kind.name for kind in known} - {"fio"}
     if unknown:
         raise SystemExit(f"no such side: {', '.join(sorted(unknown))} (floor needs FLOOR_BROKER)")
     brokers = [kind(setup, setup.port + 10 * place) for place, kind in enumerate(chosen)]

@@ -3,12 +3,15 @@
 A group's rows share one start of the broker in each round. A row is a function of the broker and the setup that
 returns its figures by name; `None` where the broker cannot do it."""
 
+import json
+import subprocess
 import time
 from dataclasses import dataclass, field
 from typing import Callable
 
+import device
 from brokers import Failed
-from machine import Process, drop_caches
+from machine import Process, await_quiet, drop_caches
 
 
 @dataclass
@@ -31,6 +34,10 @@ class Row:
     run: Callable
     # Partitions to start a broker with that cannot create topics; None: such a broker is left out.
     partitions: int | None = None
+    # The same figures without a broker, by fio; None: there are none.
+    device: Callable | None = None
+    # The only broker that has such a thing; None: all have.
+    only: str | None = None
 
 
 def produce(size, partitions, goals, extra=()):
@@ -58,7 +65,7 @@ def produce(size, partitions, goals, extra=()):
 PERCENTILES = (("p50_ms", "p50"), ("p99_ms", "p99"), ("p999_ms", "p99.9"))
 
 
-def latency(name, title, rate, end_to_end, goals=None, extra=(), partitions=3, cost=False):
+def latency(name, title, rate, end_to_end, goals=None, extra=(), partitions=3, cost=False, device=None):
     section = "end_to_end" if end_to_end else "acknowledged"
 
     def run(broker, setup):
@@ -76,7 +83,18 @@ def latency(name, title, rate, end_to_end, goals=None, extra=(), partitions=3, c
     if cost:
         figures["cpu_record"] = Figure(f"{title}: CPU", "µs/record", goals=goals.get("cpu", {}))
         figures["flushes"] = Figure(f"{title}: device flushes", "per record", compared=False)
-    return Row(name, figures, run, partitions)
+    return Row(name, figures, run, partitions, device)
+
+
+def wal(broker, setup):
+    """The broker's engine writes beside the broker, which is idle."""
+    await_quiet(setup.others_limit, setup.quiet_s)
+    command = [str(setup.ringlog), "bench", "wal", "--dir", str(broker.dir), "--format", "json"]
+    command += ["--seconds", str(setup.seconds), "--warmup", str(setup.warmup)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise Failed(f"bench wal: {done.stderr.strip()}")
+    return {"rate": json.loads(done.stdout)["result"]["mb_per_s"]}
 
 
 def fill(broker, setup):
@@ -200,10 +218,21 @@ GROUPS = {
             "lone 1 KiB record, no linger",
             300,
             False,
-            {"cpu": {"kafka": 0.2}},
+            {"cpu": {"kafka": 0.2}, "p50_ms": {"fio": 1.5}},
             ("--linger-ms", "0"),
             partitions=1,
             cost=True,
+            # A request with such a record, and its response.
+            device=lambda fio: device.write_and_round_trip(fio, 1_163, 73),
+        )
+    ],
+    "wal": [
+        Row(
+            "wal",
+            {"rate": Figure("WAL alone, 1 MiB writes, 4 at a time", "MB/s", True, {"fio": 0.8})},
+            wal,
+            device=lambda fio: device.bandwidth(fio, "1M", 4),
+            only="ringlog",
         )
     ],
     "consume": [Row("consume", FIGURES_CONSUME, consume, 3)],
@@ -237,11 +266,22 @@ def select(names):
     return chosen
 
 
+def run_on_device(fio, rows):
+    """Yields the figures that there are without a broker, as [`run_group`] does those of a broker."""
+    for row in rows:
+        if row.device is None:
+            continue
+        try:
+            yield row, row.device(fio), None
+        except Failed as failure:
+            yield row, None, str(failure)
+
+
 def run_group(broker, rows, setup):
     """Starts the broker, runs the rows and stops it; yields each row with its figures or why it has none."""
     try:
         for row in rows:
-            if broker.fixed_partitions and row.partitions is None:
+            if (broker.fixed_partitions and row.partitions is None) or row.only not in (None, broker.name):
                 continue
             try:
                 if broker.fixed_partitions:

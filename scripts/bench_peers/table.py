@@ -5,7 +5,7 @@ from statistics import median
 from rows import GROUPS
 
 # The ratio columns: ringlog against each of these, where it was measured.
-AGAINST = ("kafka", "kafka-flush", "floor")
+AGAINST = ("kafka", "kafka-flush", "floor", "fio")
 # Fewer pairs than these prove nothing.
 PAIRS = 5
 
@@ -104,7 +104,7 @@ def text(results):
     """The table for people."""
     entries = evaluate(results["samples"])
     present = {side for entry in entries for side in entry["sides"]}
-    sides = [side for side in ("kafka", "kafka-flush", "ringlog", "floor") if side in present]
+    sides = [side for side in ("kafka", "kafka-flush", "ringlog", "floor", "fio") if side in present]
     against = [other for other in AGAINST if any(other in entry["ringlog_against"] for entry in entries)]
     lines = [["", "unit", *sides, *[f"ringlog / {other}" for other in against]]]
     for entry in entries:

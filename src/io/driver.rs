@@ -5,22 +5,20 @@
 //! in goes out together, in one append to the WAL.
 
 use std::cell::{Cell, RefCell};
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::io;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use glommio::net::AcceptedTcpStream;
-use glommio::timer::Timer;
 use glommio::{Latency, Shares};
 
 use super::admission::{Admission, Place};
+use super::alarm::{Alarm, Timer};
 use super::clock::{Clock, Pulse};
 use super::connection::{self, Connection, End};
 use super::disk::ToDisk;
@@ -110,6 +108,8 @@ pub(super) struct ShardSetup<C> {
     pub(super) core: C,
     /// Shows that its executor turns.
     pub(super) pulse: Pulse,
+    /// What its ticks go by.
+    pub(super) timer: Timer,
     /// The clock of all threads.
     pub(super) clock: Clock,
     /// The listening socket, which all shards accept from.
@@ -173,8 +173,11 @@ pub(super) struct Driver<C> {
     /// Whether the core was told that the disk's thread is stuck.
     disk_silent: Cell<bool>,
     turn: Signal,
-    ticker: Signal,
-    /// Whether the ticker sleeps for the long time of an idle shard.
+    alarm: Alarm,
+    last_tick: Cell<Mono>,
+    /// When the next tick is due.
+    tick_due: Cell<Mono>,
+    /// Whether that is after the long time of an idle shard.
     ticks_slowly: Cell<bool>,
     next_sweep: Cell<Mono>,
     client_lines: LineLimit,
@@ -210,7 +213,9 @@ pub(super) async fn run<C: Core>(setup: ShardSetup<C>) {
         health: RefCell::default(),
         disk_silent: Cell::new(false),
         turn: Signal::default(),
-        ticker: Signal::default(),
+        alarm: Alarm::new(setup.timer),
+        last_tick: Cell::new(setup.clock.mono()),
+        tick_due: Cell::new(Mono::default()),
         ticks_slowly: Cell::new(false),
         next_sweep: Cell::new(Mono::default()),
         client_lines: LineLimit::default(),
@@ -414,33 +419,31 @@ impl<C: Core> Driver<C> {
         self.core.borrow().busy() || !self.held_back.borrow().is_empty() || self.stopping()
     }
 
+    /// Puts the next tick where it would be if the shard had been busy at the last.
     fn hurry_ticker(&self) {
-        if self.ticks_slowly.get() {
-            self.ticker.set();
+        if self.ticks_slowly.replace(false) {
+            self.set_alarm(TICK_MS);
         }
     }
 
+    /// A shard that is busy off and on must not put its tick off again and again: ticks are counted from the last.
+    fn set_alarm(&self, after_ms: u64) {
+        let due = self.last_tick.get().plus_millis(after_ms);
+        self.tick_due.set(due);
+        self.alarm.set(Duration::from_micros(due.micros_since(self.clock.mono())));
+    }
+
     async fn tick_for_ever(self: Rc<Self>) {
-        let mut last = self.clock.mono();
         loop {
             let slowly = !self.wants_ticks();
             self.ticks_slowly.set(slowly);
-            // A wait that was hurried goes on to where it would have ended: a shard that is busy off and on must not
-            // put its tick off again and again.
-            let due = last.plus_millis(if slowly { IDLE_TICK_MS } else { TICK_MS });
-            let wait = Duration::from_micros(due.micros_since(self.clock.mono()));
-            let mut timer = pin!(Timer::new(wait));
-            let hurried = poll_fn(|cx| match self.ticker.poll(cx) {
-                Poll::Ready(()) => Poll::Ready(true),
-                Poll::Pending => timer.as_mut().poll(cx).map(|_| false),
-            })
-            .await;
-            if !hurried {
-                last = self.clock.mono();
-                self.metrics.tick_delay.observe(last.micros_since(due));
-                self.pulse.beat(last);
-                self.tick();
-            }
+            self.set_alarm(if slowly { IDLE_TICK_MS } else { TICK_MS });
+            self.alarm.rings().await;
+            let now = self.clock.mono();
+            self.last_tick.set(now);
+            self.metrics.tick_delay.observe(now.micros_since(self.tick_due.get()));
+            self.pulse.beat(now);
+            self.tick();
         }
     }
 

@@ -5,11 +5,12 @@
 //! One thread for the disk with a ring of its own ([`disk`]): a shard never touches a file, because a file system
 //! that stalls holds up the thread that asks it for something. Mailboxes between them ([`mailbox`]). Connections to and
 //! from other brokers ([`peers`], [`peer_link`], [`peer_reader`]). The page, metrics and health for whoever watches, on threads
-//! of their own ([`http`]). [`run`] puts it all together.
+//! of their own ([`http`]). [`run`] puts it all together; [`wal_bench`] runs the disk's part alone.
 
 pub mod probe;
 
 mod admission;
+mod alarm;
 mod clock;
 mod connection;
 mod disk;
@@ -28,9 +29,11 @@ mod peers;
 mod run;
 mod signal;
 mod slice;
+mod wal_bench;
 
 pub use identity::{IdentityError, lock_data_dir};
 pub use run::{RunError, run};
+pub use wal_bench::{WalBandwidth, WalBenchError, wal_bandwidth};
 
 use std::sync::mpsc::SyncSender;
 

@@ -3,6 +3,7 @@
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::fd::IntoRawFd;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, OnceLock};
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
 
 use super::admission::Admission;
+use super::alarm::Timer;
 use super::clock::{Clock, Pulse};
 use super::disk::{DiskSetup, DiskThread, ToDisk, WriteBuffers};
 use super::driver::{self, Core, ShardSetup};
@@ -228,7 +230,7 @@ impl Broker {
 
         let (reporter, reports) = mpsc::channel();
         let (threads, inboxes) = Threads::new(config.shards, reporter);
-        let (logs, disk) = threads.start_disk(&config, inboxes.disk)?;
+        let (logs, disk) = threads.start_disk(&config.data_dir, inboxes.disk)?;
         let logs = distribute(logs, config.shards);
         let mut shards = Vec::new();
         for (n, logs) in logs.into_iter().enumerate() {
@@ -342,7 +344,7 @@ fn print_banner(
     let console = http.map_or("off; --http 127.0.0.1:9644 turns it on".to_owned(), |addr| format!("http://{addr}/"));
     let data_dir = std::path::absolute(&config.data_dir).unwrap_or_else(|_| config.data_dir.clone());
     let lines = format!(
-        "ringlog {}\n  listening on   {addr}, advertised as {}:{}\n  data directory {}\n  shards         {}, one a core\n  \\
+        "ringlog {}\n  listening on   {addr}, advertised as {}:{}\n  data directory {}\n  shards         {}, one a core\n  \
          disk           {disk}\n  console        {console}\n",
         env!("CARGO_PKG_VERSION"),
         config.broker.advertised_host,
@@ -355,7 +357,7 @@ fn print_banner(
 }
 
 /// What all threads of a broker are given.
-struct Threads {
+pub(super) struct Threads {
     clock: Clock,
     disk_pulse: Pulse,
     stop: Arc<AtomicBool>,
@@ -365,18 +367,21 @@ struct Threads {
     pulses: Vec<Pulse>,
     reporter: mpsc::Sender<Report>,
     shards: Vec<Sender<Incoming>>,
-    disk: Sender<ToDisk>,
+    /// The disk's mailbox.
+    pub(super) disk: Sender<ToDisk>,
 }
 
 /// The receiving ends of the threads' mailboxes.
-struct Inboxes {
-    shards: Vec<Receiver<Incoming>>,
-    disk: Receiver<ToDisk>,
+pub(super) struct Inboxes {
+    /// The shards'.
+    pub(super) shards: Vec<Receiver<Incoming>>,
+    /// The disk's.
+    pub(super) disk: Receiver<ToDisk>,
 }
 
 impl Threads {
     /// Mailboxes for `shards` shards and a disk.
-    fn new(shards: u16, reporter: mpsc::Sender<Report>) -> (Threads, Inboxes) {
+    pub(super) fn new(shards: u16, reporter: mpsc::Sender<Report>) -> (Threads, Inboxes) {
         let count = shards;
         let (shards, shard_inboxes) = (0..shards).map(|_| mailbox()).unzip();
         let (disk, disk_inbox) = mailbox();
@@ -426,19 +431,18 @@ impl Threads {
 
     /// Recovers what is on the disk and starts the disk's thread. Returns the logs that were found, and what the disk's
     /// machine counts.
-    fn start_disk(
+    pub(super) fn start_disk(
         &self,
-        config: &Config,
+        data_dir: &Path,
         inbox: Receiver<ToDisk>,
     ) -> Result<(Vec<RecoveredLog>, DiskMetrics), RunError> {
-        let files =
-            Files::open_dir(&config.data_dir).map_err(|error| system("make the data directory's folders", error))?;
+        let files = Files::open_dir(data_dir).map_err(|error| system("make the data directory's folders", error))?;
         let disk_config = DiskConfig::default();
         let started = Instant::now();
         let recovered = recover(&RecoveryDevice::new(files.clone()), &disk_config)?;
         let ms = started.elapsed().as_millis() as u64;
         tracing::info!(ms, logs = recovered.logs.len(), report = ?recovered.report, "recovered");
-        let machine = Disk::new(disk_config, recovered.disk, WriteBuffers::new(), config.shards);
+        let machine = Disk::new(disk_config, recovered.disk, WriteBuffers::new(), self.shards.len() as u16);
         let metrics = machine.metrics();
         let setup = DiskSetup {
             clock: self.clock,
@@ -486,6 +490,7 @@ impl Threads {
                 id: ShardId(n as u16),
                 core,
                 pulse: self.pulses[n].clone(),
+                timer: Timer::new().map_err(|error| system("make a timer", error))?,
                 clock: self.clock,
                 listener: listener.try_clone().map_err(|error| system("share the listening socket", error))?,
                 admission: Arc::clone(&admission),

@@ -58,12 +58,10 @@ pub(super) struct RecordHead<'a> {
 }
 
 /// Takes the next record; `None` where there is none, or none that is well-formed.
+#[inline]
 pub(super) fn next_record<'a>(rest: &mut &'a [u8]) -> Option<RecordHead<'a>> {
     let len = usize::try_from(varint(rest)?).ok()?;
-    if len > rest.len() {
-        return None;
-    }
-    let (mut record, after) = rest.split_at(len);
+    let (mut record, after) = rest.split_at_checked(len)?;
     *rest = after;
     let (attributes, fields) = record.split_first()?;
     record = fields;
@@ -90,13 +88,14 @@ pub(super) fn next_record<'a>(rest: &mut &'a [u8]) -> Option<RecordHead<'a>> {
 
 /// Nullable bytes; not there where the record is cut short.
 #[expect(clippy::option_option, reason = "cut short, or null, or there")]
+#[inline]
 pub(super) fn take_nullable<'a>(rest: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
     let len = varint(rest)?;
     if len == -1 {
         return Some(None);
     }
-    let bytes = rest.get(..usize::try_from(len).ok()?)?;
-    *rest = &rest[bytes.len()..];
+    let (bytes, after) = rest.split_at_checked(usize::try_from(len).ok()?)?;
+    *rest = after;
     Some(Some(bytes))
 }
 
@@ -105,17 +104,38 @@ pub(super) fn skip(rest: &mut &[u8], len: i64) -> Option<()> {
     Some(())
 }
 
-/// A zigzag varint of at most ten bytes.
+/// A zigzag varint of at most ten bytes. Nearly all are of one or two.
+#[inline]
 pub(super) fn varint(rest: &mut &[u8]) -> Option<i64> {
+    let (first, after) = rest.split_first()?;
+    if first & 0x80 == 0 {
+        *rest = after;
+        return Some(unzigzag(u64::from(*first)));
+    }
+    if let Some((second, after)) = after.split_first()
+        && second & 0x80 == 0
+    {
+        *rest = after;
+        return Some(unzigzag(u64::from(first & 0x7f) | u64::from(*second) << 7));
+    }
+    long_varint(rest)
+}
+
+#[cold]
+fn long_varint(rest: &mut &[u8]) -> Option<i64> {
     let mut value = 0u64;
     for (i, byte) in rest.iter().take(10).enumerate() {
         value |= u64::from(byte & 0x7f) << (7 * i);
         if byte & 0x80 == 0 {
             *rest = &rest[i + 1..];
-            return Some((value >> 1) as i64 ^ -((value & 1) as i64));
+            return Some(unzigzag(value));
         }
     }
     None
+}
+
+fn unzigzag(value: u64) -> i64 {
+    (value >> 1) as i64 ^ -((value & 1) as i64)
 }
 
 #[cfg(test)]
@@ -141,6 +161,29 @@ mod tests {
         for cut in 0..batch.body.len() {
             assert!(check_records(&batch.header, &batch.body[..cut]).is_err(), "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn varints_of_every_length_come_back() {
+        let mut values: Vec<i64> = (0..63).flat_map(|bit| [1i64 << bit, (1 << bit) - 1, -(1 << bit)]).collect();
+        values.extend([i64::MIN, i64::MAX, 0, -1]);
+        for value in values {
+            let mut left = ((value << 1) ^ (value >> 63)) as u64;
+            let mut bytes = Vec::new();
+            while left >= 0x80 {
+                bytes.push(left as u8 | 0x80);
+                left >>= 7;
+            }
+            bytes.push(left as u8);
+            for cut in 0..bytes.len() {
+                assert_eq!(varint(&mut &bytes[..cut]), None, "{value} cut at {cut}");
+            }
+            bytes.push(0xAA);
+            let mut rest = &bytes[..];
+            assert_eq!(varint(&mut rest), Some(value));
+            assert_eq!(rest, [0xAA]);
+        }
+        assert_eq!(varint(&mut &[0x80; 11][..]), None, "longer than a varint can be");
     }
 
     #[test]

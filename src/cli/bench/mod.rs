@@ -1,6 +1,6 @@
 //! `ringlog bench`: measures any broker that speaks the Kafka protocol, with librdkafka as the client.
 //!
-//! The client is the same whatever it measures, and knows nothing of ringlog. Each run that sends records reads all
+//! The client is the same whatever it measures, and knows nothing of ringlog (but for [`wal`], which has none). Each run that sends records reads all
 //! of them back and counts; a run whose count is wrong has no result, and neither has one during which the machine
 //! was busy with something else.
 
@@ -17,6 +17,7 @@ mod sender;
 mod tally;
 mod topics;
 mod usage;
+mod wal;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -49,6 +50,8 @@ enum Command {
     Topics(topics::TopicsArgs),
     /// Wait for a broker that is starting, until it has acknowledged one record
     FirstAck(first_ack::FirstAckArgs),
+    /// Append to a WAL as fast as it takes it, without a broker: the engine's part of produce's bandwidth
+    Wal(wal::WalArgs),
     /// A short run of each kind, as one table
     All(all::AllArgs),
 }
@@ -181,6 +184,7 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode> {
         Command::Latency(args) => (latency::run(args)?, args.client.format),
         Command::Topics(args) => (topics::run(args)?, args.client.format),
         Command::FirstAck(args) => (first_ack::run(args)?, args.client.format),
+        Command::Wal(args) => (wal::run(args)?, args.format),
         Command::All(args) => return all::run(args),
     };
     outcome.print(format);
