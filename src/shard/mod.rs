@@ -86,7 +86,8 @@ pub struct Shard {
     coordinator: Option<Coordinator>,
     asks: Asks,
     peers: Peers,
-    owned: Map<LogId, Owned>,
+    /// Each in a box: they are large, and the map must grow without moving them all.
+    owned: Map<LogId, Box<Owned>>,
     /// This shard's logs of which this broker has no replica.
     elsewhere: Set<LogId>,
     /// Logs with other replicas whose Raft groups need ticks.
