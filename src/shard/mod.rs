@@ -225,6 +225,7 @@ impl Shard {
     pub fn finish_turn(&mut self, now: Now, effects: &mut Vec<Effect>) {
         self.look_at_clock(now);
         self.announce_leaders(now);
+        self.append_groups(now);
         self.flush_dirty();
         self.write_wals(now);
         self.creations_proposed(now);
