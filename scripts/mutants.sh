@@ -21,7 +21,11 @@ rm -rf "$dir/patched"
 mkdir "$dir/patched"
 git ls-files -z | tar --null -T - -cf - | tar -xf - -C "$dir/patched"
 for patch in scripts/mutants/*.patch; do
-    patch --quiet --no-backup-if-mismatch -d "$dir/patched" -p1 <"$patch"
+    # Fuzz would put a bug in another place than the one it is about.
+    patch --quiet --fuzz=0 --no-backup-if-mismatch -d "$dir/patched" -p1 <"$patch" || {
+        echo "$patch does not fit the sources any more: make it anew" >&2
+        exit 1
+    }
 done
 # Files that are the same keep their times, so that little is built again.
 (cd "$dir/patched" && find . -type f) | while read -r file; do

@@ -60,6 +60,10 @@ pub const SEGMENT_READS_IN_FLIGHT: usize = 32;
 /// Removals of segments or logs that may be in flight at once on a disk.
 pub const SEGMENT_REMOVALS_IN_FLIGHT: usize = 4;
 
+/// Threads that look for segment files at a start. Where the system remembers nothing of the folders, each is a read of the
+/// device: so many are under way at once.
+pub const LISTING_THREADS: usize = 16;
+
 /// Segment files whose last block is kept in memory while nothing is written to them.
 pub const SEGMENT_FILES_KNOWN: usize = 4_096;
 

@@ -54,7 +54,9 @@ impl Group {
             Some(Some(before)) => self.replace_static(cx, waiter, &before, join),
             Some(None) => self.add_member(cx, waiter, id, join),
             None if join.id_required => {
-                self.pending.insert(id.clone(), cx.now().mono.plus_millis(join.session_ms));
+                let until = cx.now().mono.plus_millis(join.session_ms);
+                self.pending.insert(id.clone(), until);
+                self.watch_silence(until);
                 cx.answer(waiter, Ok(Reply::IdRequired(id)));
             }
             None => self.add_member(cx, waiter, id, join),

@@ -72,6 +72,9 @@ impl Group {
         self.joining += usize::from(member.joining.is_some());
         self.members_bytes += member.bytes() + 2 * id.len();
         self.count_votes(&member, true);
+        if member.can_expire() {
+            self.watch_silence(member.expires);
+        }
         let before = self.members.insert(id, member);
         assert!(before.is_none(), "a member is added once");
     }
@@ -102,6 +105,9 @@ impl Group {
         self.joining += usize::from(member.joining.is_some());
         self.members_bytes += member.bytes();
         self.count_votes(&member, true);
+        if member.can_expire() {
+            self.watch_silence(member.expires);
+        }
         self.members.insert(id.to_owned(), member);
     }
 
@@ -161,6 +167,10 @@ impl Group {
     pub(super) fn keep_alive(&mut self, now: Now, id: &str) {
         if let Some(member) = self.members.get_mut(id) {
             member.expires = now.mono.plus_millis(member.session_ms);
+            let (until, counts) = (member.expires, member.can_expire());
+            if counts {
+                self.watch_silence(until);
+            }
         }
     }
 
@@ -197,15 +207,23 @@ impl Group {
 
     /// Answers a member's waiting JoinGroup, if there is one.
     pub(super) fn answer_join(&mut self, cx: &mut Cx<'_>, id: &str, result: Result<Reply, Error>) {
-        if let Some(waiter) = self.members.get_mut(id).and_then(|member| member.joining.take()) {
+        if let Some(member) = self.members.get_mut(id)
+            && let Some(waiter) = member.joining.take()
+        {
+            let until = member.expires;
             self.joining -= 1;
+            self.watch_silence(until);
             cx.answer(waiter, result);
         }
     }
 
     /// Answers a member's waiting SyncGroup, if there is one.
     pub(super) fn answer_sync(&mut self, cx: &mut Cx<'_>, id: &str, result: Result<Reply, Error>) {
-        if let Some(waiter) = self.members.get_mut(id).and_then(|member| member.syncing.take()) {
+        if let Some(member) = self.members.get_mut(id)
+            && let Some(waiter) = member.syncing.take()
+        {
+            let until = member.expires;
+            self.watch_silence(until);
             cx.answer(waiter, result);
         }
     }

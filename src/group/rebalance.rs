@@ -73,8 +73,8 @@ impl Group {
         let ids: Vec<String> = self.members.keys().cloned().collect();
         for id in ids {
             let joined = self.joined(&id, self.leads(&id));
-            self.answer_join(cx, &id, Ok(Reply::Joined(Box::new(joined))));
             self.keep_alive(cx.now(), &id);
+            self.answer_join(cx, &id, Ok(Reply::Joined(Box::new(joined))));
             let member = self.members.get_mut(&id).expect("it was there");
             (member.is_new, member.synced) = (false, false);
         }
@@ -97,8 +97,14 @@ impl Group {
         if self.pending.len() < before && self.state == State::PreparingRebalance && self.all_joined() {
             self.complete_join(cx);
         }
-        let silent = |(_, member): &(&String, &Member)| member.can_expire() && member.expires <= now;
-        while let Some(id) = self.members.iter().find(silent).map(|(id, _)| id.clone()) {
+        let silent = |member: &Member| member.can_expire() && member.expires <= now;
+        let gone: Vec<String> =
+            self.members.iter().filter(|(_, member)| silent(member)).map(|(id, _)| id.clone()).collect();
+        for id in gone {
+            // A generation that began without the one before has heard of those who were waiting.
+            if !self.members.get(&id).is_some_and(silent) {
+                continue;
+            }
             tracing::info!(group = %self.id, member = id, "a member was silent for longer than its session timeout");
             self.dismiss(cx, &id);
             match self.state {
@@ -107,6 +113,7 @@ impl Group {
                 State::CompletingRebalance | State::Stable => self.prepare_rebalance(cx),
             }
         }
+        self.watch_silence_anew();
     }
 
     fn join_time_up(&mut self, cx: &mut Cx<'_>) {

@@ -66,6 +66,9 @@ pub(super) struct Group {
     /// How many members know each protocol.
     pub(super) votes: BTreeMap<String, usize>,
     pub(super) joining: usize,
+    /// Before this no member is silent for too long, and no id in `pending` given up; `None` where there is nothing to wait
+    /// for. It may be too early, which [`Group::expire`] sets right, so that nobody looks at all members at every join.
+    quiet_until: Option<Mono>,
     /// When the members that have not come are given up.
     pub(super) join_by: Option<Mono>,
     /// There while the group, empty before, prepares its first generation.
@@ -109,6 +112,7 @@ impl Group {
             pending: BTreeMap::new(),
             votes: BTreeMap::new(),
             joining: 0,
+            quiet_until: None,
             join_by: None,
             gathering: None,
             sync_by: None,
@@ -148,9 +152,27 @@ impl Group {
         if self.consumer.is_some() {
             return self.watch.next_alarm();
         }
-        let waits = self.sync_by.into_iter().chain(self.join_by).chain(self.pending.values().copied());
+        debug_assert!(
+            self.first_silence().is_none_or(|due| self.quiet_until.is_some_and(|until| until <= due)),
+            "somebody is given up before anyone looks"
+        );
+        self.sync_by.into_iter().chain(self.join_by).chain(self.quiet_until).min()
+    }
+
+    /// When the first of those whose silence counts is given up.
+    fn first_silence(&self) -> Option<Mono> {
         let silent = self.members.values().filter(|member| member.can_expire()).map(|member| member.expires);
-        waits.chain(silent).min()
+        silent.chain(self.pending.values().copied()).min()
+    }
+
+    /// Somebody is given up at this time, unless heard of before.
+    pub(super) fn watch_silence(&mut self, until: Mono) {
+        self.quiet_until = Some(self.quiet_until.map_or(until, |known| known.min(until)));
+    }
+
+    /// Looks at all whose silence counts for when the first of them is given up.
+    pub(super) fn watch_silence_anew(&mut self) {
+        self.quiet_until = self.first_silence();
     }
 
     pub(super) fn enter(&mut self, now: Now, state: State) {
@@ -316,8 +338,8 @@ impl Group {
                         // Told that another leads, it takes its assignment and does not make new ones.
                         joined.leader = leader;
                     }
-                    self.answer_join(cx, &member_id, Ok(Reply::Joined(Box::new(joined))));
                     self.keep_alive(cx.now(), &member_id);
+                    self.answer_join(cx, &member_id, Ok(Reply::Joined(Box::new(joined))));
                 }
             }
         }
@@ -335,8 +357,8 @@ impl Group {
             // Its name is the newcomer's all the same: when it asks again it replaces itself.
             Then::Return { member_id, waiter, .. } => {
                 if self.members.get(&member_id).is_some_and(|member| member.joining == Some(waiter)) {
-                    self.answer_join(cx, &member_id, Err(error));
                     self.keep_alive(cx.now(), &member_id);
+                    self.answer_join(cx, &member_id, Err(error));
                 }
             }
         }

@@ -96,8 +96,8 @@ impl Group {
     fn answer_assigned(&mut self, cx: &mut Cx<'_>, id: &str) {
         if self.members.get(id).is_some_and(|member| member.syncing.is_some()) {
             let synced = self.synced(id);
-            self.answer_sync(cx, id, Ok(Reply::Synced(synced)));
             self.keep_alive(cx.now(), id);
+            self.answer_sync(cx, id, Ok(Reply::Synced(synced)));
         }
     }
 
@@ -116,8 +116,8 @@ impl Group {
         for id in ids {
             self.change_member(&id, |member| member.assignment = Bytes::new());
             if self.members.get(&id).is_some_and(|member| member.syncing.is_some()) {
-                self.answer_sync(cx, &id, Err(error));
                 self.keep_alive(cx.now(), &id);
+                self.answer_sync(cx, &id, Err(error));
             }
         }
     }

@@ -9,11 +9,13 @@ use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::thread;
 
 use super::memory::AlignedBuf;
-use crate::limits::BLOCK;
+use crate::limits::{BLOCK, LISTING_THREADS};
 use crate::log::names::{PARTITIONS_DIR, WAL_DIR};
-use crate::log::{Device, FileId, Space};
+use crate::log::{Device, FileId, SegmentRef, Space};
 use crate::types::LogId;
 
 /// Bytes that one write of zeros or one read of recovery moves: enough to reach the device's bandwidth.
@@ -203,29 +205,52 @@ impl RecoveryDevice {
     }
 }
 
+/// The files in a folder of the data directory. What is not named by us was put there by someone else and is left alone.
+fn files_in(dir: &Path, folder: &str) -> io::Result<Vec<(FileId, fs::DirEntry)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir.join(folder))? {
+        let entry = entry?;
+        let file = utf8(&entry.file_name()).and_then(|name| FileId::parse(&format!("{folder}/{name}")));
+        found.extend(file.map(|file| (file, entry)));
+    }
+    Ok(found)
+}
+
+/// The segment files of the folders that `next` gives.
+fn segments_in(dir: &Path, next: impl Fn() -> Option<String>) -> io::Result<Vec<SegmentRef>> {
+    let mut found = Vec::new();
+    while let Some(folder) = next() {
+        found.extend(files_in(dir, &folder)?.into_iter().filter_map(|(file, _)| file.segment()));
+    }
+    Ok(found)
+}
+
 impl Device for RecoveryDevice {
-    fn list(&self) -> io::Result<Vec<(FileId, u64)>> {
-        let mut found = Vec::new();
-        let mut list = |folder: &str| -> io::Result<()> {
-            for entry in fs::read_dir(self.files.dir.join(folder))? {
-                let entry = entry?;
-                // What is not named by us was put there by someone else and is left alone.
-                let file = utf8(&entry.file_name()).and_then(|name| FileId::parse(&format!("{folder}/{name}")));
-                if let Some(file) = file {
-                    found.push((file, entry.metadata()?.len()));
-                }
-            }
-            Ok(())
-        };
-        list(WAL_DIR)?;
-        for entry in fs::read_dir(self.files.dir.join(PARTITIONS_DIR))? {
+    fn wal_files(&self) -> io::Result<Vec<(FileId, u64)>> {
+        let found = files_in(&self.files.dir, WAL_DIR)?;
+        found.into_iter().map(|(file, entry)| Ok((file, entry.metadata()?.len()))).collect()
+    }
+
+    fn segment_files(&self) -> io::Result<Vec<SegmentRef>> {
+        let dir = &self.files.dir;
+        let mut folders = Vec::new();
+        for entry in fs::read_dir(dir.join(PARTITIONS_DIR))? {
             let entry = entry?;
             if let (true, Some(name)) = (entry.file_type()?.is_dir(), utf8(&entry.file_name())) {
-                list(&format!("{PARTITIONS_DIR}/{name}"))?;
+                folders.push(format!("{PARTITIONS_DIR}/{name}"));
             }
         }
-        found.sort_unstable();
-        Ok(found)
+        let threads = LISTING_THREADS.min(folders.len());
+        let folders = Mutex::new(folders.into_iter());
+        let next = || folders.lock().expect("nobody panics with the lock").next();
+        thread::scope(|scope| {
+            let listers: Vec<_> = (0..threads).map(|_| scope.spawn(|| segments_in(dir, next))).collect();
+            let mut found = Vec::new();
+            for lister in listers {
+                found.extend(lister.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
+            }
+            Ok(found)
+        })
     }
 
     fn read_exact_at(&self, file: FileId, offset: u64, buf: &mut [u8]) -> io::Result<()> {
@@ -262,7 +287,7 @@ fn utf8(name: &OsStr) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::{SegmentFile, SegmentName, SegmentRef, WalId};
+    use crate::log::{SegmentFile, SegmentName, WalId};
 
     fn segment(log: u64, base: i64, file: SegmentFile) -> FileId {
         FileId::Segment(SegmentRef { log: LogId(log), name: SegmentName { base, revision: 0 }, file })
@@ -289,7 +314,10 @@ mod tests {
         files.open(log).unwrap().write_all_at(block.as_ref(), 4096).unwrap();
 
         let device = RecoveryDevice::new(files.clone());
-        assert_eq!(device.list().unwrap(), [(wal, 3 << 20), (log, 16_384), (index, 16_384)]);
+        assert_eq!(device.wal_files().unwrap(), [(wal, 3 << 20)]);
+        let mut segments = device.segment_files().unwrap();
+        segments.sort_unstable();
+        assert_eq!(segments.into_iter().map(FileId::Segment).collect::<Vec<_>>(), [log, index]);
         let mut read = vec![1; 5_000];
         device.read_exact_at(log, 4_000, &mut read).unwrap();
         assert_eq!(read[..96], [0; 96]);
@@ -304,8 +332,26 @@ mod tests {
         files.remove(wal).unwrap();
         files.remove_log(LogId(7)).unwrap();
         files.remove_log(LogId(7)).unwrap();
-        assert_eq!(RecoveryDevice::new(files.clone()).list().unwrap(), []);
+        assert_eq!(device.wal_files().unwrap(), []);
+        assert_eq!(device.segment_files().unwrap(), []);
         assert_eq!(files.open(log).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn the_segments_of_many_logs_are_all_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = Files::open_dir(dir.path()).unwrap();
+        let mut made = Vec::new();
+        for log in 1..=3 * LISTING_THREADS as u64 {
+            for file in [SegmentFile::Log, SegmentFile::Index] {
+                let file = segment(log, 7, file);
+                files.allocate(file, 0, 4096).unwrap();
+                made.extend(file.segment());
+            }
+        }
+        let mut found = RecoveryDevice::new(files).segment_files().unwrap();
+        found.sort_unstable();
+        assert_eq!(found, made);
     }
 
     #[test]
@@ -315,6 +361,6 @@ mod tests {
         let wal = FileId::Wal { wal: WalId::Meta, slot: 0 };
         // Larger than any file system of a test machine.
         files.create(wal, 1 << 55).unwrap_err();
-        assert_eq!(RecoveryDevice::new(files).list().unwrap(), []);
+        assert_eq!(RecoveryDevice::new(files).wal_files().unwrap(), []);
     }
 }

@@ -314,6 +314,16 @@ pub enum FileId {
     Segment(SegmentRef),
 }
 
+impl FileId {
+    /// The segment's file that it is, if it is one.
+    pub fn segment(self) -> Option<SegmentRef> {
+        match self {
+            FileId::Segment(segment) => Some(segment),
+            FileId::Wal { .. } => None,
+        }
+    }
+}
+
 /// A source of buffers that the device can write from (aligned to 4096 bytes), taken once and reused.
 pub trait Buffers {
     /// A buffer; its length is fixed when it is taken.
@@ -393,8 +403,12 @@ pub struct DeviceDone<B> {
 
 /// Blocking access to a disk's files at start and in the offline tools, before its executor runs.
 pub trait Device {
-    /// All files with their lengths in bytes.
-    fn list(&self) -> std::io::Result<Vec<(FileId, u64)>>;
+    /// The files of both WALs with their lengths in bytes.
+    fn wal_files(&self) -> std::io::Result<Vec<(FileId, u64)>>;
+
+    /// The segment files, in any order. Their lengths are whole blocks and say nothing: the end of the data is for
+    /// checkpoints to say, and asking for each would take as long as finding it.
+    fn segment_files(&self) -> std::io::Result<Vec<SegmentRef>>;
 
     /// Reads exactly `buf.len()` bytes at `offset` or fails.
     fn read_exact_at(&self, file: FileId, offset: u64, buf: &mut [u8]) -> std::io::Result<()>;

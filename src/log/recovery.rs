@@ -8,7 +8,7 @@ use super::disk::DiskConfig;
 use super::pins::Pins;
 use super::wal::Segment;
 use super::wal_format::{self, FrameHeader};
-use super::{Device, FileId, FrameKind, SegmentName, SegmentRef, WalId, scan};
+use super::{Device, FrameKind, SegmentName, SegmentRef, WalId, scan};
 use crate::types::LogId;
 
 /// An entry of a log that was found in the WAL.
@@ -97,9 +97,8 @@ pub struct Recovered {
     pub logs: Vec<RecoveredLog>,
     /// For [`Disk::new`](super::disk::Disk::new).
     pub disk: DiskSeed,
-    /// The segment files with their lengths in bytes, without those of logs whose `Deleted` frame was found. The
-    /// lengths are whole blocks: the end of the data is for the checkpoint to say.
-    pub segment_files: Vec<(SegmentRef, u64)>,
+    /// The segment files, without those of logs whose `Deleted` frame was found.
+    pub segment_files: Vec<SegmentRef>,
     /// The counts.
     pub report: RecoveryReport,
 }
@@ -195,30 +194,28 @@ pub enum RecoveryError {
 /// Bytes that are read here count as durable from now on: before the disk's machine runs, the driver flushes
 /// the device, so that what lay in the device's cache when the last process died is not lost by a power cut.
 pub fn recover(device: &dyn Device, config: &DiskConfig) -> Result<Recovered, RecoveryError> {
-    let files = device.list().map_err(|cause| RecoveryError::Io { file: "the data directory".to_owned(), cause })?;
+    let unlisted = |cause| RecoveryError::Io { file: "the data directory".to_owned(), cause };
+    let files = device.wal_files().map_err(unlisted)?;
     let mut found = Found::default();
     let mut disk = DiskSeed {
         meta: scan::scan(device, WalId::Meta, &config.meta, &files, &mut found)?,
         data: scan::scan(device, WalId::Data, &config.data, &files, &mut found)?,
         deleted: Vec::new(),
     };
+    let mut segment_files = device.segment_files().map_err(unlisted)?;
     let mut deleted = BTreeSet::new();
-    let mut segment_files = Vec::new();
-    for (file, len) in files {
-        let FileId::Segment(segment) = file else {
-            continue;
-        };
-        if found.deleted.contains(&segment.log) {
+    segment_files.retain(|segment| {
+        let ended = found.deleted.contains(&segment.log);
+        if ended {
             deleted.insert(segment.log);
-        } else {
-            segment_files.push((segment, len));
         }
-    }
+        !ended
+    });
     segment_files.sort_unstable();
     disk.deleted = deleted.into_iter().collect();
     let report = found.report;
     let mut logs = found.into_logs()?;
-    for (segment, _) in &segment_files {
+    for segment in &segment_files {
         if let Ok(at) = logs.binary_search_by_key(&segment.log, |log| log.log) {
             logs[at].segments.insert(segment.name);
         }

@@ -124,9 +124,8 @@ impl Partition {
         let mut flushed = 0;
         match stage {
             Stage::Log { batches } => {
-                let entries: Vec<_> = self.tail.unflushed().take(batches).cloned().collect();
                 let segment = self.segments.last_mut().expect("a flush has a segment");
-                for entry in &entries {
+                for entry in self.tail.unflushed().take(batches) {
                     segment.note(&entry.batch, entry.index, entry.term);
                 }
                 self.stored_to = segment.meta.next_offset;
@@ -173,7 +172,6 @@ impl Partition {
             // One write a checkpoint: the WAL gets its space back in even steps.
             return None;
         }
-        let mut data = Vec::new();
         let (mut batches, mut bytes) = (0, 0);
         let first = self.tail.unflushed().next()?.clone();
         let roll = self.segments.last().is_none_or(|active| {
@@ -196,10 +194,6 @@ impl Partition {
             if !committed || batches > 0 && full {
                 break;
             }
-            data.push(Chunk {
-                head: SmallVec::from_slice(entry.batch.header.as_bytes()),
-                body: entry.batch.body.clone(),
-            });
             batches += 1;
             bytes += len;
         }
@@ -213,6 +207,13 @@ impl Partition {
             self.segments.push(Segment::begin(&first.batch, first.index));
         }
         let active = self.segments.last().expect("there is an active segment");
+        let chunk = |entry: &TailEntry| Chunk {
+            head: SmallVec::from_slice(entry.batch.header.as_bytes()),
+            body: entry.batch.body.clone(),
+        };
+        // There may be very many small ones: the list is made once they are counted, and grows no more.
+        let mut data = Vec::with_capacity(batches);
+        data.extend(self.tail.unflushed().take(batches).map(chunk));
         self.flush.stage = Stage::Log { batches };
         Some(FlushWrite { segment: self.file(active.meta.name, SegmentFile::Log), position: active.meta.len, data })
     }

@@ -78,12 +78,17 @@ impl Tail {
 
     /// The entry of this Raft index.
     pub fn at_index(&self, index: u64) -> Option<&TailEntry> {
-        let at = self.entries.partition_point(|entry| entry.index < index);
-        self.entries.get(at).filter(|entry| entry.index == index)
+        self.last_up_to(index).filter(|entry| entry.index == index)
     }
 
     /// The last entry at or before this Raft index.
     pub fn last_up_to(&self, index: u64) -> Option<&TailEntry> {
+        // Mostly it is one of the last, and no entry without a batch lies between.
+        let behind = self.entries.back()?.index.saturating_sub(index);
+        let guess = (self.entries.len() as u64).checked_sub(behind + 1).and_then(|at| self.entries.get(at as usize));
+        if let Some(found) = guess.filter(|entry| entry.index == index) {
+            return Some(found);
+        }
         let at = self.entries.partition_point(|entry| entry.index <= index);
         self.entries.get(at.checked_sub(1)?)
     }
@@ -128,5 +133,30 @@ impl Tail {
         self.flushed -= 1;
         self.cost -= entry.cost();
         Some(entry.cost())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::record::Entry;
+
+    #[test]
+    fn entries_are_found_by_index_though_some_have_no_batch() {
+        let mut tail = Tail::default();
+        assert!(tail.last_up_to(9).is_none());
+        let indexes = [3, 4, 5, 8, 9, 12];
+        for (offset, index) in indexes.into_iter().enumerate() {
+            let mut batch = Batch::of_entries(&[Entry { key: None, value: Some(Bytes::from_static(b"v")) }], 0);
+            batch.assign(offset as Offset, 1);
+            tail.push(TailEntry { index, term: 1, batch });
+        }
+        for asked in 0..15 {
+            let found = tail.last_up_to(asked).map(|entry| entry.index);
+            assert_eq!(found, indexes.into_iter().rfind(|index| *index <= asked), "up to {asked}");
+            assert_eq!(tail.at_index(asked).is_some(), indexes.contains(&asked), "at {asked}");
+        }
     }
 }

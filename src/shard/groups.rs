@@ -2,12 +2,15 @@
 //!
 //! A request is decoded on the shard of its connection and comes here as an op. While a partition is read back its
 //! groups are refused as loading; where this broker does not lead it they are not here. Records are appended to the
-//! partition as a producer's would be, and what waits for them goes on when the high watermark has passed them.
+//! partition as a producer's would be, those of a turn together (`writes`), and what waits for them goes on when the high
+//! watermark has passed them.
 
-use std::collections::{BTreeMap, VecDeque};
+mod writes;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use uuid::Uuid;
 
 use super::Shard;
@@ -16,22 +19,23 @@ use super::requests::{Kind, Origin, Pending};
 use super::view::{CommittedView, GroupPage, GroupView, MemberView};
 use crate::group::{
     Ask, Assignor, Committed, DescribedMember, Error, Groups, KnownTopic, OFFSETS_TOPIC, Output, Outside, Record,
-    Reply, Settings, Surveyed, Then, Topics, Waiter, Write, partition_of,
+    Reply, Settings, Surveyed, Topics, Waiter, partition_of,
 };
-use crate::limits::{
-    GROUP_BATCH_BYTES, GROUP_LOAD_BYTES, GROUP_WRITES_IN_FLIGHT_BYTES, LOOK_PARTITIONS, MAX_GROUP_MEMBERS,
-};
+use crate::limits::{GROUP_LOAD_BYTES, LOOK_PARTITIONS, MAX_GROUP_MEMBERS};
 use crate::metadata::State;
 use crate::metadata::state::Topic;
-use crate::partition::{AppendError, Found, Records};
+use crate::partition::{Found, Records};
 use crate::protocol::{ErrorCode, ResponseBody};
-use crate::record::{Batch, Entry, split_batches};
+use crate::record::split_batches;
 use crate::types::{Deadline, LeaderEpoch, LogId, Now, Offset};
+use writes::Writes;
 
 /// The partitions of the groups' topic on this shard.
 #[derive(Default)]
 pub(super) struct Coordinated {
     logs: BTreeMap<LogId, Hosted>,
+    /// Those of them that have gathered records in this turn.
+    gathering: Vec<LogId>,
     /// Bytes of records that are not durable yet.
     in_flight_bytes: usize,
 }
@@ -40,8 +44,7 @@ pub(super) struct Coordinated {
 #[derive(Default)]
 struct Hosted {
     stage: Stage,
-    /// Batches that are not durable yet, in the order of their offsets.
-    writes: VecDeque<InFlight>,
+    writes: Writes,
 }
 
 #[derive(Default)]
@@ -64,19 +67,6 @@ impl Stage {
             Stage::Loading { epoch, .. } | Stage::Here { epoch, .. } | Stage::Unreadable { epoch } => Some(*epoch),
         }
     }
-}
-
-/// A batch on its way to the disk.
-struct InFlight {
-    /// The high watermark that makes it durable.
-    next_offset: Offset,
-    bytes: usize,
-    group: Arc<str>,
-    records: Vec<Record>,
-    /// There with the last batch of a write.
-    then: Option<Then>,
-    /// Answers that wait for this and all batches before it.
-    answers: Vec<(Waiter, Result<Reply, Error>)>,
 }
 
 impl Coordinated {
@@ -412,14 +402,9 @@ impl Shard {
         let Some(hosted) = self.groups.logs.get_mut(&log) else { return };
         let stage = std::mem::take(&mut hosted.stage);
         let writes = std::mem::take(&mut hosted.writes);
-        for write in writes {
-            self.groups.in_flight_bytes -= write.bytes;
-            if let Some(Then::Answer(waiter, _)) = write.then {
-                self.answer_waiter(now, waiter, Err(Error::NotCoordinator));
-            }
-            for (waiter, _) in write.answers {
-                self.answer_waiter(now, waiter, Err(Error::NotCoordinator));
-            }
+        self.groups.in_flight_bytes -= writes.in_flight_bytes();
+        for waiter in writes.into_waiters() {
+            self.answer_waiter(now, waiter, Err(Error::NotCoordinator));
         }
         if let Stage::Here { mut groups, .. } = stage {
             groups.release(Error::NotCoordinator);
@@ -428,27 +413,6 @@ impl Shard {
                     self.answer_waiter(now, waiter, result);
                 }
             }
-        }
-    }
-
-    /// The high watermark of a log has moved: what waited for records of groups goes on.
-    pub(super) fn settle_groups(&mut self, now: Now, log: LogId) {
-        loop {
-            let Some(owned) = self.owned.get(&log) else { return };
-            let reached = owned.partition.high_watermark();
-            let Some(hosted) = self.groups.logs.get_mut(&log) else { return };
-            if hosted.writes.front().is_none_or(|write| write.next_offset > reached) {
-                return;
-            }
-            let write = hosted.writes.pop_front().expect("there is a front");
-            self.groups.in_flight_bytes -= write.bytes;
-            if let Stage::Here { groups, .. } = &mut hosted.stage {
-                groups.written(Outside { now, topics: &self.state }, &write.group, write.records, write.then);
-            }
-            for (waiter, result) in write.answers {
-                self.answer_waiter(now, waiter, result);
-            }
-            self.carry_out(now, log);
         }
     }
 
@@ -463,108 +427,18 @@ impl Shard {
             for output in outputs {
                 match output {
                     Output::Answer(waiter, result) => self.answer_waiter(now, waiter, result),
-                    Output::AnswerDurable(waiter, result) => {
-                        let hosted = self.groups.logs.get_mut(&log).expect("it was there");
-                        match hosted.writes.back_mut() {
-                            Some(write) => write.answers.push((waiter, result)),
-                            None => self.answer_waiter(now, waiter, result),
-                        }
-                    }
-                    Output::Write(write) => {
-                        self.append_records(now, log, write, GROUP_BATCH_BYTES);
-                    }
+                    Output::AnswerDurable(waiter, result) => self.answer_behind(now, log, waiter, result),
+                    Output::Write(write) => self.gather_records(now, log, write),
                     Output::Change(write) => self.append_change(now, log, write),
                 }
             }
         }
     }
 
-    /// Appends the records of a change in one batch, and has it made.
-    fn append_change(&mut self, now: Now, log: LogId, write: Write) {
-        let (group, records) = (write.group.clone(), write.records.clone());
-        if self.append_records(now, log, write, usize::MAX)
-            && let Some(Hosted { stage: Stage::Here { groups, .. }, .. }) = self.groups.logs.get_mut(&log)
-        {
-            groups.appended(Outside { now, topics: &self.state }, &group, &records);
-        }
-    }
-
-    /// Appends the records of a write, in as many batches of so many bytes as they need. Says whether all were taken.
-    fn append_records(&mut self, now: Now, log: LogId, write: Write, batch_bytes: usize) -> bool {
-        let Write { group, records, then } = write;
-        let mut then = Some(then);
-        let mut records = records.into_iter().peekable();
-        while records.peek().is_some() {
-            let (mut entries, mut gathered, mut bytes) = (Vec::new(), Vec::new(), 0);
-            while let Some(record) = records.next_if(|_| bytes < batch_bytes) {
-                let entry = record.encode();
-                bytes += entry_len(&entry);
-                entries.push(entry);
-                gathered.push(record);
-            }
-            match self.append_batch(now, log, &entries, bytes) {
-                Ok(next_offset) => {
-                    let last = records.peek().is_none();
-                    let write = InFlight {
-                        next_offset,
-                        bytes,
-                        group: group.clone(),
-                        records: gathered,
-                        then: if last { then.take() } else { None },
-                        answers: Vec::new(),
-                    };
-                    self.groups.in_flight_bytes += bytes;
-                    self.groups.logs.get_mut(&log).expect("it was there").writes.push_back(write);
-                }
-                Err(error) => {
-                    let then = then.take().expect("what follows comes with the last batch");
-                    if let Some(Hosted { stage: Stage::Here { groups, .. }, .. }) = self.groups.logs.get_mut(&log) {
-                        groups.failed(Outside { now, topics: &self.state }, &group, then, error);
-                    }
-                    return false;
-                }
-            }
-        }
-        true
-    }
-
-    /// Appends one batch, whatever memory the records of producers take: groups have a share of their own.
-    fn append_batch(&mut self, now: Now, log: LogId, entries: &[Entry], bytes: usize) -> Result<Offset, Error> {
-        let full = self.storage.data.full || self.groups.in_flight_bytes + bytes > GROUP_WRITES_IN_FLIGHT_BYTES;
-        if full || self.refusal().is_some() {
-            return Err(Error::NotAvailable);
-        }
-        let owned = self.owned.get_mut(&log).ok_or(Error::NotCoordinator)?;
-        let before = owned.partition.tail_cost();
-        let batch = Batch::of_entries(entries, now.wall_ms);
-        let appended = owned.partition.append(now, batch).map_err(|error| match error {
-            AppendError::NotLeader => Error::NotCoordinator,
-            AppendError::TooLarge => Error::TooLarge,
-            AppendError::Fenced => Error::NotAvailable,
-            AppendError::InvalidTimestamp
-            | AppendError::OutOfOrderSequence
-            | AppendError::StaleProducerEpoch
-            | AppendError::NoKey
-            | AppendError::NotAllowed => {
-                tracing::error!(%log, ?error, "a record of a group was refused by its own log");
-                Error::NotAvailable
-            }
-        })?;
-        let grown = owned.partition.tail_cost() - before;
-        self.storage.tail_grew(log, grown);
-        self.touch(log);
-        Ok(appended.next_offset)
-    }
-
     fn answer_waiter(&mut self, now: Now, waiter: Waiter, result: Result<Reply, Error>) {
         let request = RequestId { shard: waiter.shard, number: waiter.number };
         self.answer_op(now, request, waiter.part, Answer::Group(result));
     }
-}
-
-fn entry_len(entry: &Entry) -> usize {
-    let len = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
-    len(&entry.key) + len(&entry.value) + 16
 }
 
 /// Replays what was read from `from` on, and says where to go on. A record that cannot be understood is passed over:

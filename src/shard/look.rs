@@ -3,7 +3,6 @@
 
 use super::Shard;
 use super::event::Effect;
-use super::ops::Owned;
 use super::view::{
     BrokerView, ClusterView, Counts, CreationsSeen, Ends, GroupPage, Look, PartitionView, RecordsSeen, ReplicaView,
     Seen, TopicSummary, TopicView,
@@ -115,7 +114,7 @@ impl Shard {
             let whole = partition.replicas.iter().all(|broker| self.is_there(*broker));
             summary.under_replicated += usize::from(!whole);
             summary.leaderless += usize::from(self.leader_of(partition).is_none());
-            if let Some(Owned { partition, .. }) = self.owned.get(&partition.log) {
+            if let Some(partition) = self.owned.get(&partition.log).map(|owned| &owned.partition) {
                 summary.records += partition.high_watermark() - partition.log_start();
                 summary.bytes += partition.segment_bytes() + partition.unflushed_cost();
             }
@@ -145,7 +144,7 @@ impl Shard {
             leader_epoch: leader.map_or(-1, |(_, epoch)| epoch),
             replicas: replicas.clone().map(|broker| broker.0).collect(),
             isr: replicas.filter(|broker| self.is_there(**broker)).map(|broker| broker.0).collect(),
-            replica: self.owned.get(&partition.log).map(|Owned { partition, .. }| ReplicaView {
+            replica: self.owned.get(&partition.log).map(|owned| &owned.partition).map(|partition| ReplicaView {
                 leads: partition.leads(),
                 log_start: partition.log_start(),
                 high_watermark: partition.high_watermark(),
@@ -161,7 +160,7 @@ impl Shard {
     fn ends(&self, partitions: &[(String, i32)]) -> Vec<Ends> {
         let find = |(topic, partition): &(String, i32)| {
             let found = self.state.topic(topic)?.partitions.get(usize::try_from(*partition).ok()?)?;
-            let Owned { partition: replica, .. } = self.owned.get(&found.log)?;
+            let replica = &self.owned.get(&found.log)?.partition;
             let (log_start, high_watermark) = (replica.log_start(), replica.high_watermark());
             Some(Ends { topic: topic.clone(), partition: *partition, log_start, high_watermark })
         };
@@ -177,7 +176,7 @@ impl Shard {
         if log.shard(self.shards) != self.id {
             return RecordsSeen::Elsewhere;
         }
-        let Some(Owned { partition: replica, .. }) = self.owned.get(&log) else {
+        let Some(replica) = self.owned.get(&log).map(|owned| &owned.partition) else {
             return RecordsSeen::NoReplica(partition.replicas.iter().map(|broker| broker.0).collect());
         };
         let (log_start, high_watermark) = (replica.log_start(), replica.high_watermark());

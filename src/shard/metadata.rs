@@ -223,7 +223,7 @@ impl Shard {
             owned.stands_at = (place > 0).then(|| now.mono.plus_millis(place * STAND_NEXT_MS));
         }
         let strays = owned.partition.strays(found);
-        self.owned.insert(log, owned);
+        self.owned.insert(log, Box::new(owned));
         for segment in strays {
             self.remove_segment(log, segment);
         }

@@ -88,7 +88,8 @@ pub struct Shard {
     coordinator: Option<Coordinator>,
     asks: Asks,
     peers: Peers,
-    owned: Map<LogId, Owned>,
+    /// Each in a box: they are large, and the map must grow without moving them all.
+    owned: Map<LogId, Box<Owned>>,
     /// This shard's logs of which this broker has no replica.
     elsewhere: Set<LogId>,
     /// Logs with other replicas whose Raft groups need ticks.
@@ -243,6 +244,7 @@ impl Shard {
     pub fn finish_turn(&mut self, now: Now, effects: &mut Vec<Effect>) {
         self.look_at_clock(now);
         self.announce_leaders(now);
+        self.append_groups(now);
         self.flush_dirty();
         self.write_wals(now);
         self.creations_proposed(now);

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::rng::Rng;
 use crate::limits::BLOCK;
-use crate::log::{Buffers, Device, DeviceDone, DeviceOp, FileId, Space};
+use crate::log::{Buffers, Device, DeviceDone, DeviceOp, FileId, SegmentRef, Space};
 
 const SECTOR: usize = 512;
 
@@ -310,20 +310,20 @@ impl VirtualDisk {
 
     /// How many logs have segment files.
     pub(super) fn logs_with_segments(&self) -> usize {
-        let mut logs: Vec<_> = (self.files.keys())
-            .filter_map(|file| match file {
-                FileId::Segment(segment) => Some(segment.log),
-                FileId::Wal { .. } => None,
-            })
-            .collect();
+        let mut logs: Vec<_> = (self.files.keys()).filter_map(|file| Some(file.segment()?.log)).collect();
         logs.dedup();
         logs.len()
     }
 }
 
 impl Device for VirtualDisk {
-    fn list(&self) -> io::Result<Vec<(FileId, u64)>> {
-        Ok(self.files.iter().map(|(file, bytes)| (*file, bytes.len() as u64)).collect())
+    fn wal_files(&self) -> io::Result<Vec<(FileId, u64)>> {
+        let wals = self.files.iter().filter(|(file, _)| matches!(file, FileId::Wal { .. }));
+        Ok(wals.map(|(file, bytes)| (*file, bytes.len() as u64)).collect())
+    }
+
+    fn segment_files(&self) -> io::Result<Vec<SegmentRef>> {
+        Ok(self.files.keys().filter_map(|file| file.segment()).collect())
     }
 
     fn read_exact_at(&self, file: FileId, offset: u64, buf: &mut [u8]) -> io::Result<()> {

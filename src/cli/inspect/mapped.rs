@@ -11,7 +11,7 @@ use memmap2::Mmap;
 
 use crate::io::lock_data_dir;
 use crate::log::names::{PARTITIONS_DIR, WAL_DIR};
-use crate::log::{Device, FileId};
+use crate::log::{Device, FileId, SegmentRef};
 
 /// The file's bytes, as they are on the disk; read as they are looked at.
 ///
@@ -76,8 +76,13 @@ fn folders(dir: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 impl Device for DataDir {
-    fn list(&self) -> io::Result<Vec<(FileId, u64)>> {
-        Ok(self.files().map(|(file, bytes)| (file, bytes.len() as u64)).collect())
+    fn wal_files(&self) -> io::Result<Vec<(FileId, u64)>> {
+        let wals = self.files().filter(|(file, _)| matches!(file, FileId::Wal { .. }));
+        Ok(wals.map(|(file, bytes)| (file, bytes.len() as u64)).collect())
+    }
+
+    fn segment_files(&self) -> io::Result<Vec<SegmentRef>> {
+        Ok(self.files().filter_map(|(file, _)| file.segment()).collect())
     }
 
     fn read_exact_at(&self, file: FileId, offset: u64, buf: &mut [u8]) -> io::Result<()> {

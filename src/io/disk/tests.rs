@@ -167,7 +167,7 @@ fn segments_are_written_read_and_removed() {
         assert!(matches!(read(log, 0, 10), Err(DiskError::NotFound { .. })), "log {log}");
     }
     disk.stop();
-    let left: Vec<u64> = recovered(dir.path()).segment_files.iter().map(|(segment, _)| segment.log.0).collect();
+    let left: Vec<u64> = recovered(dir.path()).segment_files.iter().map(|segment| segment.log.0).collect();
     assert_eq!(left, [1, 2, 5, 6, 7, 8, 9, 10, 11, 12]);
 }
 

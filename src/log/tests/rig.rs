@@ -42,8 +42,13 @@ pub(super) struct Memory {
 }
 
 impl Device for Memory {
-    fn list(&self) -> io::Result<Vec<(FileId, u64)>> {
-        Ok(self.files.iter().map(|(file, bytes)| (*file, bytes.len() as u64)).collect())
+    fn wal_files(&self) -> io::Result<Vec<(FileId, u64)>> {
+        let wals = self.files.iter().filter(|(file, _)| matches!(file, FileId::Wal { .. }));
+        Ok(wals.map(|(file, bytes)| (*file, bytes.len() as u64)).collect())
+    }
+
+    fn segment_files(&self) -> io::Result<Vec<SegmentRef>> {
+        Ok(self.files.keys().filter_map(|file| file.segment()).collect())
     }
 
     fn read_exact_at(&self, file: FileId, offset: u64, buf: &mut [u8]) -> io::Result<()> {
