@@ -156,6 +156,9 @@ pub const MAX_TOPIC_METADATA_BYTES: usize = 12 * 1024 * 1024;
 /// Bytes of a snapshot that quotas may take; every broker must agree on it too.
 pub const MAX_QUOTA_BYTES: usize = 1024 * 1024;
 
+/// Bytes of a snapshot that the configs of single brokers and of groups may take; every broker must agree on it too.
+pub const MAX_OWN_CONFIG_BYTES: usize = 512 * 1024;
+
 /// Quotas whose use a shard keeps in mind, each for one client or for those that share it; further clients share one.
 pub const MAX_METERS: usize = 10_000;
 
@@ -425,5 +428,5 @@ const _: () = assert!(MAX_METADATA_SNAPSHOT_BYTES + PEER_FRAME_FULL_BYTES <= PEE
 const _: () = assert!(PEER_FRAME_BYTES < PEER_UNSENT_BYTES);
 const _: () = assert!(MAX_METADATA_COMMAND_BYTES <= MAX_METADATA_SNAPSHOT_BYTES);
 const _: () = assert!(MAX_METADATA_SNAPSHOT_BYTES + 16 * BLOCK <= METADATA_WAL_SEGMENT_BYTES as usize);
-const _: () = assert!(MAX_TOPIC_METADATA_BYTES + MAX_QUOTA_BYTES < MAX_METADATA_SNAPSHOT_BYTES);
+const _: () = assert!(MAX_TOPIC_METADATA_BYTES + MAX_QUOTA_BYTES + MAX_OWN_CONFIG_BYTES < MAX_METADATA_SNAPSHOT_BYTES);
 const _: () = assert!(MAX_PARTITIONS_PER_REQUEST <= MAX_PARTITIONS);

@@ -1,4 +1,4 @@
-//! `ringlog config`: the configs of topics and of brokers.
+//! `ringlog config`: the configs of topics, brokers and groups.
 
 use std::process::ExitCode;
 
@@ -15,6 +15,7 @@ use super::setting::{Setting, setting};
 /// Kafka's numbers for kinds of resources.
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
+const GROUP: i8 = 32;
 
 /// Kafka's numbers for what is done to a config.
 const SET: i8 = 0;
@@ -59,7 +60,8 @@ Examples:
   ringlog config get --topic orders retention.ms cleanup.policy
   ringlog config set --topic orders retention.ms=3600000
   ringlog config unset --topic orders retention.ms
-  ringlog config set --all-brokers log.retention.ms=86400000")]
+  ringlog config set --all-brokers log.retention.ms=86400000
+  ringlog config set --group billing consumer.session.timeout.ms=60000")]
 struct GetArgs {
     #[command(flatten)]
     of: Of,
@@ -84,6 +86,9 @@ struct Of {
     /// Those that all brokers have in common
     #[arg(long)]
     all_brokers: bool,
+    /// Those of this group
+    #[arg(long, value_name = "GROUP")]
+    group: Option<String>,
 }
 
 /// Something that has configs.
@@ -95,6 +100,8 @@ pub enum Resource {
     Broker(i32),
     /// What all brokers have in common.
     AllBrokers,
+    /// A group.
+    Group(String),
 }
 
 /// A change of a config.
@@ -108,10 +115,11 @@ pub enum Change {
 
 impl Of {
     fn resource(&self) -> Resource {
-        match (&self.topic, self.broker) {
-            (Some(topic), _) => Resource::Topic(topic.clone()),
-            (None, Some(broker)) => Resource::Broker(broker),
-            (None, None) => Resource::AllBrokers,
+        match (&self.topic, self.broker, &self.group) {
+            (Some(topic), ..) => Resource::Topic(topic.clone()),
+            (None, Some(broker), _) => Resource::Broker(broker),
+            (None, None, Some(group)) => Resource::Group(group.clone()),
+            (None, None, None) => Resource::AllBrokers,
         }
     }
 }
@@ -123,6 +131,7 @@ impl Resource {
             Resource::Broker(id) => (BROKER, id.to_string()),
             // Kafka's way to mean all brokers.
             Resource::AllBrokers => (BROKER, String::new()),
+            Resource::Group(name) => (GROUP, name.clone()),
         }
     }
 
@@ -131,6 +140,7 @@ impl Resource {
             Resource::Topic(name) => format!("topic {name}"),
             Resource::Broker(id) => format!("broker {id}"),
             Resource::AllBrokers => "all brokers".into(),
+            Resource::Group(name) => format!("group {name}"),
         }
     }
 }
@@ -168,7 +178,7 @@ fn get(cluster: &mut Cluster, args: &GetArgs) -> Result<Shown, Failure> {
     // A broker tells its own configs, and nobody else does.
     let answer = match resource {
         Resource::Broker(id) => cluster.at(id, &(1..=4), &request)?,
-        Resource::Topic(_) | Resource::AllBrokers => cluster.any(&(1..=4), &request)?,
+        Resource::Topic(_) | Resource::AllBrokers | Resource::Group(_) => cluster.any(&(1..=4), &request)?,
     };
     let mut shown = Shown::default();
     for result in answer.results {
@@ -200,13 +210,14 @@ fn source(number: i8) -> &'static str {
         3 => "all brokers",
         4 => "start of the broker",
         5 => "default",
+        8 => "group",
         _ => "unknown",
     }
 }
 
 /// Whether somebody set a value that comes from there.
 fn is_set(source: i8) -> bool {
-    (1..=4).contains(&source)
+    (1..=4).contains(&source) || source == 8
 }
 
 /// Makes the changes, all or none, and gives a row for each.
@@ -232,7 +243,7 @@ pub fn alter(cluster: &mut Cluster, resource: &Resource, changes: &[Change]) -> 
     cluster.retry(|cluster| {
         let answer = match resource {
             Resource::Broker(id) => cluster.at(*id, &(0..=1), &request)?,
-            Resource::Topic(_) | Resource::AllBrokers => cluster.admin(&(0..=1), &request)?,
+            Resource::Topic(_) | Resource::AllBrokers | Resource::Group(_) => cluster.admin(&(0..=1), &request)?,
         };
         answer
             .responses

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::command::{Command, NewBroker, NewTopic, uuid_as_bytes};
 use super::names;
+use super::own::{OwnConfigs, Owner};
 use super::quotas::{Entity, Quota, Quotas, Rate};
 use crate::codec;
 use crate::limits::MAX_TOPIC_METADATA_BYTES;
@@ -35,11 +36,15 @@ pub struct State {
     topics_weight: Weight,
     /// What all brokers weigh together.
     brokers_weight: Weight,
-    /// Topic configs that brokers give to topics which set none of their own, whatever a broker's file says.
+    /// Configs of all brokers, whatever a broker's file says: those that they give to topics under the topic config's
+    /// name, others under their own.
     defaults: BTreeMap<String, String>,
     quotas: Quotas,
     /// What all quotas weigh together.
     quotas_weight: Weight,
+    own: OwnConfigs,
+    /// What the configs of single brokers and of groups weigh together.
+    own_weight: Weight,
 }
 
 /// The bytes of a part of the state in a snapshot: how many, and a checksum. It can be added up in any order.
@@ -151,14 +156,20 @@ pub enum Change {
         /// The topic as it is.
         topic: Arc<Topic>,
     },
-    /// What brokers give to topics that set nothing is another.
+    /// What all brokers have in common is another.
     DefaultsAltered,
+    /// A broker or a group has other configs.
+    OwnConfigsAltered {
+        /// Whose they are.
+        owner: Owner,
+    },
     /// Quotas were set or removed.
     QuotasAltered,
     /// The command has done nothing, because another one came before it after it had been planned.
     Overtaken,
     /// The command has done nothing, because the topics would have more than [`MAX_TOPIC_METADATA_BYTES`], or the
-    /// quotas more than [`crate::limits::MAX_QUOTA_BYTES`].
+    /// quotas more than [`crate::limits::MAX_QUOTA_BYTES`], or the configs of brokers and groups more than
+    /// [`crate::limits::MAX_OWN_CONFIG_BYTES`].
     Full,
 }
 
@@ -186,6 +197,7 @@ pub struct Snapshot {
     topics: Vec<Topic>,
     defaults: BTreeMap<String, String>,
     quotas: Vec<(Entity, BTreeMap<Quota, Rate>)>,
+    own: OwnConfigs,
 }
 
 /// Why a snapshot is no state: it was not made by [`State::snapshot`].
@@ -226,6 +238,8 @@ impl Default for State {
             defaults: BTreeMap::new(),
             quotas: Quotas::new(),
             quotas_weight: Weight::default(),
+            own: OwnConfigs::default(),
+            own_weight: Weight::default(),
         }
     }
 }
@@ -303,7 +317,10 @@ impl State {
             Command::AllocateProducerIds { broker, count } => vec![self.allocate_producer_ids(*broker, *count)],
             Command::CreatePartitions { topics } => self.create_partitions(topics),
             Command::AlterQuotas { changes } => vec![self.alter_quotas(changes)],
-            Command::AlterConfigs { topics, defaults } => self.alter_configs(topics, defaults.as_ref()),
+            Command::AlterConfigs { topics, defaults } => self.alter_configs(topics, defaults.as_ref(), &[]),
+            Command::AlterOwnConfigs { topics, defaults, owners } => {
+                self.alter_configs(topics, defaults.as_ref(), owners)
+            }
         }
     }
 
@@ -394,7 +411,9 @@ impl State {
     pub fn hash(&self) -> u64 {
         let (topics, brokers) = (self.topics_weight.checksum, self.brokers_weight.checksum);
         let (defaults, quotas) = (Weight::of(&self.defaults).checksum, self.quotas_weight.checksum);
-        Weight::of(&(self.applied, self.next_log_id, self.next_producer_id, topics, brokers, defaults, quotas)).checksum
+        let own = self.own_weight.checksum;
+        Weight::of(&(self.applied, self.next_log_id, self.next_producer_id, topics, brokers, defaults, quotas, own))
+            .checksum
     }
 
     /// All of the state, to go on from at the next index.
@@ -407,6 +426,7 @@ impl State {
             topics: self.topics.values().map(|topic| Topic::clone(topic)).collect(),
             defaults: self.defaults.clone(),
             quotas: self.quotas.clone().into_iter().collect(),
+            own: self.own.clone(),
         }
     }
 
@@ -423,6 +443,7 @@ impl State {
             ..State::default()
         };
         state.set_quotas(snapshot.quotas.into_iter().collect());
+        state.set_own(snapshot.own);
         for broker in snapshot.brokers {
             if state.brokers.contains_key(&broker.id) {
                 return Err(SnapshotError::DuplicateBroker(broker.id));

@@ -15,8 +15,8 @@ use super::mesh::{Answer, Op, OpKind, RequestId};
 use super::requests::{Kind, Origin, Pending};
 use super::view::{CommittedView, GroupPage, GroupView, MemberView};
 use crate::group::{
-    Ask, Assignor, Committed, DescribedMember, Error, Groups, KnownTopic, OFFSETS_TOPIC, Output, Outside, Record,
-    Reply, Settings, Surveyed, Then, Topics, Waiter, Write, partition_of,
+    Ask, Assignor, Committed, DescribedMember, Error, GroupTimes, Groups, KnownTopic, OFFSETS_TOPIC, Output, Outside,
+    Overrides, Record, Reply, Settings, Surveyed, Then, Topics, Waiter, Write, partition_of,
 };
 use crate::limits::{
     GROUP_BATCH_BYTES, GROUP_LOAD_BYTES, GROUP_WRITES_IN_FLIGHT_BYTES, LOOK_PARTITIONS, MAX_GROUP_MEMBERS,
@@ -167,6 +167,14 @@ impl Topics for State {
     }
 }
 
+impl Overrides for State {
+    fn of(&self, group: &str) -> GroupTimes {
+        let configs = self.own().of_group(group);
+        let ms = |name: &str| configs.get(name).and_then(|value| value.parse().ok());
+        GroupTimes { session_ms: ms("consumer.session.timeout.ms"), heartbeat_ms: ms("consumer.heartbeat.interval.ms") }
+    }
+}
+
 fn known(topic: &Topic) -> KnownTopic {
     KnownTopic { id: topic.id, name: topic.name.clone(), partitions: topic.partitions.len() as i32 }
 }
@@ -243,7 +251,7 @@ impl Shard {
             Some(Stage::Unreadable { .. }) => Error::NotAvailable,
             Some(Stage::Here { .. }) if stopping => Error::NotAvailable,
             Some(Stage::Here { groups, .. }) => {
-                groups.ask(Outside { now, topics: &self.state }, waiter, *ask);
+                groups.ask(Outside { now, topics: &self.state, overrides: &self.state }, waiter, *ask);
                 return self.carry_out(now, op.log);
             }
         };
@@ -322,7 +330,14 @@ impl Shard {
                 Ok(Found::Here(records)) if records.len == 0 => *next = *end,
                 Ok(Found::Here(records)) => {
                     let before = *next;
-                    *next = replay(Outside { now, topics: &self.state }, log, groups, records, *next, *end);
+                    *next = replay(
+                        Outside { now, topics: &self.state, overrides: &self.state },
+                        log,
+                        groups,
+                        records,
+                        *next,
+                        *end,
+                    );
                     assert!(*next > before, "a read below the high watermark finds a batch");
                 }
                 Ok(Found::OnDisk(read)) => return self.read_disk(log, read),
@@ -347,7 +362,8 @@ impl Shard {
     fn forget_missing_topics(&mut self, now: Now, log: LogId) {
         if let Some(Hosted { stage: Stage::Here { groups, .. }, .. }) = self.groups.logs.get_mut(&log) {
             let state = &self.state;
-            groups.forget_topics(Outside { now, topics: state }, |topic| state.topic(topic).is_none());
+            groups
+                .forget_topics(Outside { now, topics: state, overrides: state }, |topic| state.topic(topic).is_none());
             self.carry_out(now, log);
         }
     }
@@ -357,7 +373,9 @@ impl Shard {
         let logs: Vec<LogId> = self.groups.logs.keys().copied().collect();
         for log in logs {
             if let Some(Hosted { stage: Stage::Here { groups, .. }, .. }) = self.groups.logs.get_mut(&log) {
-                groups.forget_topics(Outside { now, topics: &self.state }, |name| name == &*topic.name);
+                groups.forget_topics(Outside { now, topics: &self.state, overrides: &self.state }, |name| {
+                    name == &*topic.name
+                });
                 self.carry_out(now, log);
             }
         }
@@ -387,7 +405,7 @@ impl Shard {
             self.look_after(now, log);
             match self.groups.logs.get_mut(&log).map(|hosted| &mut hosted.stage) {
                 Some(Stage::Here { groups, .. }) => {
-                    groups.tick(Outside { now, topics: &self.state });
+                    groups.tick(Outside { now, topics: &self.state, overrides: &self.state });
                     self.carry_out(now, log);
                 }
                 Some(Stage::Loading { .. }) => self.load_groups(now, log),
@@ -443,7 +461,12 @@ impl Shard {
             let write = hosted.writes.pop_front().expect("there is a front");
             self.groups.in_flight_bytes -= write.bytes;
             if let Stage::Here { groups, .. } = &mut hosted.stage {
-                groups.written(Outside { now, topics: &self.state }, &write.group, write.records, write.then);
+                groups.written(
+                    Outside { now, topics: &self.state, overrides: &self.state },
+                    &write.group,
+                    write.records,
+                    write.then,
+                );
             }
             for (waiter, result) in write.answers {
                 self.answer_waiter(now, waiter, result);
@@ -485,7 +508,7 @@ impl Shard {
         if self.append_records(now, log, write, usize::MAX)
             && let Some(Hosted { stage: Stage::Here { groups, .. }, .. }) = self.groups.logs.get_mut(&log)
         {
-            groups.appended(Outside { now, topics: &self.state }, &group, &records);
+            groups.appended(Outside { now, topics: &self.state, overrides: &self.state }, &group, &records);
         }
     }
 
@@ -519,7 +542,12 @@ impl Shard {
                 Err(error) => {
                     let then = then.take().expect("what follows comes with the last batch");
                     if let Some(Hosted { stage: Stage::Here { groups, .. }, .. }) = self.groups.logs.get_mut(&log) {
-                        groups.failed(Outside { now, topics: &self.state }, &group, then, error);
+                        groups.failed(
+                            Outside { now, topics: &self.state, overrides: &self.state },
+                            &group,
+                            then,
+                            error,
+                        );
                     }
                     return false;
                 }
