@@ -165,6 +165,10 @@ pub const MAX_METERS: usize = 10_000;
 /// Seconds for which a client may save up its quota, to use it at once (in Kafka ten samples of a second).
 pub const QUOTA_WINDOW_S: u64 = 10;
 
+/// Longest time that a client is told to wait for having used too much of the shards' time, in milliseconds (a sample, in
+/// Kafka): it is told again as long as it owes more.
+pub const MAX_REQUEST_THROTTLE_MS: i32 = 1_000;
+
 /// Most partitions that one CreateTopics request may create.
 pub const MAX_PARTITIONS_PER_REQUEST: usize = 10_000;
 
