@@ -152,7 +152,7 @@ fn a_kill_loses_no_group() {
 }
 
 /// A member of the consumer protocol.
-fn modern(brokers: &str, group: &str, topic: &str) -> BaseConsumer {
+pub fn modern(brokers: &str, group: &str, topic: &str) -> BaseConsumer {
     let consumer = BaseConsumer::from_config(
         config(brokers)
             .set("group.id", group)
