@@ -29,7 +29,7 @@ mod run;
 mod signal;
 mod slice;
 
-pub use identity::{IdentityError, lock_data_dir};
+pub use identity::{IdentityError, lock_data_dir, random_bytes};
 pub use run::{RunError, run};
 
 use std::sync::mpsc::SyncSender;
