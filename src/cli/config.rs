@@ -8,7 +8,7 @@ use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsRe
 use kafka_protocol::messages::{DescribeConfigsRequest, IncrementalAlterConfigsRequest};
 use serde_json::Value;
 
-use super::client::{AdminArgs, Cluster, EXIT_CODES, Failure, Shown, check, finish, text};
+use super::client::{AdminArgs, Cluster, Failure, Shown, check, finish, text};
 use super::rows::Row;
 use super::setting::{Setting, setting};
 
@@ -21,18 +21,9 @@ const GROUP: i8 = 32;
 const SET: i8 = 0;
 const UNSET: i8 = 1;
 
-/// The arguments of `ringlog config`.
-#[derive(Debug, Args)]
-#[command(after_help = EXIT_CODES)]
-pub struct ConfigArgs {
-    #[command(subcommand)]
-    what: What,
-    #[command(flatten)]
-    admin: AdminArgs,
-}
-
+/// What `ringlog config` does.
 #[derive(Debug, Subcommand)]
-enum What {
+pub enum What {
     /// Show configs, and where each value comes from
     Get(GetArgs),
     /// Set configs
@@ -62,7 +53,7 @@ Examples:
   ringlog config unset --topic orders retention.ms
   ringlog config set --all-brokers log.retention.ms=86400000
   ringlog config set --group billing consumer.session.timeout.ms=60000")]
-struct GetArgs {
+pub struct GetArgs {
     #[command(flatten)]
     of: Of,
     /// Only configs that were set, and so differ from the default
@@ -76,7 +67,7 @@ struct GetArgs {
 /// Whose configs.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
-struct Of {
+pub struct Of {
     /// Those of this topic
     #[arg(long, value_name = "TOPIC")]
     topic: Option<String>,
@@ -149,8 +140,8 @@ impl Resource {
 ///
 /// # Errors
 /// Output that cannot be written.
-pub fn run(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
-    let mut cluster = Cluster::new(&args.admin.brokers);
+pub fn run(args: &AdminArgs<What>) -> anyhow::Result<ExitCode> {
+    let mut cluster = Cluster::new(&args.brokers);
     let altered = |cluster: &mut Cluster, of: &Of, changes: &[Change]| {
         alter(cluster, &of.resource(), changes).map(|rows| Shown { rows, failures: Vec::new() })
     };
@@ -163,7 +154,7 @@ pub fn run(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
             altered(&mut cluster, of, &names.iter().cloned().map(Change::Unset).collect::<Vec<_>>())
         }
     };
-    finish(args.admin.format, shown)
+    finish(args.format, shown)
 }
 
 fn get(cluster: &mut Cluster, args: &GetArgs) -> Result<Shown, Failure> {
