@@ -9,6 +9,7 @@ pub mod keys;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use crate::limits;
@@ -37,8 +38,8 @@ pub struct Config {
     /// Largest request frame that is accepted, in bytes: `socket.request.max.bytes`, or half of `frame_bytes` where
     /// that is less, so that any frame that is accepted can be charged.
     pub max_request_bytes: usize,
-    /// What holds for clients' connections.
-    pub connections: ConnectionConfig,
+    /// `connections.max.idle.ms`.
+    pub connections_max_idle_ms: u64,
     /// `cluster.id`.
     pub cluster_id: ClusterId,
     /// Bytes of other brokers' frames that may be held at once; nothing where there are none.
@@ -49,17 +50,6 @@ pub struct Config {
     pub log_level: String,
     /// The part that the core knows.
     pub broker: BrokerConfig,
-}
-
-/// What holds for clients' connections.
-#[derive(Clone, Debug)]
-pub struct ConnectionConfig {
-    /// `max.connections`, where it is given.
-    pub most: Option<usize>,
-    /// `max.connections.per.ip`.
-    pub most_per_address: usize,
-    /// `connections.max.idle.ms`.
-    pub idle_ms: u64,
 }
 
 /// The part of the configuration that the core knows.
@@ -94,6 +84,10 @@ pub struct BrokerConfig {
     pub num_partitions: i32,
     /// `message.max.bytes`: largest batch where the topic's `max.message.bytes` does not say otherwise.
     pub message_max_bytes: i32,
+    /// `max.connections`. Zero, where it is not given, until the driver fills it in.
+    pub max_connections: i32,
+    /// `max.connections.per.ip`.
+    pub max_connections_per_ip: i32,
     /// `log.retention.check.interval.ms`.
     pub retention_check_ms: u64,
     /// What concerns consumer groups.
@@ -181,8 +175,12 @@ pub struct GroupConfig {
     pub offsets_retention_ms: i64,
     /// `group.consumer.session.timeout.ms`.
     pub consumer_session_timeout_ms: u64,
+    /// `group.consumer.min.session.timeout.ms` and `group.consumer.max.session.timeout.ms`.
+    pub consumer_session_timeouts_ms: RangeInclusive<u64>,
     /// `group.consumer.heartbeat.interval.ms`.
     pub consumer_heartbeat_interval_ms: u64,
+    /// `group.consumer.min.heartbeat.interval.ms` and `group.consumer.max.heartbeat.interval.ms`.
+    pub consumer_heartbeat_intervals_ms: RangeInclusive<u64>,
     /// `group.consumer.assignment.interval.ms`.
     pub consumer_assignment_interval_ms: u64,
     /// `group.consumer.max.size`.
@@ -408,11 +406,7 @@ impl Settings {
             memory_bytes,
             frame_bytes,
             max_request_bytes: max_request_bytes as usize,
-            connections: ConnectionConfig {
-                most: self.get("max.connections", Kind::integer)?.map(|most| most as usize),
-                most_per_address: self.need("max.connections.per.ip", Kind::integer)? as usize,
-                idle_ms: self.need("connections.max.idle.ms", Kind::integer)? as u64,
-            },
+            connections_max_idle_ms: self.need("connections.max.idle.ms", Kind::integer)? as u64,
             cluster_id,
             peer_frame_bytes,
             log_format: match self.need("log.format", Kind::text)?.as_str() {
@@ -434,6 +428,8 @@ impl Settings {
                 auto_create_topics: self.need("auto.create.topics.enable", Kind::bool)?,
                 num_partitions: self.need("num.partitions", Kind::integer)? as i32,
                 message_max_bytes: message_max_bytes as i32,
+                max_connections: self.get("max.connections", Kind::integer)?.unwrap_or(0) as i32,
+                max_connections_per_ip: self.need("max.connections.per.ip", Kind::integer)? as i32,
                 retention_check_ms: self.need("log.retention.check.interval.ms", Kind::integer)? as u64,
                 groups: self.groups()?,
                 tail_bytes,
@@ -471,6 +467,7 @@ impl Settings {
 
     fn groups(&self) -> Result<GroupConfig, ConfigError> {
         let integer = |name| self.need(name, Kind::integer);
+        let range = |min, max| Ok(integer(min)? as u64..=integer(max)? as u64);
         let groups = GroupConfig {
             offsets_partitions: integer("offsets.topic.num.partitions")? as u32,
             initial_rebalance_delay_ms: integer("group.initial.rebalance.delay.ms")? as u64,
@@ -479,7 +476,15 @@ impl Settings {
             max_size: integer("group.max.size")? as usize,
             offsets_retention_ms: integer("offsets.retention.minutes")? * 60_000,
             consumer_session_timeout_ms: integer("group.consumer.session.timeout.ms")? as u64,
+            consumer_session_timeouts_ms: range(
+                "group.consumer.min.session.timeout.ms",
+                "group.consumer.max.session.timeout.ms",
+            )?,
             consumer_heartbeat_interval_ms: integer("group.consumer.heartbeat.interval.ms")? as u64,
+            consumer_heartbeat_intervals_ms: range(
+                "group.consumer.min.heartbeat.interval.ms",
+                "group.consumer.max.heartbeat.interval.ms",
+            )?,
             consumer_assignment_interval_ms: integer("group.consumer.assignment.interval.ms")? as u64,
             consumer_max_size: integer("group.consumer.max.size")? as usize,
             consumer_assignors: self.need("group.consumer.assignors", Kind::text)?,
@@ -490,6 +495,19 @@ impl Settings {
                 "`group.consumer.heartbeat.interval.ms` is {}, not less than the {} of `group.consumer.session.timeout.ms`",
                 groups.consumer_heartbeat_interval_ms, groups.consumer_session_timeout_ms,
             )));
+        }
+        for (name, value, range) in [
+            ("session.timeout.ms", groups.consumer_session_timeout_ms, &groups.consumer_session_timeouts_ms),
+            ("heartbeat.interval.ms", groups.consumer_heartbeat_interval_ms, &groups.consumer_heartbeat_intervals_ms),
+        ] {
+            if !range.contains(&value) {
+                return Err(ConfigError::Together(format!(
+                    "`group.consumer.{name}` is {value}, which is not from the {} of `group.consumer.min.{name}` to the {} \
+                     of `group.consumer.max.{name}`",
+                    range.start(),
+                    range.end(),
+                )));
+            }
         }
         if groups.min_session_timeout_ms > groups.max_session_timeout_ms {
             return Err(ConfigError::Together(format!(

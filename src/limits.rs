@@ -160,11 +160,18 @@ pub const MAX_TOPIC_METADATA_BYTES: usize = 12 * 1024 * 1024;
 /// Bytes of a snapshot that quotas may take; every broker must agree on it too.
 pub const MAX_QUOTA_BYTES: usize = 1024 * 1024;
 
+/// Bytes of a snapshot that the configs of single brokers and of groups may take; every broker must agree on it too.
+pub const MAX_OWN_CONFIG_BYTES: usize = 512 * 1024;
+
 /// Quotas whose use a shard keeps in mind, each for one client or for those that share it; further clients share one.
 pub const MAX_METERS: usize = 10_000;
 
 /// Seconds for which a client may save up its quota, to use it at once (in Kafka ten samples of a second).
 pub const QUOTA_WINDOW_S: u64 = 10;
+
+/// Longest time that a client is told to wait for having used too much of the shards' time, in milliseconds (a sample, in
+/// Kafka): it is told again as long as it owes more.
+pub const MAX_REQUEST_THROTTLE_MS: i32 = 1_000;
 
 /// Most partitions that one CreateTopics request may create.
 pub const MAX_PARTITIONS_PER_REQUEST: usize = 10_000;
@@ -432,5 +439,5 @@ const _: () = assert!(MAX_METADATA_SNAPSHOT_BYTES + PEER_FRAME_FULL_BYTES <= PEE
 const _: () = assert!(PEER_FRAME_BYTES < PEER_UNSENT_BYTES);
 const _: () = assert!(MAX_METADATA_COMMAND_BYTES <= MAX_METADATA_SNAPSHOT_BYTES);
 const _: () = assert!(MAX_METADATA_SNAPSHOT_BYTES + 16 * BLOCK <= METADATA_WAL_SEGMENT_BYTES as usize);
-const _: () = assert!(MAX_TOPIC_METADATA_BYTES + MAX_QUOTA_BYTES < MAX_METADATA_SNAPSHOT_BYTES);
+const _: () = assert!(MAX_TOPIC_METADATA_BYTES + MAX_QUOTA_BYTES + MAX_OWN_CONFIG_BYTES < MAX_METADATA_SNAPSHOT_BYTES);
 const _: () = assert!(MAX_PARTITIONS_PER_REQUEST <= MAX_PARTITIONS);

@@ -1,4 +1,4 @@
-//! `ringlog config`: the configs of topics and of brokers.
+//! `ringlog config`: the configs of topics, brokers and groups.
 
 use std::process::ExitCode;
 
@@ -8,30 +8,22 @@ use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsRe
 use kafka_protocol::messages::{DescribeConfigsRequest, IncrementalAlterConfigsRequest};
 use serde_json::Value;
 
-use super::client::{AdminArgs, Cluster, EXIT_CODES, Failure, Shown, check, finish, text};
+use super::client::{AdminArgs, Cluster, Failure, Shown, check, finish, text};
 use super::rows::Row;
 use super::setting::{Setting, setting};
 
 /// Kafka's numbers for kinds of resources.
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
+const GROUP: i8 = 32;
 
 /// Kafka's numbers for what is done to a config.
 const SET: i8 = 0;
 const UNSET: i8 = 1;
 
-/// The arguments of `ringlog config`.
-#[derive(Debug, Args)]
-#[command(after_help = EXIT_CODES)]
-pub struct ConfigArgs {
-    #[command(subcommand)]
-    what: What,
-    #[command(flatten)]
-    admin: AdminArgs,
-}
-
+/// What `ringlog config` does.
 #[derive(Debug, Subcommand)]
-enum What {
+pub enum What {
     /// Show configs, and where each value comes from
     Get(GetArgs),
     /// Set configs
@@ -59,8 +51,9 @@ Examples:
   ringlog config get --topic orders retention.ms cleanup.policy
   ringlog config set --topic orders retention.ms=3600000
   ringlog config unset --topic orders retention.ms
-  ringlog config set --all-brokers log.retention.ms=86400000")]
-struct GetArgs {
+  ringlog config set --all-brokers log.retention.ms=86400000
+  ringlog config set --group billing consumer.session.timeout.ms=60000")]
+pub struct GetArgs {
     #[command(flatten)]
     of: Of,
     /// Only configs that were set, and so differ from the default
@@ -74,7 +67,7 @@ struct GetArgs {
 /// Whose configs.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
-struct Of {
+pub struct Of {
     /// Those of this topic
     #[arg(long, value_name = "TOPIC")]
     topic: Option<String>,
@@ -84,6 +77,9 @@ struct Of {
     /// Those that all brokers have in common
     #[arg(long)]
     all_brokers: bool,
+    /// Those of this group
+    #[arg(long, value_name = "GROUP")]
+    group: Option<String>,
 }
 
 /// Something that has configs.
@@ -95,6 +91,8 @@ pub enum Resource {
     Broker(i32),
     /// What all brokers have in common.
     AllBrokers,
+    /// A group.
+    Group(String),
 }
 
 /// A change of a config.
@@ -108,10 +106,11 @@ pub enum Change {
 
 impl Of {
     fn resource(&self) -> Resource {
-        match (&self.topic, self.broker) {
-            (Some(topic), _) => Resource::Topic(topic.clone()),
-            (None, Some(broker)) => Resource::Broker(broker),
-            (None, None) => Resource::AllBrokers,
+        match (&self.topic, self.broker, &self.group) {
+            (Some(topic), ..) => Resource::Topic(topic.clone()),
+            (None, Some(broker), _) => Resource::Broker(broker),
+            (None, None, Some(group)) => Resource::Group(group.clone()),
+            (None, None, None) => Resource::AllBrokers,
         }
     }
 }
@@ -123,6 +122,7 @@ impl Resource {
             Resource::Broker(id) => (BROKER, id.to_string()),
             // Kafka's way to mean all brokers.
             Resource::AllBrokers => (BROKER, String::new()),
+            Resource::Group(name) => (GROUP, name.clone()),
         }
     }
 
@@ -131,6 +131,7 @@ impl Resource {
             Resource::Topic(name) => format!("topic {name}"),
             Resource::Broker(id) => format!("broker {id}"),
             Resource::AllBrokers => "all brokers".into(),
+            Resource::Group(name) => format!("group {name}"),
         }
     }
 }
@@ -139,8 +140,8 @@ impl Resource {
 ///
 /// # Errors
 /// Output that cannot be written.
-pub fn run(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
-    let mut cluster = Cluster::new(&args.admin.brokers);
+pub fn run(args: &AdminArgs<What>) -> anyhow::Result<ExitCode> {
+    let mut cluster = Cluster::new(&args.brokers);
     let altered = |cluster: &mut Cluster, of: &Of, changes: &[Change]| {
         alter(cluster, &of.resource(), changes).map(|rows| Shown { rows, failures: Vec::new() })
     };
@@ -153,7 +154,7 @@ pub fn run(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
             altered(&mut cluster, of, &names.iter().cloned().map(Change::Unset).collect::<Vec<_>>())
         }
     };
-    finish(args.admin.format, shown)
+    finish(args.format, shown)
 }
 
 fn get(cluster: &mut Cluster, args: &GetArgs) -> Result<Shown, Failure> {
@@ -168,7 +169,7 @@ fn get(cluster: &mut Cluster, args: &GetArgs) -> Result<Shown, Failure> {
     // A broker tells its own configs, and nobody else does.
     let answer = match resource {
         Resource::Broker(id) => cluster.at(id, &(1..=4), &request)?,
-        Resource::Topic(_) | Resource::AllBrokers => cluster.any(&(1..=4), &request)?,
+        Resource::Topic(_) | Resource::AllBrokers | Resource::Group(_) => cluster.any(&(1..=4), &request)?,
     };
     let mut shown = Shown::default();
     for result in answer.results {
@@ -200,13 +201,14 @@ fn source(number: i8) -> &'static str {
         3 => "all brokers",
         4 => "start of the broker",
         5 => "default",
+        8 => "group",
         _ => "unknown",
     }
 }
 
 /// Whether somebody set a value that comes from there.
 fn is_set(source: i8) -> bool {
-    (1..=4).contains(&source)
+    (1..=4).contains(&source) || source == 8
 }
 
 /// Makes the changes, all or none, and gives a row for each.
@@ -232,7 +234,7 @@ pub fn alter(cluster: &mut Cluster, resource: &Resource, changes: &[Change]) -> 
     cluster.retry(|cluster| {
         let answer = match resource {
             Resource::Broker(id) => cluster.at(*id, &(0..=1), &request)?,
-            Resource::Topic(_) | Resource::AllBrokers => cluster.admin(&(0..=1), &request)?,
+            Resource::Topic(_) | Resource::AllBrokers | Resource::Group(_) => cluster.admin(&(0..=1), &request)?,
         };
         answer
             .responses

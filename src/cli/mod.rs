@@ -27,6 +27,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use client::AdminArgs;
 
 /// A single-binary broker that speaks the Kafka protocol and flushes before it acknowledges.
 #[derive(Debug, Parser)]
@@ -42,20 +43,20 @@ enum Command {
     Server(server::ServerArgs),
     /// Create, list, describe, delete and alter topics
     #[command(subcommand_required = true)]
-    Topic(topic::TopicArgs),
+    Topic(AdminArgs<topic::What>),
     /// Write lines as records
     Produce(produce::ProduceArgs),
     /// Print records
     Consume(consume::ConsumeArgs),
     /// List, describe, delete and reset consumer groups
     #[command(subcommand_required = true)]
-    Group(group::GroupArgs),
-    /// Show and change configs of topics and brokers
+    Group(AdminArgs<group::What>),
+    /// Show and change configs of topics, brokers and groups
     #[command(subcommand_required = true)]
-    Config(config::ConfigArgs),
+    Config(AdminArgs<config::What>),
     /// Show the brokers of a cluster, and move all replicas off one
     #[command(subcommand_required = true)]
-    Node(node::NodeArgs),
+    Node(AdminArgs<node::What>),
     /// Measure a broker that speaks the Kafka protocol, this one or another
     #[cfg(feature = "bench")]
     #[command(subcommand_required = true)]

@@ -249,3 +249,13 @@ fn the_example_file_follows_the_table() {
         assert!(example.contains(&format!("# {}.", key.help)), "{} is not explained as in the table", key.name);
     }
 }
+
+#[test]
+fn times_of_groups_must_be_within_their_bounds() {
+    let session = "group.consumer.session.timeout.ms";
+    let refused = resolve(&[(session, "44999")]).unwrap_err().to_string();
+    assert!(refused.contains("`group.consumer.min.session.timeout.ms`"), "{refused}");
+    let groups = resolve(&[(session, "44999"), ("group.consumer.min.session.timeout.ms", "44999")]).unwrap();
+    assert_eq!(groups.broker.groups.consumer_session_timeouts_ms, 44_999..=60_000);
+    assert!(resolve(&[("group.consumer.heartbeat.interval.ms", "15001")]).is_err());
+}

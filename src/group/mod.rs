@@ -25,6 +25,7 @@ mod sync;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -70,6 +71,19 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// What a group goes by.
+    fn of(&self, at: Outside<'_>, group: &str) -> Cow<'_, Settings> {
+        let GroupTimes { session_ms, heartbeat_ms } = at.overrides.of(group);
+        if session_ms.is_none() && heartbeat_ms.is_none() {
+            return Cow::Borrowed(self);
+        }
+        Cow::Owned(Settings {
+            consumer_session_ms: session_ms.unwrap_or(self.consumer_session_ms),
+            consumer_heartbeat_ms: heartbeat_ms.unwrap_or(self.consumer_heartbeat_ms),
+            ..self.clone()
+        })
+    }
+
     /// The assignor of a name, where it may be used.
     fn assignor(&self, name: &str) -> Option<Assignor> {
         Assignor::named(name).filter(|assignor| self.assignors.contains(assignor))
@@ -99,6 +113,21 @@ pub trait Topics {
     fn each_name(&self, each: &mut dyn FnMut(&str));
 }
 
+/// The times of a group of the consumer protocol that were set for it, in milliseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GroupTimes {
+    /// `consumer.session.timeout.ms`.
+    pub session_ms: Option<u64>,
+    /// `consumer.heartbeat.interval.ms`.
+    pub heartbeat_ms: Option<u64>,
+}
+
+/// What was set for single groups.
+pub trait Overrides {
+    /// For the group of this name.
+    fn of(&self, group: &str) -> GroupTimes;
+}
+
 /// How things stand outside of the machine at a call.
 #[derive(Clone, Copy)]
 pub struct Outside<'a> {
@@ -106,6 +135,8 @@ pub struct Outside<'a> {
     pub now: Now,
     /// The topics.
     pub topics: &'a dyn Topics,
+    /// What was set for single groups.
+    pub overrides: &'a dyn Overrides,
 }
 
 /// What a group works with while it is asked or told something.
@@ -375,7 +406,8 @@ impl Groups {
     /// known of any more goes.
     fn with(&mut self, at: Outside<'_>, id: &Arc<str>, act: impl FnOnce(&mut Group, &mut Cx<'_>)) {
         let Some(group) = self.by_id.get_mut(id) else { return };
-        let mut cx = Cx { outside: at, settings: &self.settings, out: &mut self.out };
+        let settings = self.settings.of(at, id);
+        let mut cx = Cx { outside: at, settings: &settings, out: &mut self.out };
         act(group, &mut cx);
         let bytes = group.bytes();
         self.bytes = self.bytes + bytes - std::mem::replace(&mut group.counted, bytes);

@@ -2,14 +2,15 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::types::ShardId;
 
 /// Counts the connections of all shards. Connections come and go seldom enough for a lock.
 pub(super) struct Admission {
-    most: usize,
-    most_per_address: usize,
+    most: AtomicUsize,
+    most_per_address: AtomicUsize,
     open: Mutex<Open>,
 }
 
@@ -33,7 +34,14 @@ impl Admission {
     /// For `shards` shards: at most `most` connections, and at most `most_per_address` of one address.
     pub(super) fn new(shards: usize, most: usize, most_per_address: usize) -> Arc<Admission> {
         let open = Open { by_shard: vec![0; shards], by_address: HashMap::new() };
+        let (most, most_per_address) = (most.into(), most_per_address.into());
         Arc::new(Admission { most, most_per_address, open: Mutex::new(open) })
+    }
+
+    /// From now on there may be so many. Those that are open stay open.
+    pub(super) fn limit(&self, most: usize, most_per_address: usize) {
+        self.most.store(most, Ordering::Relaxed);
+        self.most_per_address.store(most_per_address, Ordering::Relaxed);
     }
 
     /// A place for a connection from `address` which the shard `accepting` has accepted. It is given to the shard that
@@ -42,11 +50,11 @@ impl Admission {
         // An IPv4 client of an IPv6 socket is the same client.
         let address = address.to_canonical();
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if open.by_shard.iter().sum::<usize>() >= self.most {
+        if open.by_shard.iter().sum::<usize>() >= self.most.load(Ordering::Relaxed) {
             return Err(Refused::Total);
         }
         let of_address = open.by_address.entry(address).or_default();
-        if *of_address >= self.most_per_address {
+        if *of_address >= self.most_per_address.load(Ordering::Relaxed) {
             return Err(Refused::Address);
         }
         *of_address += 1;
@@ -110,5 +118,18 @@ mod tests {
         assert!(admission.admit(address(2), ShardId(0)).is_ok());
         drop(places);
         assert!(admission.admit(address(1), ShardId(0)).is_ok());
+    }
+
+    #[test]
+    fn other_limits_hold_for_those_who_come() {
+        let admission = Admission::new(1, 10, 10);
+        let places = [0, 1].map(|_| admission.admit(address(1), ShardId(0)).unwrap());
+        admission.limit(10, 1);
+        assert_eq!(admission.admit(address(1), ShardId(0)).err(), Some(Refused::Address));
+        admission.limit(2, 10);
+        assert_eq!(admission.admit(address(2), ShardId(0)).err(), Some(Refused::Total));
+        admission.limit(3, 10);
+        assert!(admission.admit(address(2), ShardId(0)).is_ok());
+        drop(places);
     }
 }

@@ -52,6 +52,10 @@ pub(super) trait Core: 'static {
     fn start(&mut self, now: Now, effects: &mut Vec<Effect>);
     /// See [`Shard::step`].
     fn step(&mut self, now: Now, event: Event, effects: &mut Vec<Effect>);
+    /// See [`Shard::is_timed`].
+    fn is_timed(&self) -> bool;
+    /// See [`Shard::worked`].
+    fn worked(&mut self, now: Now);
     /// See [`Shard::finish_turn`].
     fn finish_turn(&mut self, now: Now, effects: &mut Vec<Effect>);
     /// See [`Shard::busy`].
@@ -73,6 +77,14 @@ impl Core for Shard {
 
     fn step(&mut self, now: Now, event: Event, effects: &mut Vec<Effect>) {
         Shard::step(self, now, event, effects);
+    }
+
+    fn is_timed(&self) -> bool {
+        Shard::is_timed(self)
+    }
+
+    fn worked(&mut self, now: Now) {
+        Shard::worked(self, now);
     }
 
     fn finish_turn(&mut self, now: Now, effects: &mut Vec<Effect>) {
@@ -248,7 +260,11 @@ impl<C: Core> Driver<C> {
 
     /// Hands an event to the core.
     pub(super) fn event(&self, event: Event) {
-        self.core.borrow_mut().step(self.clock.now(), event, &mut self.effects.borrow_mut());
+        let mut core = self.core.borrow_mut();
+        core.step(self.clock.now(), event, &mut self.effects.borrow_mut());
+        if core.is_timed() {
+            core.worked(self.clock.now());
+        }
         self.turn.set();
     }
 
@@ -381,6 +397,7 @@ impl<C: Core> Driver<C> {
                     peers.know(peer, directory_id);
                 }
             }
+            Effect::LimitConnections { most, most_per_address } => self.admission.limit(most, most_per_address),
             Effect::Disk { request } => self.disk.send(ToDisk::Request { from: self.id, request }),
             Effect::Fatal { reason } => super::fatal(&reason),
         }

@@ -232,7 +232,10 @@ fn write(path: &Path, identity: &Identity) -> io::Result<()> {
 }
 
 /// `N` bytes of the kernel's randomness.
-pub(super) fn random_bytes<const N: usize>() -> io::Result<[u8; N]> {
+///
+/// # Errors
+/// A kernel that gives none.
+pub fn random_bytes<const N: usize>() -> io::Result<[u8; N]> {
     const { assert!(N <= 256, "longer requests may be cut short") };
     let mut bytes = [0; N];
     // SAFETY: the pointer is to `N` live bytes.

@@ -31,7 +31,7 @@ mod signal;
 mod slice;
 mod wal_bench;
 
-pub use identity::{IdentityError, lock_data_dir};
+pub use identity::{IdentityError, lock_data_dir, random_bytes};
 pub use run::{RunError, run};
 pub use wal_bench::{WalBandwidth, WalBenchError, wal_bandwidth};
 

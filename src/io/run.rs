@@ -215,6 +215,10 @@ impl Broker {
         if config.broker.advertised_port == 0 {
             config.broker.advertised_port = addr.port();
         }
+        if config.broker.max_connections == 0 {
+            // The other half is for files and for connections between brokers.
+            config.broker.max_connections = (probe::open_files_limit() / 2).clamp(16, i32::MAX as u64) as i32;
+        }
         let http = config.http.map(listen_for_http).transpose()?;
         let peering = Peering::new(&config.broker, config.shards, config.peer_frame_bytes);
         let own = config.broker.peers.iter().find(|peer| peer.id == config.broker.broker_id);
@@ -478,10 +482,8 @@ impl Threads {
         inboxes: Vec<Receiver<Incoming>>,
     ) -> Result<Arc<FrameBudget>, RunError> {
         let budget = FrameBudget::new(config.frame_bytes);
-        let connections = &config.connections;
-        // The other half is for files and for connections between brokers.
-        let most = connections.most.unwrap_or((probe::open_files_limit() / 2).max(16) as usize);
-        let admission = Admission::new(cores.len(), most, connections.most_per_address);
+        let (most, most_per_address) = (config.broker.max_connections, config.broker.max_connections_per_ip);
+        let admission = Admission::new(cores.len(), most as usize, most_per_address as usize);
         let (peering, mut peer_listener) = peers.unzip();
         let lookups = peering.as_ref().map_or(0, |peering| peering.lookups());
         let cpus = allowed_cpus().map_err(|error| system("read which cores this process may use", error))?;
@@ -494,7 +496,7 @@ impl Threads {
                 clock: self.clock,
                 listener: listener.try_clone().map_err(|error| system("share the listening socket", error))?,
                 admission: Arc::clone(&admission),
-                idle_ms: connections.idle_ms,
+                idle_ms: config.connections_max_idle_ms,
                 inbox,
                 shards: self.shards.clone(),
                 disk: self.disk.clone(),

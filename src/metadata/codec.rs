@@ -41,12 +41,12 @@ pub fn decode_command(bytes: &[u8]) -> Result<Command, MetadataCodecError> {
 /// The form of snapshots: what follows the format byte is bincode as in format 1, with more behind it.
 const SNAPSHOT_FORMAT: u8 = 3;
 
-/// What snapshots of format 1 lack: topic configs that brokers give to topics by default, and quotas, of which there are
-/// none; and what format 2 lacks as well.
-const LACKING_IN_1: &[u8] = &[0, 0, 0];
+/// What snapshots of format 1 lack: configs of all brokers, and quotas; there are none. Then what those of format 2 lack.
+const LACKING_IN_1: &[u8] = &[0, 0, 0, 0, 0];
 
-/// What snapshots of format 2 lack: partitions whose replicas were moved, of which there are none.
-const LACKING_IN_2: &[u8] = &[0];
+/// What snapshots of format 2 lack: partitions whose replicas were moved, configs of single brokers, and of groups; there are
+/// none.
+const LACKING_IN_2: &[u8] = &[0, 0, 0];
 
 /// The snapshot as bytes.
 ///
@@ -93,7 +93,10 @@ mod tests {
 
     use super::*;
     use crate::metadata::State;
-    use crate::metadata::command::{Configs, MorePartitions, NewBroker, NewPartition, NewTopic, Placed, TopicConfigs};
+    use crate::metadata::command::{
+        Configs, MorePartitions, NewBroker, NewPartition, NewTopic, OwnerConfigs, Placed, TopicConfigs,
+    };
+    use crate::metadata::own::Owner;
     use crate::metadata::quotas::{Entity, Quota, QuotaChange, Rate, Scope};
     use crate::types::BrokerId;
 
@@ -132,6 +135,14 @@ mod tests {
         }
     }
 
+    fn alter_own() -> Command {
+        let one = |name: &str, value: &str| BTreeMap::from([(name.to_owned(), value.to_owned())]);
+        let configs = |after| Configs { before: BTreeMap::new(), after };
+        let of_broker = OwnerConfigs { owner: Owner::Broker(BrokerId(1)), configs: configs(one("b", "x")) };
+        let of_group = OwnerConfigs { owner: Owner::Group("g".to_owned()), configs: configs(one("c", "y")) };
+        Command::AlterOwnConfigs { topics: Vec::new(), defaults: None, owners: vec![of_broker, of_group] }
+    }
+
     fn quota() -> Command {
         let entity = Entity { user: Some(Scope::Named("u".to_owned())), client_id: Some(Scope::Default) };
         let change = QuotaChange { entity, quota: Quota::ConsumerByteRate, rate: Rate::new(1.0) };
@@ -156,6 +167,9 @@ mod tests {
         let more = MorePartitions { id: Uuid::from_u128(ID), before: 7, partitions };
         golden(&Command::CreatePartitions { topics: vec![more] }, &[&[1, 4], &[1], &ID_BYTES, &[7], &[1, 1, 2]]);
         golden(&quota(), &[&[1, 6], &[1], &[1, 1, 1, b'u'], &[1, 0], &[1], &[1, 253], &1.0f64.to_le_bytes()]);
+        let of_broker = [0, 2, 0, 1, 1, b'b', 1, b'x'];
+        let of_group = [1, 1, b'g', 0, 1, 1, b'c', 1, b'y'];
+        golden(&alter_own(), &[&[1, 9], &[0, 0], &[2], &of_broker, &of_group]);
         golden(&alter(), &[&[1, 5], &[1], &ID_BYTES, &[1, 1, b'k', 1, b'v'], &[0], &[1], &[0], &[1, 1, b'd', 1, b'w']]);
     }
 
@@ -188,8 +202,10 @@ mod tests {
         let topic = [&[1, 1, b't'], &ID_BYTES[..], &[1, 1, 2, 2, 3], &[0]].concat();
         state.apply(12, &quota());
         let quotas = [&[1, 1, 1, 1, b'u', 1, 0, 1, 1, 253][..], &1.0f64.to_le_bytes()].concat();
+        state.apply(13, &alter_own());
         let moves = [&[1, 1], &ID_BYTES[..], &[0], &[2, 2, 3], &[1, 1, 6, 1], &[1, 6], &[1, 1, 6]].concat();
-        let bytes = [&[3, 12, 2, 10], broker, &topic, &[1, 1, b'd', 1, b'w'], &quotas, &moves].concat();
+        let own = &[1, 2, 1, 1, b'b', 1, b'x', 1, 1, b'g', 1, 1, b'c', 1, b'y'];
+        let bytes = [&[3, 13, 2, 10], broker, &topic, &[1, 1, b'd', 1, b'w'], &quotas, &moves, own].concat();
         assert_eq!(encode_snapshot(&state.snapshot()).unwrap(), bytes);
         assert_eq!(decode_snapshot(&bytes).unwrap(), state.snapshot());
     }
@@ -208,7 +224,7 @@ mod tests {
         assert!(matches!(decode_command(&longer), Err(MetadataCodecError::Malformed(CodecError::TrailingBytes(1)))));
         let newer = [&[2], &bytes[1..]].concat();
         assert!(matches!(decode_command(&newer), Err(MetadataCodecError::Malformed(CodecError::UnknownFormat(2)))));
-        assert!(decode_command(&[1, 9, 0]).is_err(), "a variant of a later version");
+        assert!(decode_command(&[1, 10, 0]).is_err(), "a variant of a later version");
     }
 
     #[test]
@@ -222,7 +238,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
-            for format in 0..3 {
+            for format in 0..4 {
                 let formatted = [&[format], &bytes[..]].concat();
                 let _: Result<Command, _> = decode_command(&formatted);
                 let _: Result<Snapshot, _> = decode_snapshot(&formatted);

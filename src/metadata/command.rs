@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::own::Owner;
 use super::quotas::QuotaChange;
 use crate::types::BrokerId;
 
@@ -63,6 +64,15 @@ pub enum Command {
         /// The number of the move: see [`super::state::Move::number`].
         number: u32,
     },
+    /// As `AlterConfigs`, where single brokers or groups are among what it is about.
+    AlterOwnConfigs {
+        /// Of topics, each once.
+        topics: Vec<TopicConfigs>,
+        /// Of all brokers.
+        defaults: Option<Configs>,
+        /// Of single brokers and of groups, each once.
+        owners: Vec<OwnerConfigs>,
+    },
 }
 
 /// Further partitions of a topic.
@@ -87,7 +97,16 @@ pub struct TopicConfigs {
     pub configs: Configs,
 }
 
-/// One set of configs in the place of another; names of topic configs, checked by [`super::configs`].
+/// Other configs of a broker or of a group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnerConfigs {
+    /// Whose.
+    pub owner: Owner,
+    /// The configs.
+    pub configs: Configs,
+}
+
+/// One set of configs in the place of another, checked by [`super::configs`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Configs {
     /// What was set: where that has changed, the command does nothing, and is to be planned again.

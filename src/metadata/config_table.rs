@@ -1,4 +1,4 @@
-//! The table of topic configs, as of Kafka 4.
+//! The tables of configs that can be changed while brokers run, as of Kafka 4: of topics, brokers and groups.
 
 use super::configs::{Choice, ConfigKey, Values};
 use crate::limits::MAX_BATCH_BYTES;
@@ -242,5 +242,41 @@ pub(super) static TOPIC_CONFIGS: &[ConfigKey] = &[
         default: "false",
         synonym: Some("unclean.leader.election.enable"),
         doc: "Whether a replica that lacks acknowledged records may lead. Only `false` is taken: none ever does.",
+    },
+];
+
+/// The configs of brokers beside those that they give to topics.
+pub(super) static BROKER_CONFIGS: &[ConfigKey] = &[
+    ConfigKey {
+        name: "max.connections",
+        values: Values::Int(1, i32::MAX),
+        default: "2147483647",
+        synonym: None,
+        doc: "Most connections of clients; further ones are closed at once.",
+    },
+    ConfigKey {
+        name: "max.connections.per.ip",
+        values: Values::Int(1, i32::MAX),
+        default: "2147483647",
+        synonym: None,
+        doc: "Most connections from one address.",
+    },
+];
+
+/// The configs of groups. What holds for a group that sets none is the broker's synonym.
+pub(super) static GROUP_CONFIGS: &[ConfigKey] = &[
+    ConfigKey {
+        name: "consumer.heartbeat.interval.ms",
+        values: Values::Int(1, i32::MAX),
+        default: "5000",
+        synonym: Some("group.consumer.heartbeat.interval.ms"),
+        doc: "Time between two heartbeats of a member of the group, where it is one of the consumer protocol.",
+    },
+    ConfigKey {
+        name: "consumer.session.timeout.ms",
+        values: Values::Int(1, i32::MAX),
+        default: "45000",
+        synonym: Some("group.consumer.session.timeout.ms"),
+        doc: "Time after which a silent member of the group is given up, where it is one of the consumer protocol.",
     },
 ];

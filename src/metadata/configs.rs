@@ -1,4 +1,4 @@
-//! The configs of topics: Kafka's names, types, defaults and bounds, and which of them have an effect here.
+//! The configs that can be changed while brokers run, of topics above all: Kafka's names, types, defaults and bounds, and which of them have an effect here.
 //!
 //! A value that would have no effect is taken where ignoring it loses nothing that a client relies on (its
 //! documentation says so), and refused where it does: a topic that was asked to be compacted and is not would lie.
@@ -8,18 +8,29 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::str::FromStr;
 
-use super::config_table::TOPIC_CONFIGS;
+use super::config_table::{BROKER_CONFIGS, GROUP_CONFIGS, TOPIC_CONFIGS};
 use crate::limits::MAX_BATCH_BYTES;
 use crate::record::TimestampType;
 
-/// A config of topics.
+/// Whose configs they are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// A topic's.
+    Topic,
+    /// A broker's, or those that all brokers have in common.
+    Broker,
+    /// A group's.
+    Group,
+}
+
+/// A config.
 #[derive(Debug)]
 pub struct ConfigKey {
     /// Kafka's name.
     pub name: &'static str,
     /// What values it takes.
     pub values: Values,
-    /// The value where neither the topic nor the broker says otherwise.
+    /// The value where nobody says otherwise.
     pub default: &'static str,
     /// The broker's config that gives the default, where Kafka has one.
     pub synonym: Option<&'static str>,
@@ -79,26 +90,55 @@ pub enum ConfigType {
 pub enum ConfigSource {
     /// Set for the topic.
     Topic = 1,
+    /// Set for the broker while it runs.
+    DynamicBroker = 2,
     /// Set for all brokers while they run.
     DynamicDefault = 3,
     /// The broker's configuration.
     StaticBroker = 4,
     /// Built in.
     Default = 5,
+    /// Set for the group.
+    Group = 8,
 }
 
-/// A topic's config is refused. The text is for the client.
+/// A config is refused. The text is for the client.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidConfig(pub String);
 
-/// What a broker gives to topics that set nothing of their own.
+/// What a broker goes by, and gives to topics that set nothing of their own.
 #[derive(Clone, Copy, Debug)]
 pub struct BrokerValues<'a> {
-    /// Set for all brokers while they run, by the names of topic configs: see [`super::State::defaults`].
+    /// Set for it while it runs, under the names of [`super::State::defaults`].
+    pub own: &'a BTreeMap<String, String>,
+    /// Set for all brokers while they run: see [`super::State::defaults`].
     pub defaults: &'a BTreeMap<String, String>,
-    /// `message.max.bytes` of its configuration, which has nothing else that concerns topics.
+    /// What it was started with.
+    pub started: Started,
+}
+
+/// What of a broker's configuration can be changed while it runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Started {
+    /// `message.max.bytes`.
     pub message_max_bytes: i32,
+    /// `max.connections`.
+    pub max_connections: i32,
+    /// `max.connections.per.ip`.
+    pub max_connections_per_ip: i32,
+}
+
+impl Started {
+    /// The value of a config, if this has it.
+    fn value(&self, key: &ConfigKey) -> Option<i32> {
+        match key.name {
+            "max.message.bytes" => Some(self.message_max_bytes),
+            "max.connections" => Some(self.max_connections),
+            "max.connections.per.ip" => Some(self.max_connections_per_ip),
+            _ => None,
+        }
+    }
 }
 
 /// The value of a config that a topic goes by.
@@ -152,6 +192,39 @@ pub struct TopicConfig {
     pub timestamp_after_max_ms: i64,
     /// `min.insync.replicas`; at least 1.
     pub min_insync_replicas: usize,
+}
+
+impl Kind {
+    /// The config that is set under this name. What brokers give to topics is kept under the topic config's name.
+    pub fn key(self, name: &str) -> Option<&'static ConfigKey> {
+        match self {
+            Kind::Topic => ConfigKey::named(name),
+            Kind::Broker => {
+                let given = TOPIC_CONFIGS.iter().find(|key| key.synonym == Some(name));
+                given.or_else(|| BROKER_CONFIGS.iter().find(|key| key.name == name))
+            }
+            Kind::Group => GROUP_CONFIGS.iter().find(|key| key.name == name),
+        }
+    }
+
+    /// The config that is kept under this name.
+    fn kept_as(self, name: &str) -> Option<&'static ConfigKey> {
+        match self {
+            Kind::Broker => ConfigKey::named(name).or_else(|| self.key(name)),
+            Kind::Topic | Kind::Group => self.key(name),
+        }
+    }
+
+    /// Why a name is refused.
+    pub fn unknown(self, name: &str) -> InvalidConfig {
+        let shown: String = name.chars().take(64).collect();
+        let kind = match self {
+            Kind::Topic => "topic",
+            Kind::Broker => "broker",
+            Kind::Group => "group",
+        };
+        InvalidConfig(format!("Unknown {kind} config name: {}", shown.escape_debug()))
+    }
 }
 
 impl ConfigKey {
@@ -220,26 +293,24 @@ impl ConfigKey {
         }
     }
 
-    /// The values that a broker has for a topic that sets none, with where each comes from; the first is the one that
-    /// counts.
+    /// The values that a broker has, for a topic that sets none where it is a topic's, with where each comes from; the
+    /// first is the one that counts.
     pub fn broker_values<'a>(&self, broker: BrokerValues<'a>) -> Vec<(Cow<'a, str>, ConfigSource)> {
         let mut values = Vec::new();
+        if let Some(value) = broker.own.get(self.name) {
+            values.push((value.into(), ConfigSource::DynamicBroker));
+        }
         if let Some(value) = broker.defaults.get(self.name) {
             values.push((value.into(), ConfigSource::DynamicDefault));
         }
-        if self.name == "max.message.bytes" {
-            let value = broker.message_max_bytes.to_string();
-            if value != self.default {
-                values.push((value.into(), ConfigSource::StaticBroker));
-            }
+        // What equals the default cannot be told from it.
+        if let Some(value) = broker.started.value(self).map(|value| value.to_string())
+            && value != self.default
+        {
+            values.push((value.into(), ConfigSource::StaticBroker));
         }
         values.push((self.default.into(), ConfigSource::Default));
         values
-    }
-
-    /// The topic config that brokers give under this name to topics that set none.
-    pub fn given_as(synonym: &str) -> Option<&'static ConfigKey> {
-        TOPIC_CONFIGS.iter().find(|key| key.synonym == Some(synonym))
     }
 }
 
@@ -264,19 +335,17 @@ fn choose(value: &str, choices: &'static [Choice]) -> Result<&'static str, Strin
     }
 }
 
-/// The configs of a topic in their canonical form.
+/// Configs, by the names under which they are kept, in their canonical form.
 ///
 /// # Errors
 /// The first that is unknown or whose value is refused, or two that contradict each other.
 pub fn check_all<'a>(
+    kind: Kind,
     configs: impl IntoIterator<Item = (&'a str, &'a str)>,
 ) -> Result<BTreeMap<String, String>, InvalidConfig> {
     let mut checked = BTreeMap::new();
     for (name, value) in configs {
-        let key = ConfigKey::named(name).ok_or_else(|| {
-            let shown: String = name.chars().take(64).collect();
-            InvalidConfig(format!("Unknown topic config name: {}", shown.escape_debug()))
-        })?;
+        let key = kind.kept_as(name).ok_or_else(|| kind.unknown(name))?;
         checked.insert(key.name.to_owned(), key.check(value)?);
     }
     let lag = |name| number::<i64>(&checked, name);
@@ -292,6 +361,16 @@ pub fn check_all<'a>(
 /// All topic configs, ordered by name.
 pub fn keys() -> &'static [ConfigKey] {
     TOPIC_CONFIGS
+}
+
+/// The configs of brokers that can be changed while they run, beside those that they give to topics, ordered by name.
+pub fn broker_keys() -> &'static [ConfigKey] {
+    BROKER_CONFIGS
+}
+
+/// All group configs, ordered by name.
+pub fn group_keys() -> &'static [ConfigKey] {
+    GROUP_CONFIGS
 }
 
 /// All configs that a topic goes by, ordered by name. `overrides` are those set for it.
@@ -381,13 +460,15 @@ mod tests {
     use super::*;
 
     fn checked(name: &str, value: &str) -> Result<String, String> {
-        check_all([(name, value)]).map(|configs| configs[name].clone()).map_err(|error| error.0)
+        check_all(Kind::Topic, [(name, value)]).map(|configs| configs[name].clone()).map_err(|error| error.0)
     }
 
     #[test]
     fn the_table_is_in_order_and_its_defaults_are_legal() {
-        assert!(keys().windows(2).all(|two| two[0].name < two[1].name));
-        for key in keys() {
+        for keys in [keys(), broker_keys(), group_keys()] {
+            assert!(keys.windows(2).all(|two| two[0].name < two[1].name));
+        }
+        for key in keys().iter().chain(broker_keys()).chain(group_keys()) {
             assert_eq!(key.check(key.default).as_deref(), Ok(key.default), "{}", key.name);
             assert!(key.doc.ends_with('.'), "{}", key.name);
         }
@@ -434,25 +515,45 @@ mod tests {
     #[test]
     fn configs_that_contradict_each_other_are_refused() {
         let lags = [("min.compaction.lag.ms", "10"), ("max.compaction.lag.ms", "9")];
-        assert!(check_all(lags).is_err());
-        assert!(check_all([lags[0]]).is_ok());
+        assert!(check_all(Kind::Topic, lags).is_err());
+        assert!(check_all(Kind::Topic, [lags[0]]).is_ok());
     }
 
     #[test]
     fn a_topic_goes_by_its_own_then_by_the_brokers_then_by_the_default() {
-        let source = |overrides: &BTreeMap<String, String>, message_max_bytes| {
-            let none = BTreeMap::new();
-            let mut all = effective(overrides, BrokerValues { defaults: &none, message_max_bytes });
+        let none = BTreeMap::new();
+        let set = |value: &str| check_all(Kind::Topic, [("max.message.bytes", value)]).unwrap();
+        let (own, of_broker, of_all) = (set("7"), set("8"), set("9"));
+        let source = |overrides, own, defaults, message_max_bytes| {
+            let started = Started { message_max_bytes, max_connections: 1, max_connections_per_ip: 1 };
+            let mut all = effective(overrides, BrokerValues { own, defaults, started });
             let found = all.find(|effective| effective.key.name == "max.message.bytes").unwrap();
             (found.value.into_owned(), found.source)
         };
-        let none = BTreeMap::new();
-        let own = check_all([("max.message.bytes", "7")]).unwrap();
-        assert_eq!(source(&none, 1_048_588), ("1048588".to_owned(), ConfigSource::Default));
-        assert_eq!(source(&none, 5), ("5".to_owned(), ConfigSource::StaticBroker));
-        assert_eq!(source(&own, 5), ("7".to_owned(), ConfigSource::Topic));
+        let (value, default) = (|value: &str, source| (value.to_owned(), source), 1_048_588);
+        assert_eq!(source(&none, &none, &none, default), value("1048588", ConfigSource::Default));
+        assert_eq!(source(&none, &none, &none, 5), value("5", ConfigSource::StaticBroker));
+        assert_eq!(source(&none, &none, &of_all, 5), value("9", ConfigSource::DynamicDefault));
+        assert_eq!(source(&none, &of_broker, &of_all, 5), value("8", ConfigSource::DynamicBroker));
+        assert_eq!(source(&own, &of_broker, &of_all, 5), value("7", ConfigSource::Topic));
         assert_eq!(TopicConfig::resolve(&none, 5).unwrap().max_message_bytes, 5);
         assert_eq!(TopicConfig::resolve(&own, 5).unwrap().max_message_bytes, 7);
+    }
+
+    #[test]
+    fn each_kind_has_its_names() {
+        let kept = |kind: Kind, name| kind.key(name).map(|key| key.name);
+        assert_eq!(kept(Kind::Broker, "message.max.bytes"), Some("max.message.bytes"));
+        assert_eq!(kept(Kind::Broker, "max.connections"), Some("max.connections"));
+        assert_eq!(kept(Kind::Group, "consumer.session.timeout.ms"), Some("consumer.session.timeout.ms"));
+        for (kind, name) in
+            [(Kind::Broker, "max.message.bytes"), (Kind::Topic, "max.connections"), (Kind::Group, "retention.ms")]
+        {
+            assert_eq!(kept(kind, name), None, "{name}");
+        }
+        let all = [("max.message.bytes", "7"), ("max.connections", "8")];
+        assert_eq!(check_all(Kind::Broker, all).map(|checked| checked.len()), Ok(2));
+        assert!(check_all(Kind::Broker, [("consumer.session.timeout.ms", "1")]).is_err());
     }
 
     #[test]
@@ -467,7 +568,7 @@ mod tests {
             ("min.insync.replicas", "2"),
         ];
         assert_eq!(
-            TopicConfig::resolve(&check_all(set).unwrap(), 3),
+            TopicConfig::resolve(&check_all(Kind::Topic, set).unwrap(), 3),
             Ok(TopicConfig {
                 segment_bytes: 1_048_576,
                 segment_ms: 604_800_000,

@@ -31,11 +31,14 @@ pub enum Quota {
     ConsumerByteRate,
     /// Partitions that are created or deleted a second.
     ControllerMutationRate,
+    /// Time that shards spend on a client's requests, in percent of a shard.
+    RequestPercentage,
 }
 
 impl Quota {
     /// All there are.
-    pub const ALL: [Quota; 3] = [Quota::ProducerByteRate, Quota::ConsumerByteRate, Quota::ControllerMutationRate];
+    pub const ALL: [Quota; 4] =
+        [Quota::ProducerByteRate, Quota::ConsumerByteRate, Quota::ControllerMutationRate, Quota::RequestPercentage];
 
     /// Kafka's name.
     pub fn name(self) -> &'static str {
@@ -43,6 +46,7 @@ impl Quota {
             Quota::ProducerByteRate => "producer_byte_rate",
             Quota::ConsumerByteRate => "consumer_byte_rate",
             Quota::ControllerMutationRate => "controller_mutation_rate",
+            Quota::RequestPercentage => "request_percentage",
         }
     }
 

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::command::{Command, NewBroker, NewTopic, uuid_as_bytes};
 use super::names;
+use super::own::{OwnConfigs, Owner};
 use super::quotas::{Entity, Quota, Quotas, Rate};
 use crate::codec;
 use crate::limits::MAX_TOPIC_METADATA_BYTES;
@@ -39,11 +40,15 @@ pub struct State {
     topics_weight: Weight,
     /// What all brokers weigh together.
     brokers_weight: Weight,
-    /// Topic configs that brokers give to topics which set none of their own, whatever a broker's file says.
+    /// Configs of all brokers, whatever a broker's file says: those that they give to topics under the topic config's
+    /// name, others under their own.
     defaults: BTreeMap<String, String>,
     quotas: Quotas,
     /// What all quotas weigh together.
     quotas_weight: Weight,
+    own: OwnConfigs,
+    /// What the configs of single brokers and of groups weigh together.
+    own_weight: Weight,
 }
 
 /// The bytes of a part of the state in a snapshot: how many, and a checksum. It can be added up in any order.
@@ -190,14 +195,20 @@ pub enum Change {
         /// The topic as it is.
         topic: Arc<Topic>,
     },
-    /// What brokers give to topics that set nothing is another.
+    /// What all brokers have in common is another.
     DefaultsAltered,
+    /// A broker or a group has other configs.
+    OwnConfigsAltered {
+        /// Whose they are.
+        owner: Owner,
+    },
     /// Quotas were set or removed.
     QuotasAltered,
     /// The command has done nothing, because another one came before it after it had been planned.
     Overtaken,
     /// The command has done nothing, because the topics would have more than [`MAX_TOPIC_METADATA_BYTES`], or the
-    /// quotas more than [`crate::limits::MAX_QUOTA_BYTES`].
+    /// quotas more than [`crate::limits::MAX_QUOTA_BYTES`], or the configs of brokers and groups more than
+    /// [`crate::limits::MAX_OWN_CONFIG_BYTES`].
     Full,
 }
 
@@ -226,6 +237,7 @@ pub struct Snapshot {
     defaults: BTreeMap<String, String>,
     quotas: Vec<(Entity, BTreeMap<Quota, Rate>)>,
     moves: Vec<(LogId, Move)>,
+    own: OwnConfigs,
 }
 
 /// Why a snapshot is no state: it was not made by [`State::snapshot`].
@@ -271,6 +283,8 @@ impl Default for State {
             defaults: BTreeMap::new(),
             quotas: Quotas::new(),
             quotas_weight: Weight::default(),
+            own: OwnConfigs::default(),
+            own_weight: Weight::default(),
         }
     }
 }
@@ -348,9 +362,12 @@ impl State {
             Command::AllocateProducerIds { broker, count } => vec![self.allocate_producer_ids(*broker, *count)],
             Command::CreatePartitions { topics } => self.create_partitions(topics),
             Command::AlterQuotas { changes } => vec![self.alter_quotas(changes)],
-            Command::AlterConfigs { topics, defaults } => self.alter_configs(topics, defaults.as_ref()),
+            Command::AlterConfigs { topics, defaults } => self.alter_configs(topics, defaults.as_ref(), &[]),
             Command::MoveReplicas { moves } => self.move_all(moves),
             Command::ReplicasMoved { placed, number } => self.replicas_moved(placed, *number).into_iter().collect(),
+            Command::AlterOwnConfigs { topics, defaults, owners } => {
+                self.alter_configs(topics, defaults.as_ref(), owners)
+            }
         }
     }
 
@@ -451,7 +468,8 @@ impl State {
         let (topics, brokers) = (self.topics_weight.checksum, self.brokers_weight.checksum);
         let (defaults, quotas) = (Weight::of(&self.defaults).checksum, self.quotas_weight.checksum);
         let counters = (self.applied, self.next_log_id, self.next_producer_id);
-        Weight::of(&(counters, topics, brokers, defaults, quotas, self.moves_weight.checksum)).checksum
+        let (moves, own) = (self.moves_weight.checksum, self.own_weight.checksum);
+        Weight::of(&(counters, topics, brokers, defaults, quotas, moves, own)).checksum
     }
 
     /// All of the state, to go on from at the next index.
@@ -465,6 +483,7 @@ impl State {
             defaults: self.defaults.clone(),
             quotas: self.quotas.clone().into_iter().collect(),
             moves: self.moves.iter().map(|(log, moved)| (*log, moved.clone())).collect(),
+            own: self.own.clone(),
         }
     }
 
@@ -481,6 +500,7 @@ impl State {
             ..State::default()
         };
         state.set_quotas(snapshot.quotas.into_iter().collect());
+        state.set_own(snapshot.own);
         for broker in snapshot.brokers {
             if state.brokers.contains_key(&broker.id) {
                 return Err(SnapshotError::DuplicateBroker(broker.id));

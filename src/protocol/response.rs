@@ -71,6 +71,29 @@ macro_rules! response_body {
 }
 for_each_api!(response_body);
 
+impl ResponseBody {
+    /// Tells the client how long it must wait with its next request, in milliseconds, where answers of this kind have a
+    /// place for that.
+    pub fn set_throttle_ms(&mut self, throttle_ms: i32) {
+        macro_rules! set {
+            ($($name:ident)*) => {
+                match self {
+                    $(ResponseBody::$name(body) => body.throttle_time_ms = throttle_ms,)*
+                    ResponseBody::DescribeQuorum(_) => {}
+                }
+            };
+        }
+        set! {
+            Produce Fetch ListOffsets Metadata OffsetCommit OffsetFetch FindCoordinator JoinGroup Heartbeat
+            LeaveGroup SyncGroup DescribeGroups ListGroups ApiVersions CreateTopics DeleteTopics DeleteRecords
+            InitProducerId OffsetForLeaderEpoch DescribeConfigs AlterConfigs DescribeLogDirs CreatePartitions
+            DeleteGroups ElectLeaders IncrementalAlterConfigs OffsetDelete DescribeClientQuotas
+            AlterClientQuotas DescribeCluster DescribeProducers ConsumerGroupHeartbeat ConsumerGroupDescribe
+            ListConfigResources DescribeTopicPartitions AlterPartitionReassignments ListPartitionReassignments
+        }
+    }
+}
+
 /// A response frame, length prefix included. `version` is that of the request.
 pub fn encode(correlation_id: i32, version: i16, body: &ResponseBody) -> Result<Bytes, EncodeError> {
     let api = body.api();
@@ -124,6 +147,18 @@ mod tests {
                 let frame = encode(-7, version, &body).unwrap();
                 let (correlation_id, _) = parse(api.key, version, frame);
                 assert_eq!(correlation_id, -7, "{:?} version {version}", api.key);
+            }
+        }
+    }
+
+    #[test]
+    fn a_client_that_must_wait_can_be_told_so_in_every_version() {
+        for (api, mut body) in APIS.iter().zip(empty_bodies()) {
+            body.set_throttle_ms(0x0102_0304);
+            for version in api.min..=api.max {
+                let frame = encode(1, version, &body).unwrap_or_else(|error| panic!("{error}"));
+                let told = frame.windows(4).any(|bytes| bytes == [1, 2, 3, 4]);
+                assert!(told || version < 3 || api.key == ApiKey::DescribeQuorum, "{:?} version {version}", api.key);
             }
         }
     }

@@ -81,11 +81,11 @@ impl Shard {
                 return Plan { command: plan.command, response: plan.response.into(), made_before: plan.made_before };
             }
             RequestBody::IncrementalAlterConfigs(request) => {
-                let plan = alter_configs::plan(&self.state, request, receiver);
+                let plan = alter_configs::plan(&self.state, &self.config, request, receiver);
                 (plan.command, plan.outcome.incremental().into())
             }
             RequestBody::AlterConfigs(request) => {
-                let plan = alter_configs::plan_replace(&self.state, request, receiver);
+                let plan = alter_configs::plan_replace(&self.state, &self.config, request, receiver);
                 (plan.command, plan.outcome.replaced().into())
             }
             RequestBody::AlterClientQuotas(request) => {

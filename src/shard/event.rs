@@ -107,6 +107,13 @@ pub enum Effect {
         /// The id of its data directory.
         directory_id: [u8; 16],
     },
+    /// From now on there may be so many connections of clients.
+    LimitConnections {
+        /// `max.connections`.
+        most: usize,
+        /// `max.connections.per.ip`.
+        most_per_address: usize,
+    },
     /// Ask the disk for something.
     Disk {
         /// The request.

@@ -18,8 +18,8 @@ use super::mesh::{Answer, Op, OpKind, RequestId};
 use super::requests::{Kind, Origin, Pending};
 use super::view::{CommittedView, GroupPage, GroupView, MemberView};
 use crate::group::{
-    Ask, Assignor, Committed, DescribedMember, Error, Groups, KnownTopic, OFFSETS_TOPIC, Output, Outside, Record,
-    Reply, Settings, Surveyed, Topics, Waiter, partition_of,
+    Ask, Assignor, Committed, DescribedMember, Error, GroupTimes, Groups, KnownTopic, OFFSETS_TOPIC, Output, Outside,
+    Overrides, Record, Reply, Settings, Surveyed, Topics, Waiter, partition_of,
 };
 use crate::limits::{GROUP_LOAD_BYTES, LOOK_PARTITIONS, MAX_GROUP_MEMBERS};
 use crate::metadata::State;
@@ -157,6 +157,14 @@ impl Topics for State {
     }
 }
 
+impl Overrides for State {
+    fn of(&self, group: &str) -> GroupTimes {
+        let configs = self.own().of_group(group);
+        let ms = |name: &str| configs.get(name).and_then(|value| value.parse().ok());
+        GroupTimes { session_ms: ms("consumer.session.timeout.ms"), heartbeat_ms: ms("consumer.heartbeat.interval.ms") }
+    }
+}
+
 fn known(topic: &Topic) -> KnownTopic {
     KnownTopic { id: topic.id, name: topic.name.clone(), partitions: topic.partitions.len() as i32 }
 }
@@ -233,7 +241,7 @@ impl Shard {
             Some(Stage::Unreadable { .. }) => Error::NotAvailable,
             Some(Stage::Here { .. }) if stopping => Error::NotAvailable,
             Some(Stage::Here { groups, .. }) => {
-                groups.ask(Outside { now, topics: &self.state }, waiter, *ask);
+                groups.ask(Outside { now, topics: &self.state, overrides: &self.state }, waiter, *ask);
                 return self.carry_out(now, op.log);
             }
         };
@@ -312,7 +320,14 @@ impl Shard {
                 Ok(Found::Here(records)) if records.len == 0 => *next = *end,
                 Ok(Found::Here(records)) => {
                     let before = *next;
-                    *next = replay(Outside { now, topics: &self.state }, log, groups, records, *next, *end);
+                    *next = replay(
+                        Outside { now, topics: &self.state, overrides: &self.state },
+                        log,
+                        groups,
+                        records,
+                        *next,
+                        *end,
+                    );
                     assert!(*next > before, "a read below the high watermark finds a batch");
                 }
                 Ok(Found::OnDisk(read)) => return self.read_disk(log, read),
@@ -337,7 +352,8 @@ impl Shard {
     fn forget_missing_topics(&mut self, now: Now, log: LogId) {
         if let Some(Hosted { stage: Stage::Here { groups, .. }, .. }) = self.groups.logs.get_mut(&log) {
             let state = &self.state;
-            groups.forget_topics(Outside { now, topics: state }, |topic| state.topic(topic).is_none());
+            groups
+                .forget_topics(Outside { now, topics: state, overrides: state }, |topic| state.topic(topic).is_none());
             self.carry_out(now, log);
         }
     }
@@ -347,7 +363,9 @@ impl Shard {
         let logs: Vec<LogId> = self.groups.logs.keys().copied().collect();
         for log in logs {
             if let Some(Hosted { stage: Stage::Here { groups, .. }, .. }) = self.groups.logs.get_mut(&log) {
-                groups.forget_topics(Outside { now, topics: &self.state }, |name| name == &*topic.name);
+                groups.forget_topics(Outside { now, topics: &self.state, overrides: &self.state }, |name| {
+                    name == &*topic.name
+                });
                 self.carry_out(now, log);
             }
         }
@@ -377,7 +395,7 @@ impl Shard {
             self.look_after(now, log);
             match self.groups.logs.get_mut(&log).map(|hosted| &mut hosted.stage) {
                 Some(Stage::Here { groups, .. }) => {
-                    groups.tick(Outside { now, topics: &self.state });
+                    groups.tick(Outside { now, topics: &self.state, overrides: &self.state });
                     self.carry_out(now, log);
                 }
                 Some(Stage::Loading { .. }) => self.load_groups(now, log),

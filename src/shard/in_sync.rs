@@ -5,7 +5,6 @@
 
 use super::Shard;
 use super::mesh::ShardMessage;
-use super::ops::Owned;
 use crate::consensus::Group;
 use crate::limits::{LEADERS_PER_MESSAGE, REPLICA_LAG_MS};
 use crate::peer::{Lagging, PeerMessage};
@@ -109,8 +108,8 @@ impl Shard {
     pub(super) fn lagging(&self) -> Vec<PeerMessage> {
         // What was seen in an earlier term is said of that term alone: in this one it would not be taken back.
         let told = self.owned.iter().filter(|(_, owned)| {
-            let Owned { announced, followers, partition, .. } = owned;
-            announced.is_some() && followers.told && followers.term == partition.group().term()
+            let followers = &owned.followers;
+            owned.announced.is_some() && followers.told && followers.term == owned.partition.group().term()
         });
         let mut all: Vec<Lagging> = told
             .map(|(log, owned)| Lagging {

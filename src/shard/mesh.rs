@@ -8,7 +8,7 @@ use kafka_protocol::messages::{
 };
 
 use super::creation::Stages;
-use super::quotas::Used;
+use super::quotas::{Metered, Used};
 use crate::group;
 use crate::log::Space;
 use crate::metadata::command::{NewBroker, Placed};
@@ -23,8 +23,8 @@ use crate::types::{BrokerId, Deadline, LeaderEpoch, LogId, Mono, Offset, ShardId
 /// A message from one shard to another.
 #[derive(Debug)]
 pub enum ShardMessage {
-    /// Work for the shard that owns a log.
-    Op(Op),
+    /// Work for the shard that owns a log, and the quota that the time for it is charged to.
+    Op(Op, Option<Metered>),
     /// The answer to an [`Op`].
     Answer {
         /// The request it belongs to.

@@ -6,12 +6,14 @@ use uuid::Uuid;
 
 use super::Shard;
 use super::event::Effect;
+use super::handlers::describe_configs::broker_values;
 use super::mesh::{Leader, ShardMessage};
 use super::ops::Owned;
 use crate::limits::{LEADERS_PER_MESSAGE, STAND_NEXT_MS};
 use crate::log::recovery::RecoveredLog;
 use crate::metadata::command::NewBroker;
-use crate::metadata::configs::{InvalidConfig, TopicConfig};
+use crate::metadata::configs::{InvalidConfig, Kind, TopicConfig};
+use crate::metadata::own::Owner;
 use crate::metadata::state::{Partition as PartitionMetadata, Topic};
 use crate::metadata::{Change, Command, State};
 use crate::metrics::Stage;
@@ -95,6 +97,7 @@ impl Shard {
             self.end_log(log);
         }
         self.opened = true;
+        self.limit_connections();
         for (from, message) in std::mem::take(&mut self.early) {
             self.message(now, from, message);
         }
@@ -248,6 +251,9 @@ impl Shard {
                 }
                 Change::ConfigsAltered { topic } => self.configure(&topic),
                 Change::DefaultsAltered => self.configure_all(),
+                Change::OwnConfigsAltered { owner: Owner::Broker(id) } if id == self.config.broker_id => {
+                    self.configure_all();
+                }
                 Change::TopicDeleted { topic } => {
                     for partition in &topic.partitions {
                         self.forget_partition(now, partition.log);
@@ -261,6 +267,7 @@ impl Shard {
                 | Change::DeleteRejected { .. }
                 | Change::ProducerIds { .. }
                 | Change::QuotasAltered
+                | Change::OwnConfigsAltered { .. }
                 | Change::Overtaken
                 | Change::Full => {}
             }
@@ -290,7 +297,8 @@ impl Shard {
 
     /// What a topic goes by on this broker.
     fn config_of(&self, topic: &Topic) -> Result<TopicConfig, InvalidConfig> {
-        TopicConfig::resolve(&self.state.configs_of(topic), self.config.message_max_bytes)
+        let configs = self.state.configs_of(topic, self.config.broker_id);
+        TopicConfig::resolve(&configs, self.config.message_max_bytes)
     }
 
     /// Lets this shard's partitions of a topic go by its configs as they are now.
@@ -311,7 +319,9 @@ impl Shard {
 
     /// The same for all topics. Most set nothing, and there may be very many of them.
     fn configure_all(&mut self) {
-        let plain = match TopicConfig::resolve(self.state.defaults(), self.config.message_max_bytes) {
+        self.limit_connections();
+        let given = self.state.given_by(self.config.broker_id);
+        let plain = match TopicConfig::resolve(&given, self.config.message_max_bytes) {
             Ok(plain) => plain,
             Err(error) => return self.fatal(format!("what brokers give to topics is invalid: {}", error.0)),
         };
@@ -322,6 +332,19 @@ impl Shard {
                 false => self.configure(&topic),
             }
         }
+    }
+
+    /// Tells the driver how many connections there may be. One shard speaks for all.
+    fn limit_connections(&mut self) {
+        if self.coordinator.is_none() {
+            return;
+        }
+        let values = broker_values(&self.state, &self.config);
+        let [most, most_per_address] = ["max.connections", "max.connections.per.ip"].map(|name| {
+            let key = Kind::Broker.key(name).expect("a config of brokers");
+            key.broker_values(values)[0].0.parse().expect("values are checked before they are set")
+        });
+        self.out.push(Effect::LimitConnections { most, most_per_address });
     }
 
     fn forget_partition(&mut self, now: Now, log: LogId) {

@@ -220,6 +220,7 @@ impl Shard {
     /// Takes one event. Effects of several events may be carried out together, after [`Shard::finish_turn`].
     pub fn step(&mut self, now: Now, event: Event, effects: &mut Vec<Effect>) {
         self.look_at_clock(now);
+        self.meters.works_for_nobody();
         match event {
             Event::Connected { conn, peer } => self.connections.open(conn, peer),
             Event::Closed { conn } => self.connections.close(conn),
@@ -238,6 +239,17 @@ impl Shard {
             }
         }
         effects.append(&mut self.out);
+    }
+
+    /// Whether the event that was taken last was work for clients that may use so much time and no more: then
+    /// [`Shard::worked`] is to be told when it was done.
+    pub fn is_timed(&self) -> bool {
+        self.meters.is_timed()
+    }
+
+    /// The event that was taken last was done at `now`.
+    pub fn worked(&mut self, now: Now) {
+        self.meters.worked(now, now.mono.micros_since(self.now.mono));
     }
 
     /// Ends a turn of the driver: what was gathered over the events (WAL frames above all) goes out.
@@ -310,7 +322,10 @@ impl Shard {
         }
         match message {
             ShardMessage::Metadata(_) => unreachable!("taken above"),
-            ShardMessage::Op(op) => self.run_op(now, op),
+            ShardMessage::Op(op, timed) => {
+                self.meters.works_for(timed);
+                self.run_op(now, op);
+            }
             ShardMessage::Answer { request, part, answer } => self.op_answered(now, request, part, answer),
             ShardMessage::Cancel { request, log } => self.cancel_ops(request, log),
             ShardMessage::Ask { request, deadline, question } => self.ask(now, request, deadline, question),

@@ -130,7 +130,11 @@ impl Shard {
     /// Hands an op to the shard that owns the log.
     pub(super) fn send_op(&mut self, now: Now, op: Op) {
         let owner = op.log.shard(self.shards);
-        if owner == self.id { self.run_op(now, op) } else { self.send(owner, ShardMessage::Op(op)) }
+        if owner == self.id {
+            return self.run_op(now, op);
+        }
+        let timed = self.requests.get(op.request.number).and_then(|pending| pending.origin.timed);
+        self.send(owner, ShardMessage::Op(op, timed));
     }
 
     pub(super) fn run_op(&mut self, now: Now, op: Op) {

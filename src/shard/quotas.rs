@@ -2,6 +2,10 @@
 //!
 //! A client's connections may be on all shards, and none waits for another: each shard charges what it serves, tells
 //! the others at its next tick, and goes by what they told it.
+//!
+//! Time (`request_percentage`) is charged by the events that a shard takes for a client: its requests, what other shards
+//! ask for it and answer, its responses. It is known when the answer has gone, so that a client hears with its next
+//! one that it used too much.
 
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
@@ -12,7 +16,7 @@ use super::Shard;
 use super::handlers::{create_partitions, create_topics, delete_topics};
 use super::mesh::ShardMessage;
 use super::requests::Origin;
-use crate::limits::{MAX_METERS, QUOTA_WINDOW_S};
+use crate::limits::{MAX_METERS, MAX_REQUEST_THROTTLE_MS, QUOTA_WINDOW_S};
 use crate::metadata::quotas::{self, Quota};
 use crate::protocol::request::RequestBody;
 use crate::protocol::{ErrorCode, ResponseBody};
@@ -68,6 +72,8 @@ pub(super) struct Meters {
     buckets: Map<u64, Bucket>,
     /// What the other shards were not told yet.
     untold: BTreeMap<u64, Used>,
+    /// Those that the event that is being taken is work for, as far as their time is limited.
+    working_for: Vec<Metered>,
 }
 
 impl Meters {
@@ -106,6 +112,30 @@ impl Meters {
         bucket.wait_ms()
     }
 
+    /// An event is being taken that is work for nobody as yet.
+    pub(super) fn works_for_nobody(&mut self) {
+        self.working_for.clear();
+    }
+
+    /// It is work for a client, where the client's time is limited.
+    pub(super) fn works_for(&mut self, timed: Option<Metered>) {
+        self.working_for.extend(timed.filter(|timed| !self.working_for.contains(timed)));
+    }
+
+    /// Whether it is work for anybody whose time is limited.
+    pub(super) fn is_timed(&self) -> bool {
+        !self.working_for.is_empty()
+    }
+
+    /// It took so long: whom it was for is charged, all alike.
+    pub(super) fn worked(&mut self, now: Now, micros: u64) {
+        let percent = micros as f64 / 1e6 * 100.0;
+        let clients = std::mem::take(&mut self.working_for);
+        for &timed in &clients {
+            self.charge(now, timed, percent / clients.len() as f64);
+        }
+    }
+
     /// Whether there is anything to tell the other shards.
     pub(super) fn busy(&self) -> bool {
         !self.untold.is_empty()
@@ -121,8 +151,8 @@ impl Shard {
         Some(Metered { key: hasher.finish(), per_second: applied.rate.per_second() })
     }
 
-    /// Charges a client with a request of so many bytes, and mutes it where that is beyond its quota; the answer where
-    /// the request is refused for it.
+    /// Charges a client with a request of so many bytes, and mutes it where that is beyond its quota, or where it has used
+    /// too much time before; the answer where the request is refused for it.
     pub(super) fn meter(
         &mut self,
         now: Now,
@@ -134,26 +164,44 @@ impl Shard {
         if self.state.quotas().is_empty() {
             return None;
         }
-        let mut refused = None;
-        match request {
+        origin.timed = self.metered(Quota::RequestPercentage, client_id);
+        self.meters.works_for(origin.timed);
+        let owed_ms = origin.timed.map_or(0, |timed| self.meters.owed_ms(now, timed)).min(MAX_REQUEST_THROTTLE_MS);
+        let refused = match request {
             RequestBody::Produce(_) => {
-                let metered = self.metered(Quota::ProducerByteRate, client_id)?;
-                origin.throttle_ms = self.meters.charge(now, metered, bytes as f64);
-            }
-            RequestBody::Fetch(_) => origin.metered = self.metered(Quota::ConsumerByteRate, client_id),
-            _ => {
-                let (partitions, refusal) = self.mutations(request, origin.version)?;
-                let metered = self.metered(Quota::ControllerMutationRate, client_id)?;
-                let owed_ms = self.meters.owed_ms(now, metered);
-                if owed_ms > 0 && refusal.is_some() {
-                    (origin.throttle_ms, refused) = (owed_ms, refusal);
-                } else {
-                    origin.throttle_ms = self.meters.charge(now, metered, partitions as f64);
+                if let Some(metered) = self.metered(Quota::ProducerByteRate, client_id) {
+                    origin.throttle_ms = self.meters.charge(now, metered, bytes as f64);
                 }
+                None
             }
-        }
+            RequestBody::Fetch(_) => {
+                origin.metered = self.metered(Quota::ConsumerByteRate, client_id);
+                None
+            }
+            _ => self.meter_mutations(now, origin, client_id, request),
+        };
+        origin.throttle_ms = origin.throttle_ms.max(owed_ms);
         self.mute(now, origin.slot.conn, origin.throttle_ms);
         refused
+    }
+
+    /// Charges a client with partitions that its request creates or deletes; the answer where that is refused.
+    fn meter_mutations(
+        &mut self,
+        now: Now,
+        origin: &mut Origin,
+        client_id: Option<&str>,
+        request: &RequestBody,
+    ) -> Option<ResponseBody> {
+        let (partitions, refusal) = self.mutations(request, origin.version)?;
+        let metered = self.metered(Quota::ControllerMutationRate, client_id)?;
+        let owed_ms = self.meters.owed_ms(now, metered);
+        if owed_ms > 0 && refusal.is_some() {
+            origin.throttle_ms = owed_ms;
+            return refusal;
+        }
+        origin.throttle_ms = self.meters.charge(now, metered, partitions as f64);
+        None
     }
 
     /// Charges a client with the bytes of its answer, and mutes it where that is beyond its quota; milliseconds for which
@@ -213,18 +261,6 @@ impl Shard {
     }
 }
 
-/// The answer with the time that its client must wait, where answers of its kind tell it.
-pub(super) fn throttled(mut body: ResponseBody, throttle_ms: i32) -> ResponseBody {
-    match &mut body {
-        ResponseBody::Produce(body) => body.throttle_time_ms = throttle_ms,
-        ResponseBody::CreateTopics(body) => body.throttle_time_ms = throttle_ms,
-        ResponseBody::DeleteTopics(body) => body.throttle_time_ms = throttle_ms,
-        ResponseBody::CreatePartitions(body) => body.throttle_time_ms = throttle_ms,
-        other => unreachable!("no client is throttled for {:?}", other.api()),
-    }
-    body
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -245,6 +281,23 @@ mod tests {
         assert_eq!(meters.charge(at(2), QUOTA, 150.0), 1_000);
         assert_eq!(meters.charge(at(100), QUOTA, 1_000.0), 0, "it never holds more than a window's worth");
         assert_eq!(meters.charge(at(100), QUOTA, 1.0), 10);
+    }
+
+    #[test]
+    fn the_time_of_an_event_is_charged_to_those_whom_it_was_work_for() {
+        let mut meters = Meters::default();
+        let (one, other) = (Metered { key: 1, per_second: 1.0 }, Metered { key: 2, per_second: 1.0 });
+        assert!(!meters.is_timed());
+        [Some(one), None, Some(other), Some(one)].into_iter().for_each(|timed| meters.works_for(timed));
+        assert!(meters.is_timed());
+        meters.worked(at(1), 240_000);
+        assert!(!meters.is_timed(), "charged once");
+        // A percent of a second is 10 ms, and ten seconds' worth may be used at once.
+        assert_eq!((meters.owed_ms(at(1), one), meters.owed_ms(at(1), other)), (2_000, 2_000));
+        meters.works_for(Some(one));
+        meters.works_for_nobody();
+        meters.worked(at(1), 1_000_000);
+        assert_eq!(meters.owed_ms(at(1), one), 2_000);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::handlers::{
     list_offsets, list_partition_reassignments, metadata, offset_for_leader_epoch, produce,
 };
 use super::mesh::{Answer, Question, Reply, RequestId};
-use super::quotas::{self, Metered};
+use super::quotas::Metered;
 use crate::limits::{AUTO_CREATE_MS, REQUEST_TIMEOUT_MS};
 use crate::protocol::request::{self, FrameError, Request, RequestBody};
 use crate::protocol::{Api, ApiKey, EncodeError, ErrorCode, ResponseBody, response};
@@ -35,6 +35,8 @@ pub(super) struct Origin {
     pub(super) throttle_ms: i32,
     /// The quota that its answer is charged to.
     pub(super) metered: Option<Metered>,
+    /// The quota that the time for it is charged to.
+    pub(super) timed: Option<Metered>,
     /// The place of its API in the table of those that the broker answers.
     pub(super) api: usize,
     /// When its frame was there.
@@ -168,7 +170,7 @@ impl Shard {
     fn origin(&mut self, now: Now, conn: ConnId, api: ApiKey, version: i16, correlation_id: i32) -> Option<Origin> {
         let (api, since) = (Api::place(api), now.mono);
         let slot = self.connections.next_slot(conn, api, since)?;
-        Some(Origin { slot, correlation_id, version, throttle_ms: 0, metered: None, api, since })
+        Some(Origin { slot, correlation_id, version, throttle_ms: 0, metered: None, timed: None, api, since })
     }
 
     fn dispatch(&mut self, now: Now, origin: Origin, client_id: Option<StrBytes>, body: RequestBody) {
@@ -325,7 +327,8 @@ impl Shard {
         let encoded = match origin.throttle_ms {
             0 => response::encode(origin.correlation_id, origin.version, body),
             throttle_ms => {
-                let body = quotas::throttled(body.clone(), throttle_ms);
+                let mut body = body.clone();
+                body.set_throttle_ms(throttle_ms);
                 response::encode(origin.correlation_id, origin.version, &body)
             }
         };
@@ -334,6 +337,7 @@ impl Shard {
 
     /// Sends a response that its handler has encoded; no pieces at all where the client wants none.
     pub(super) fn respond_encoded(&mut self, origin: Origin, encoded: Result<Response, EncodeError>) {
+        self.meters.works_for(origin.timed);
         match encoded {
             Ok(response) => {
                 self.connections.respond(self.now.mono, origin.slot, response, &self.metrics, &mut self.out);

@@ -385,6 +385,8 @@ impl World {
                 Effect::KnowPeer { peer, directory_id } => {
                     self.nodes[place].known.insert(peer, directory_id);
                 }
+                // There are as many connections as there are clients.
+                Effect::LimitConnections { .. } => {}
             }
         }
     }

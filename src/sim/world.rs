@@ -221,10 +221,7 @@ impl World {
         if groups {
             world.group_logs = world.nodes[0].config.groups.offsets_partitions as usize;
             (0..2).for_each(|number| world.invite(Box::new(Member::new(number))));
-            if brokers == 1 {
-                // It does not look for its coordinator anew.
-                world.invite(Box::new(Pair::new()));
-            }
+            world.invite(Box::new(Pair::new(world.group_logs)));
         }
         for (at, node, fault) in world.plan.faults.clone() {
             world.at(at, What::Fault { node, fault });

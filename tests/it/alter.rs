@@ -1,5 +1,7 @@
 //! What is there already changes: partitions are added, configs are altered, and what is under way goes by it at once.
 
+use std::time::Duration;
+
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::create_partitions_request::{CreatePartitionsAssignment, CreatePartitionsTopic};
 use kafka_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
@@ -265,4 +267,36 @@ fn of_clients_that_want_the_same_partitions_one_is_told_that_it_made_them() {
     let late = code(ResponseError::InvalidPartitions);
     assert!(errors.iter().all(|error| [0, late].contains(error)), "{errors:?}");
     assert_eq!(wire.metadata(&name).topics[0].partitions.len(), 4);
+}
+
+#[test]
+fn what_is_set_for_one_broker_takes_effect_there_and_outlives_it() {
+    if external().is_some() {
+        return skipped("the broker is not ours to restart");
+    }
+    let directory = data_dir();
+    let broker = Launch::new(directory.path()).start();
+    let mut wire = Wire::connect(&broker.address());
+    let name = fresh("own-broker");
+    wire.create_topic(&name, 1, &[]);
+    let set = |value| [("message.max.bytes", SET, Some(value)), ("max.connections.per.ip", SET, Some("2"))];
+    assert_eq!(alter(&mut wire, BROKER, "", &set("5000")), 0);
+    assert_eq!(alter(&mut wire, BROKER, "1", &set("1000")), 0);
+    let launch = broker.kill();
+    let broker = launch.start();
+    let mut wire = Wire::connect(&broker.address());
+    let large = "x".repeat(2_000);
+    assert_eq!(wire.produce(&name, 0, batch(&[&large])).error_code, code(ResponseError::MessageTooLarge));
+    let found = described(&mut wire, BROKER, "1", "message.max.bytes").expect("the config");
+    let synonyms: Vec<_> =
+        found.synonyms.iter().map(|synonym| (synonym.value.as_deref().unwrap(), synonym.source)).collect();
+    assert_eq!(synonyms, [("1000", 2), ("5000", 3), ("1048588", 5)]);
+    // Two connections there may be, so a third is closed until more are allowed.
+    let second = Wire::connect(&broker.address());
+    assert!(Wire::connect(&broker.address()).is_closed_within(Duration::from_secs(10)));
+    let unset = [("message.max.bytes", DELETE, None), ("max.connections.per.ip", SET, Some("3"))];
+    assert_eq!(alter(&mut wire, BROKER, "1", &unset), 0);
+    let mut third = Wire::connect(&broker.address());
+    assert_eq!(third.produce(&name, 0, batch(&[&large])).error_code, 0, "5000 bytes are allowed everywhere");
+    drop(second);
 }

@@ -46,5 +46,5 @@ fn kafkajs() {
 #[test]
 #[ignore = "needs clients: scripts/test.sh"]
 fn the_programs_of_apache_kafka() {
-    passes("kafka-tools:console,cluster");
+    passes("kafka-tools:console,cluster,dynamic");
 }

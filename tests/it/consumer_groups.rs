@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::consumer_group_heartbeat_request::TopicPartitions;
+use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use kafka_protocol::messages::list_groups_response::ListedGroup;
 use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use kafka_protocol::messages::{
     ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse, ConsumerGroupHeartbeatRequest,
-    ConsumerGroupHeartbeatResponse, DescribeGroupsRequest, ListGroupsRequest, OffsetFetchRequest,
+    ConsumerGroupHeartbeatResponse, DescribeGroupsRequest, IncrementalAlterConfigsRequest, ListGroupsRequest,
+    OffsetFetchRequest,
 };
 use rdkafka::config::FromClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
@@ -150,7 +152,7 @@ fn a_kill_loses_no_group() {
 }
 
 /// A member of the consumer protocol.
-fn modern(brokers: &str, group: &str, topic: &str) -> BaseConsumer {
+pub fn modern(brokers: &str, group: &str, topic: &str) -> BaseConsumer {
     let consumer = BaseConsumer::from_config(
         config(brokers)
             .set("group.id", group)
@@ -213,4 +215,32 @@ fn librdkafkas_members_go_over_from_one_protocol_to_the_other() {
     let before = count(&read);
     produce(broker.address(), &topic, 100);
     read_until(&[&classic], &mut read, |read| count(read) == before + 100);
+}
+
+#[test]
+fn a_group_is_told_the_interval_that_was_set_for_it() {
+    const GROUP: i8 = 32;
+    let broker = shared();
+    let mut wire = Wire::connect(broker.address());
+    let (topic, group) = (fresh("paced-topic"), fresh("paced"));
+    wire.create_topic(&topic, 1, &[]);
+    wire.await_coordinator(&group);
+    let set = |wire: &mut Wire, value: Option<&str>| {
+        let config = AlterableConfig::default()
+            .with_name(text("consumer.heartbeat.interval.ms"))
+            .with_config_operation(if value.is_some() { 0 } else { 1 })
+            .with_value(value.map(text));
+        let resource = AlterConfigsResource::default()
+            .with_resource_type(GROUP)
+            .with_resource_name(text(&group))
+            .with_configs(vec![config]);
+        let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
+        wire.call(1, &request).responses[0].error_code
+    };
+    assert_eq!(set(&mut wire, Some("1")), code(ResponseError::InvalidConfig));
+    assert_eq!(set(&mut wire, Some("7000")), 0);
+    let joined = wire.call(1, &join(&group, "a", &topic));
+    assert_eq!((told(&joined), joined.heartbeat_interval_ms), (Some(vec![0]), 7_000));
+    assert_eq!(set(&mut wire, None), 0);
+    assert_eq!(wire.call(1, &join(&group, "a", &topic)).heartbeat_interval_ms, 5_000);
 }

@@ -11,6 +11,7 @@ use crate::cluster::{Cluster, NODES};
 use crate::common::librdkafka::{RESILIENT, Recorder, create_replicated};
 use crate::common::wait_until;
 use crate::common::wire::{Wire, text};
+use crate::consumer_groups::modern;
 use crate::group_clients::{assigned, member};
 use crate::groups::{commit, committed, heartbeat, kept, settle_alone};
 
@@ -93,6 +94,15 @@ impl Readers {
 
 #[test]
 fn consumers_go_on_without_reading_anything_twice_when_their_coordinator_is_killed() {
+    go_on_without_their_coordinator(member);
+}
+
+#[test]
+fn members_of_the_consumer_protocol_go_on_likewise() {
+    go_on_without_their_coordinator(modern);
+}
+
+fn go_on_without_their_coordinator(member: fn(&str, &str, &str) -> BaseConsumer) {
     let Some(mut cluster) = Cluster::start() else { return };
     const PARTITIONS: usize = 4;
     const EACH: usize = 400;

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use rdkafka::config::FromClientConfig;
+use rdkafka::config::{ClientConfig, FromClientConfig};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::Value;
@@ -145,6 +145,15 @@ fn what_is_refused_is_named_by_its_line_and_the_rest_is_written() {
 
 #[test]
 fn a_group_goes_on_where_it_left_off() {
+    goes_on_where_it_left_off("classic");
+}
+
+#[test]
+fn a_group_of_the_consumer_protocol_does_so_too() {
+    goes_on_where_it_left_off("consumer");
+}
+
+fn goes_on_where_it_left_off(protocol: &str) {
     let broker = shared();
     let at = broker.address();
     let (topic, group) = (fresh("grouped"), fresh("left-off"));
@@ -152,7 +161,8 @@ fn a_group_goes_on_where_it_left_off() {
     lines(at, &["produce", &topic, "-p", "0"], "a\nb\nc\n");
     lines(at, &["produce", &topic, "-p", "1"], "d\n");
     let read = |arguments: &[&str]| {
-        consumed(at, &[&[topic.as_str(), "--group", &group, "--from-beginning"], arguments].concat())
+        let group = [topic.as_str(), "--group", &group, "--group-protocol", protocol, "--from-beginning"];
+        consumed(at, &[&group, arguments].concat())
     };
     let first = read(&["-n", "2"]);
     assert_eq!(first.len(), 2, "{first:?}");
@@ -172,12 +182,23 @@ fn a_group_goes_on_where_it_left_off() {
 
 #[test]
 fn members_share_partitions_with_other_clients_and_leave_at_ctrl_c() {
+    shares_with_other_clients("classic", |config| {
+        config.set("partition.assignment.strategy", "range").set("heartbeat.interval.ms", "300")
+    });
+}
+
+#[test]
+fn members_of_the_consumer_protocol_share_partitions_too() {
+    shares_with_other_clients("consumer", |config| config.set("group.protocol", "consumer"));
+}
+
+fn shares_with_other_clients(protocol: &str, configure: fn(&mut ClientConfig) -> &mut ClientConfig) {
     let broker = shared();
     let at = broker.address();
     let (topic, group) = (fresh("shared-out"), fresh("mixed"));
     create_topic(at, &topic, 4, &[]);
     let mut child = Command::new(binary())
-        .args(["consume", &topic, "-b", at, "--group", &group])
+        .args(["consume", &topic, "-b", at, "--group", &group, "--group-protocol", protocol])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -192,7 +213,7 @@ fn members_share_partitions_with_other_clients_and_leave_at_ctrl_c() {
     let alone = wait_until(LIMIT, || partitions_of_members() == [4]);
     assert!(alone, "{:?}", partitions_of_members());
     let mut config = librdkafka::config(at);
-    config.set("group.id", &group).set("partition.assignment.strategy", "range").set("heartbeat.interval.ms", "300");
+    configure(config.set("group.id", &group));
     let other: BaseConsumer = BaseConsumer::from_config(&config).expect("a consumer");
     other.subscribe(&[&topic]).expect("subscribed");
     let poll = || drop(other.poll(Duration::from_millis(100)));

@@ -127,3 +127,33 @@ fn who_creates_too_many_partitions_is_refused() {
     assert!(throttle_ms > 2_000, "told to wait {throttle_ms} ms");
     set(&client, "controller_mutation_rate", None);
 }
+
+#[test]
+fn who_takes_too_much_of_the_shards_time_waits() {
+    let (client, topic) = (fresh("busy"), fresh("quota"));
+    Wire::connect(shared().address()).create_topic(&topic, 1, &[]);
+    // A hundredth of a percent is a millisecond in ten seconds.
+    set(&client, "request_percentage", Some(0.01));
+    assert_eq!(described(&client), [("request_percentage".to_owned(), 0.01)]);
+    let mut wire = Wire::connect_as(shared().address(), &client);
+    let mut requests = 0;
+    let throttle_ms = loop {
+        requests += 1;
+        assert!(requests < 10_000, "a millisecond is enough for all of it");
+        match wire.metadata(&topic).throttle_time_ms {
+            0 => {}
+            throttle_ms => break throttle_ms,
+        }
+    };
+    assert!(requests > 1 && throttle_ms <= 1_000, "told to wait {throttle_ms} ms after {requests} requests");
+    let waited = answers_after(&mut wire, &topic);
+    assert!(waited > Duration::from_millis(throttle_ms as u64 * 8 / 10), "{waited:?} of {throttle_ms} ms");
+    // What is told in one kind of answer is told in another.
+    set(&client, "request_percentage", Some(0.000_001));
+    let mut again = Wire::connect_as(shared().address(), &client);
+    let mut fetch = || again.call(12, &fetch_request(&topic, &[(0, 0)], 0, 0)).throttle_time_ms;
+    let told = (0..10).map(|_| fetch()).find(|throttle_ms| *throttle_ms > 0);
+    assert_eq!(told, Some(1_000), "no more than a second at a time");
+    set(&client, "request_percentage", None);
+    assert_eq!(Wire::connect_as(shared().address(), &client).metadata(&topic).throttle_time_ms, 0);
+}

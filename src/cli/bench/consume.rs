@@ -1,13 +1,14 @@
 //! Consume throughput: of what lies there, and of what is just being written.
 
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::Args;
 use serde::Serialize;
 use serde_json::json;
 
+use super::super::progress::Progress;
 use super::client::Admin;
 use super::payload::now_ns;
 use super::produce::Pace;
@@ -130,7 +131,9 @@ pub fn tail(args: &TailArgs) -> Result<Outcome> {
                 })
             })
             .collect();
+        let progress = Progress::time(Duration::from_nanos((args.seconds.max(0.0) * 1e9) as u64));
         let sent = offer(&mut sender, args.rate, args.seconds);
+        progress.finish();
         // Told whatever went wrong: the scope does not end before the consumers do.
         end.tell(sender.deliveries().acknowledged());
         let tallies = followers

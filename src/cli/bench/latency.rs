@@ -2,12 +2,14 @@
 //! stall is felt by every record that it delayed and not only by the one that was under way.
 
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::Args;
 use serde::Serialize;
 use serde_json::json;
 
+use super::super::progress::Progress;
 use super::payload::now_ns;
 use super::produce::Pace;
 use super::reader::{Announced, Reader};
@@ -59,6 +61,7 @@ pub fn run(args: &LatencyArgs) -> Result<Outcome> {
     let begin_ns = now_ns() + 500_000_000;
     let from_ns = begin_ns + (args.warmup.max(0.0) * 1e9) as u64;
     let end_ns = from_ns + (args.seconds * 1e9) as u64;
+    let progress = Progress::time(Duration::from_nanos(end_ns.saturating_sub(now_ns())));
     sender.deliveries().time_from(from_ns);
     let mut tally = Tally::new(run, client.partitions as usize, Some(client.record_size));
     let mut consumed = Latency::from(from_ns);
@@ -79,6 +82,7 @@ pub fn run(args: &LatencyArgs) -> Result<Outcome> {
         readings
     })?;
 
+    progress.finish();
     let deliveries = sender.deliveries().clone();
     let sent = sender.sent();
     drop(sender);

@@ -7,6 +7,7 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::json;
 
+use super::super::progress::Progress;
 use super::payload::{now_ns, sleep_until_ns};
 use super::reader::Reader;
 use super::report::Outcome;
@@ -78,6 +79,9 @@ pub fn run(args: &ProduceArgs) -> Result<Outcome> {
     }
     let meter = client.meter()?;
 
+    // Of so many records nobody knows how long they take.
+    let expected = Duration::from_nanos(((args.warmup.max(0.0) + args.seconds.max(0.0)) * 1e9) as u64);
+    let progress = if args.records.is_some() { Progress::hidden() } else { Progress::time(expected) };
     let warm_ns = now_ns();
     let mut pace = Pace::new(warm_ns, args.rate);
     let start_ns = warm_ns + (args.warmup.max(0.0) * 1e9) as u64;
@@ -101,6 +105,7 @@ pub fn run(args: &ProduceArgs) -> Result<Outcome> {
         }
         sender.send(due)?;
     }
+    progress.finish();
     sender.finish()?;
     let after = meter.read()?;
 

@@ -8,6 +8,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 use serde_json::json;
 
+use super::super::progress::Progress;
 use super::client::{Admin, PATIENCE};
 use super::report::{Outcome, percentiles};
 use super::sender::{Deliveries, Sender};
@@ -101,7 +102,9 @@ fn one_by_one(
     let bounds = || Histogram::<u64>::new_with_bounds(1, 600_000_000, 3).context("the bounds are out of order");
     let (mut answered, mut writable) = (bounds()?, bounds()?);
     let micros = |time: Duration| time.as_micros() as u64;
+    let progress = Progress::topics(names.len() as u64);
     for name in names {
+        progress.advance(1);
         let start = Instant::now();
         admin.create(&[name])?;
         answered.saturating_record(micros(start.elapsed()));
@@ -110,6 +113,7 @@ fn one_by_one(
             writable.saturating_record(micros(start.elapsed()));
         }
     }
+    progress.finish();
     let mut result = json!({ "topics": names.len(), "answered": percentiles(&answered) });
     if !args.no_write {
         result["writable"] = percentiles(&writable);

@@ -11,14 +11,15 @@ use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
 pub use cluster::{Cluster, text, topic_name};
-pub use failure::{EXIT_CODES, Failure, check, exit_code};
+pub use failure::{Failure, check, exit_code};
 pub use offsets::{BEGIN, END, Partition, checked, edges, leaders, look_up, shown};
 pub use partitioner::of_key;
 
 use super::rows::{self, Format, Row};
+use failure::EXIT_CODES;
 
 /// How brokers are reached.
 #[derive(Clone, Debug, Args)]
@@ -47,9 +48,12 @@ pub struct BrokerArgs {
     pub timeout: Duration,
 }
 
-/// The arguments of every command that asks and shows.
-#[derive(Clone, Debug, Args)]
-pub struct AdminArgs {
+/// The arguments of every command that asks and shows, of which it does one of several things.
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
+pub struct AdminArgs<W: Subcommand> {
+    #[command(subcommand)]
+    pub what: W,
     #[command(flatten)]
     pub brokers: BrokerArgs,
     /// Form of the answer

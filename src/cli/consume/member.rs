@@ -1,10 +1,13 @@
-//! A member of a consumer group of the classic protocol: it joins, is given partitions, says that it is there, commits,
-//! and leaves.
+//! A member of a consumer group: it joins, is given partitions, says that it is there, commits, and leaves. Here is what
+//! the classic protocol has of it, and what both have in common.
+
+mod modern;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use clap::ValueEnum;
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::consumer_protocol_assignment::TopicPartition;
 use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
@@ -19,6 +22,7 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 
 use super::super::client::{Cluster, Failure, check, leaders, text, topic_name};
+use modern::Modern;
 
 /// How long the coordinator waits for a sign of life.
 const SESSION: Duration = Duration::from_secs(30);
@@ -33,13 +37,25 @@ const RANGE: &str = "range";
 pub(super) struct Member {
     group: String,
     topic: String,
-    /// Empty until the coordinator has given one.
+    /// What is different in the consumer protocol, where that is spoken.
+    modern: Option<Modern>,
+    /// In the classic protocol empty until the coordinator has given one.
     id: StrBytes,
+    /// In the consumer protocol the member's epoch.
     generation: i32,
     last_heartbeat: Instant,
     last_commit: Instant,
     /// What was committed last, by partition.
     committed: BTreeMap<i32, i64>,
+}
+
+/// How a group is spoken to (Kafka's `group.protocol`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum GroupProtocol {
+    /// The members share the partitions out
+    Classic,
+    /// The coordinator does (KIP-848)
+    Consumer,
 }
 
 /// What a member's standing in its group is.
@@ -53,17 +69,25 @@ pub(super) enum Standing {
 
 impl Member {
     /// A member that has not joined yet.
-    pub(super) fn new(group: &str, topic: &str) -> Member {
+    ///
+    /// # Errors
+    /// A kernel that gives no random bytes.
+    pub(super) fn new(group: &str, topic: &str, protocol: GroupProtocol) -> Result<Member, Failure> {
         let now = Instant::now();
-        Member {
+        let (modern, id, generation) = match protocol {
+            GroupProtocol::Classic => (None, StrBytes::default(), -1),
+            GroupProtocol::Consumer => (Some(Modern::default()), modern::fresh_id()?, modern::JOINING),
+        };
+        Ok(Member {
             group: group.to_owned(),
             topic: topic.to_owned(),
-            id: StrBytes::default(),
-            generation: -1,
+            modern,
+            id,
+            generation,
             last_heartbeat: now,
             last_commit: now,
             committed: BTreeMap::new(),
-        }
+        })
     }
 
     /// Joins the group and gives the partitions that are the member's now, with the offsets that the group has committed;
@@ -75,7 +99,11 @@ impl Member {
     pub(super) fn join(&mut self, cluster: &mut Cluster) -> Result<BTreeMap<i32, Option<i64>>, Failure> {
         loop {
             cluster.renew();
-            match cluster.insist(|cluster| self.try_join(cluster)) {
+            let joined = match self.modern {
+                None => cluster.insist(|cluster| self.try_join(cluster)),
+                Some(_) => self.join_modern(cluster),
+            };
+            match joined {
                 Err(failure) if self.must_join_again(&failure) => {}
                 Err(failure) => return Err(failure),
                 Ok(partitions) => {
@@ -198,8 +226,11 @@ impl Member {
         if self.last_commit.elapsed() >= COMMIT_EVERY && self.commit(cluster, positions)? == Standing::JoinAgain {
             return Ok(Standing::JoinAgain);
         }
-        if self.last_heartbeat.elapsed() < HEARTBEAT_EVERY {
+        if self.last_heartbeat.elapsed() < self.modern.as_ref().map_or(HEARTBEAT_EVERY, |modern| modern.interval) {
             return Ok(Standing::Stable);
+        }
+        if self.modern.is_some() {
+            return self.turn_modern(cluster);
         }
         let request = HeartbeatRequest::default()
             .with_group_id(GroupId(text(&self.group)))
@@ -253,9 +284,11 @@ impl Member {
             .with_generation_id_or_member_epoch(self.generation)
             .with_member_id(self.id.clone())
             .with_topics(vec![topic]);
+        // The first version in which members of the consumer protocol may commit.
+        let versions = if self.modern.is_some() { 9..=9 } else { 2..=8 };
         let result = cluster.insist(|cluster| {
             let coordinator = cluster.coordinator(&self.group)?;
-            let answer = cluster.at(coordinator, &(2..=8), &request)?;
+            let answer = cluster.at(coordinator, &versions, &request)?;
             let mut partitions = answer.topics.iter().flat_map(|topic| &topic.partitions);
             partitions.try_for_each(|partition| check(partition.error_code, None, || self.shown()))
         });
@@ -273,7 +306,10 @@ impl Member {
     ///
     /// # Errors
     /// As [`Cluster::any`], and what is refused.
-    pub(super) fn leave(self, cluster: &mut Cluster) -> Result<(), Failure> {
+    pub(super) fn leave(mut self, cluster: &mut Cluster) -> Result<(), Failure> {
+        if self.modern.is_some() {
+            return self.beat(cluster, modern::LEAVING);
+        }
         let request = LeaveGroupRequest::default().with_group_id(GroupId(text(&self.group)));
         let coordinator = cluster.coordinator(&self.group)?;
         // From version 3 on several members may leave at once.
@@ -294,6 +330,9 @@ impl Member {
 
     /// Whether joining again is the answer to a failure; the id is given up where the coordinator does not know it.
     fn must_join_again(&mut self, failure: &Failure) -> bool {
+        if self.modern.is_some() {
+            return self.must_begin_again(failure);
+        }
         match failure.code() {
             Some(ResponseError::UnknownMemberId) => {
                 self.id = StrBytes::default();

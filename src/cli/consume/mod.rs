@@ -19,7 +19,7 @@ use super::progress::Progress;
 use super::rows::Format;
 use super::when::time_ms;
 use fetcher::Fetcher;
-use member::{Member, Standing};
+use member::{GroupProtocol, Member, Standing};
 use shape::Shape;
 use start::{Start, first_offsets};
 
@@ -41,6 +41,9 @@ pub struct ConsumeArgs {
     /// commit what they have printed
     #[arg(short, long, value_name = "GROUP", conflicts_with = "partition")]
     group: Option<String>,
+    /// How the group is spoken to
+    #[arg(long, value_name = "PROTOCOL", value_enum, default_value_t = GroupProtocol::Classic, requires = "group")]
+    group_protocol: GroupProtocol,
     #[command(flatten)]
     from: From,
     /// End after so many records
@@ -87,8 +90,8 @@ impl From {
 const AFTER_HELP: &str = "\
 Records of a partition come in their order, those of several partitions as they arrive. Every compression is opened. Records
 of transactions that were aborted are shown like others. In a group, where to begin holds for partitions that it has committed
-nothing of; offsets are committed every 5 seconds and at the end, Ctrl-C included. Its members may be any clients that know
-the assignor `range`.
+nothing of; offsets are committed every 5 seconds and at the end, Ctrl-C included. Its members may be any clients; in the
+classic protocol they must know the assignor `range`.
 
 A template is printed as it is, with a line end behind it and these in it: {topic} {partition} {offset} {timestamp} {time}
 {key} {value} {headers}, and \\t and \\n. `json` prints one object a line; keys, values and headers that are no UTF-8 are
@@ -100,6 +103,7 @@ Examples:
   ringlog consume orders --last 10 --exit-at-end --format '{partition} {offset} {time} {key}={value}'
   ringlog consume orders --from-time 2026-01-31T12:00:00Z -n 1
   ringlog consume orders --group billing --from-beginning
+  ringlog consume orders --group billing --group-protocol consumer
 
 Exit codes: 0 done; 1 the broker refused, or a record is damaged; 2 the arguments make no sense; 3 no broker answers within
 the time.";
@@ -132,7 +136,7 @@ fn consume(args: &ConsumeArgs) -> Result<(), Failure> {
         Some(group) => {
             // Ctrl-C is no reason to let the group wait for this member.
             interrupt::watch();
-            let mut member = Member::new(group, &args.topic);
+            let mut member = Member::new(group, &args.topic, args.group_protocol)?;
             let read = read_as(&mut member, &mut cluster, args, &mut printer);
             cluster.renew();
             read.and(member.leave(&mut cluster))?;

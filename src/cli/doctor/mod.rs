@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, ValueEnum};
 
 use super::machine::{self, read_trimmed};
+use super::progress::Progress;
 use crate::config::keys::{MIN_MEMORY_BYTES, show_size};
 use crate::io::probe;
 use report::{Check, Report};
@@ -246,7 +247,10 @@ fn data_directory(data_dir: &Path, checks: &mut Vec<Check>) -> Option<disk::Meas
     checks.extend(device::broker_at(data_dir).map(|process| {
         Check::warn("in use", format!("by process {process}"), "a broker runs here: what is measured includes its load")
     }));
-    let measured = disk::measure(&scratch.0, Duration::from_secs(2), Duration::from_secs(1));
+    let (small, large) = (Duration::from_secs(2), Duration::from_secs(1));
+    let progress = Progress::time(small + large);
+    let measured = disk::measure(&scratch.0, small, large);
+    progress.finish();
     match measured {
         Ok(measured) => {
             checks.extend(measured.advice());

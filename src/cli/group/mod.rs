@@ -6,25 +6,16 @@ mod reset;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use kafka_protocol::messages::{DeleteGroupsRequest, GroupId, ListGroupsRequest};
 use serde_json::Value;
 
-use super::client::{AdminArgs, Cluster, EXIT_CODES, Failure, Shown, check, finish, text};
+use super::client::{AdminArgs, Cluster, Failure, Shown, check, finish, text};
 use super::rows::Row;
 
-/// The arguments of `ringlog group`.
-#[derive(Debug, Args)]
-#[command(after_help = EXIT_CODES)]
-pub struct GroupArgs {
-    #[command(subcommand)]
-    what: What,
-    #[command(flatten)]
-    admin: AdminArgs,
-}
-
+/// What `ringlog group` does.
 #[derive(Debug, Subcommand)]
-enum What {
+pub enum What {
     /// List the groups of all brokers
     List {
         /// Only groups in this state, such as Stable or Empty
@@ -47,15 +38,15 @@ enum What {
 ///
 /// # Errors
 /// Output that cannot be written.
-pub fn run(args: &GroupArgs) -> anyhow::Result<ExitCode> {
-    let mut cluster = Cluster::new(&args.admin.brokers);
+pub fn run(args: &AdminArgs<What>) -> anyhow::Result<ExitCode> {
+    let mut cluster = Cluster::new(&args.brokers);
     let shown = match &args.what {
         What::List { state } => list(&mut cluster, state.as_deref()),
         What::Describe(describe) => describe::run(&mut cluster, describe),
         What::Delete { names } => delete(&mut cluster, names),
         What::Reset(reset) => reset::run(&mut cluster, reset),
     };
-    finish(args.admin.format, shown)
+    finish(args.format, shown)
 }
 
 /// Every broker knows the groups that it coordinates.

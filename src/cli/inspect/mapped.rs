@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use memmap2::Mmap;
 
+use super::super::progress::Progress;
 use crate::io::lock_data_dir;
 use crate::log::names::{PARTITIONS_DIR, WAL_DIR};
 use crate::log::{Device, FileId, SegmentRef};
@@ -31,6 +32,8 @@ pub(super) fn map(path: &Path) -> io::Result<Bytes> {
 /// The directory, locked for as long as this lives: no broker starts on it.
 pub(super) struct DataDir {
     files: BTreeMap<FileId, Bytes>,
+    /// How much of the write-ahead logs was read.
+    progress: Progress,
     _lock: File,
 }
 
@@ -53,7 +56,15 @@ impl DataDir {
                 }
             }
         }
-        Ok(DataDir { files, _lock: lock })
+        let wal =
+            files.iter().filter(|(file, _)| matches!(file, FileId::Wal { .. })).map(|(_, bytes)| bytes.len() as u64);
+        let progress = Progress::bytes(wal.sum());
+        Ok(DataDir { files, progress, _lock: lock })
+    }
+
+    /// So many bytes of a write-ahead log were read.
+    pub(super) fn read(&self, bytes: u64) {
+        self.progress.advance(bytes);
     }
 
     /// All files with their bytes, in the order of their names.
@@ -90,6 +101,9 @@ impl Device for DataDir {
         let start = usize::try_from(offset).unwrap_or(usize::MAX);
         let found = bytes.get(start..).and_then(|rest| rest.get(..buf.len())).ok_or(io::ErrorKind::UnexpectedEof)?;
         buf.copy_from_slice(found);
+        if let FileId::Wal { .. } = file {
+            self.read(buf.len() as u64);
+        }
         Ok(())
     }
 }

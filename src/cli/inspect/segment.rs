@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, ensure};
 
+use super::super::progress::Progress;
 use super::super::rows::Row;
 use super::mapped::map;
 use crate::partition::{INDEX_ENTRY_LEN, IndexEntry};
@@ -15,6 +16,7 @@ use crate::record::split_batches;
 /// Where the file cannot be read, or what follows the last batch is neither a batch nor zeros.
 pub(super) fn batches(path: &Path) -> Result<Vec<Row>> {
     let bytes = map(path).with_context(|| format!("cannot map {}", path.display()))?;
+    let progress = Progress::bytes(bytes.len() as u64);
     let mut rows = Vec::new();
     let mut end = 0;
     for (position, batch) in split_batches(&bytes) {
@@ -33,8 +35,10 @@ pub(super) fn batches(path: &Path) -> Result<Vec<Row>> {
             ("sequence", header.base_sequence.get().into()),
             ("crc", if batch.check_crc().is_ok() { "ok" } else { "WRONG" }.into()),
         ]);
+        progress.advance((position + batch.len() - end) as u64);
         end = position + batch.len();
     }
+    progress.finish();
     ensure!(
         bytes[end..].iter().all(|byte| *byte == 0),
         "{}: what follows byte {end} is no batch (the remains of a segment that was written anew, or damage)",

@@ -47,6 +47,7 @@ pub(super) fn segments(dir: &DataDir) -> Result<Vec<Row>> {
     let mut rows: Vec<Row> = Vec::new();
     for (file, bytes) in dir.files().filter(|(file, _)| matches!(file, FileId::Wal { .. })) {
         let writes = writes(bytes)?;
+        dir.read(bytes.len() as u64);
         let sum = |of: fn(&WriteHeader) -> u64| writes.iter().map(|write| of(&write.header)).sum::<u64>();
         let (first, last) = (writes.first().map(|write| write.header), writes.last().map(|write| write.header));
         rows.push(vec![
@@ -86,6 +87,7 @@ pub(super) fn frames(dir: &DataDir) -> Result<Vec<Row>> {
                 rows.push(row(file, offset, &header, "damaged".to_owned(), None));
             }
         }
+        dir.read(bytes.len() as u64);
     }
     Ok(rows)
 }

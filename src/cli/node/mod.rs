@@ -6,23 +6,14 @@ mod status;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use kafka_protocol::messages::{ListPartitionReassignmentsRequest, MetadataResponse};
 
-use super::client::{AdminArgs, Cluster, EXIT_CODES, Failure, check, finish};
+use super::client::{AdminArgs, Cluster, Failure, check, finish};
 
-/// The arguments of `ringlog node`.
-#[derive(Debug, Args)]
-#[command(after_help = EXIT_CODES)]
-pub struct NodeArgs {
-    #[command(subcommand)]
-    what: What,
-    #[command(flatten)]
-    admin: AdminArgs,
-}
-
+/// What `ringlog node` does.
 #[derive(Debug, Subcommand)]
-enum What {
+pub enum What {
     /// Show the brokers: what each leads and holds, and what moves to it and away
     Status,
     /// Move all replicas off a broker, and wait until they have moved
@@ -33,13 +24,13 @@ enum What {
 ///
 /// # Errors
 /// Output that cannot be written.
-pub fn run(args: &NodeArgs) -> anyhow::Result<ExitCode> {
-    let mut cluster = Cluster::new(&args.admin.brokers);
+pub fn run(args: &AdminArgs<What>) -> anyhow::Result<ExitCode> {
+    let mut cluster = Cluster::new(&args.brokers);
     let shown = match &args.what {
         What::Status => status::run(&mut cluster),
         What::Drain(drain) => drain::run(&mut cluster, drain),
     };
-    finish(args.admin.format, shown)
+    finish(args.format, shown)
 }
 
 /// A partition as its replicas are placed.

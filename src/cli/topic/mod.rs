@@ -7,22 +7,13 @@ mod describe;
 
 use std::process::ExitCode;
 
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 
-use super::client::{AdminArgs, Cluster, EXIT_CODES, finish};
+use super::client::{AdminArgs, Cluster, finish};
 
-/// The arguments of `ringlog topic`.
-#[derive(Debug, Args)]
-#[command(after_help = EXIT_CODES)]
-pub struct TopicArgs {
-    #[command(subcommand)]
-    what: What,
-    #[command(flatten)]
-    admin: AdminArgs,
-}
-
+/// What `ringlog topic` does.
 #[derive(Debug, Subcommand)]
-enum What {
+pub enum What {
     /// Create topics; all partitions have leaders when it is done
     Create(create::CreateArgs),
     /// List the topics
@@ -39,9 +30,9 @@ enum What {
 ///
 /// # Errors
 /// Output that cannot be written.
-pub fn run(args: &TopicArgs) -> anyhow::Result<ExitCode> {
-    let mut cluster = Cluster::new(&args.admin.brokers);
-    let format = args.admin.format;
+pub fn run(args: &AdminArgs<What>) -> anyhow::Result<ExitCode> {
+    let mut cluster = Cluster::new(&args.brokers);
+    let format = args.format;
     match &args.what {
         What::Create(create) => create::run(&mut cluster, create, format),
         What::List(list) => finish(format, describe::list(&mut cluster, list)),

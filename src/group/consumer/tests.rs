@@ -8,7 +8,7 @@ use super::super::tests::*;
 use super::super::{Ask, Error, Identity, Leaver, Listed, Record, Reply};
 use super::records::Partitions;
 use super::{Assigned, ConsumerHeartbeat};
-use crate::group::ConsumerDescribed;
+use crate::group::{ConsumerDescribed, GroupTimes};
 
 /// A member as its client sees it.
 #[derive(Clone, Debug)]
@@ -220,6 +220,22 @@ fn who_leaves_or_is_silent_makes_room() {
     let request = rig.ask(Ask::Delete { group: "g".into() });
     assert!(rig.answer(request).is_ok());
     assert_eq!(rig.beat(a.beat()), Err(Error::GroupIdNotFound));
+}
+
+#[test]
+fn a_group_goes_by_the_times_that_were_set_for_it() {
+    let mut rig = with_topic(1);
+    let times = GroupTimes { session_ms: Some(2 * SESSION_MS), heartbeat_ms: Some(700) };
+    rig.overrides.0.insert("g".into(), times);
+    let mut a = Client::new("a");
+    assert_eq!(rig.beat(a.join(&["t"])).unwrap().interval_ms, 700);
+    a.epoch = 1;
+    rig.pass(2 * SESSION_MS - 1);
+    assert_eq!(rig.consumers().members.len(), 1, "it is not silent for too long");
+    rig.overrides.0.clear();
+    assert_eq!(rig.beat(a.beat()).unwrap().interval_ms, 1_000);
+    rig.pass(SESSION_MS);
+    assert_eq!(rig.consumers().members.len(), 0, "what is unset counts from the next heartbeat on");
 }
 
 #[test]

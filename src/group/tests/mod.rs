@@ -56,11 +56,21 @@ impl Topics for TestTopics {
     }
 }
 
+#[derive(Clone, Default)]
+pub(super) struct TestOverrides(pub(super) BTreeMap<String, GroupTimes>);
+
+impl Overrides for TestOverrides {
+    fn of(&self, group: &str) -> GroupTimes {
+        self.0.get(group).copied().unwrap_or_default()
+    }
+}
+
 /// The groups with their disk and their clients.
 pub(super) struct Rig {
     groups: Groups,
     pub(super) now: Now,
     pub(super) topics: TestTopics,
+    pub(super) overrides: TestOverrides,
     /// Records that are durable.
     log: Vec<Record>,
     /// Whether writes are durable at once; otherwise they wait.
@@ -95,6 +105,7 @@ impl Rig {
             groups: Groups::new(settings()),
             now: Now { mono: Mono(1_000_000), wall_ms: 1_700_000_000_000 },
             topics: TestTopics::default(),
+            overrides: TestOverrides::default(),
             log: Vec::new(),
             durable: true,
             full: false,
@@ -112,9 +123,16 @@ impl Rig {
 
     /// What is left of the broker after a crash: the durable records.
     pub(super) fn restart(self) -> Rig {
-        let mut rig = Rig { now: self.now, topics: self.topics, log: self.log, next: self.next, ..Rig::new() };
+        let mut rig = Rig {
+            now: self.now,
+            topics: self.topics,
+            overrides: self.overrides,
+            log: self.log,
+            next: self.next,
+            ..Rig::new()
+        };
         for record in rig.log.clone() {
-            let at = Outside { now: rig.now, topics: &rig.topics };
+            let at = Outside { now: rig.now, topics: &rig.topics, overrides: &rig.overrides };
             rig.groups.replay(at, Record::decode(&record.encode()).unwrap().unwrap());
         }
         rig
@@ -123,7 +141,7 @@ impl Rig {
     pub(super) fn ask(&mut self, ask: Ask) -> u64 {
         self.next += 1;
         let waiter = Waiter { shard: ShardId(0), number: self.next, part: 0 };
-        self.groups.ask(Outside { now: self.now, topics: &self.topics }, waiter, ask);
+        self.groups.ask(Outside { now: self.now, topics: &self.topics, overrides: &self.overrides }, waiter, ask);
         self.carry_out();
         self.next
     }
@@ -140,11 +158,11 @@ impl Rig {
                     Output::AnswerDurable(waiter, result) if self.waiting.is_empty() => self.answered(waiter, result),
                     Output::AnswerDurable(waiter, result) => self.held.push((waiter, result)),
                     Output::Change(write) if self.full => {
-                        let at = Outside { now: self.now, topics: &self.topics };
+                        let at = Outside { now: self.now, topics: &self.topics, overrides: &self.overrides };
                         self.groups.failed(at, &write.group, write.then, Error::NotAvailable);
                     }
                     Output::Change(write) => {
-                        let at = Outside { now: self.now, topics: &self.topics };
+                        let at = Outside { now: self.now, topics: &self.topics, overrides: &self.overrides };
                         self.groups.appended(at, &write.group, &write.records);
                         self.waiting.push(write);
                         if self.durable {
@@ -177,7 +195,7 @@ impl Rig {
         for write in std::mem::take(&mut self.waiting) {
             self.log.extend(write.records.iter().cloned());
             self.groups.written(
-                Outside { now: self.now, topics: &self.topics },
+                Outside { now: self.now, topics: &self.topics, overrides: &self.overrides },
                 &write.group,
                 write.records,
                 Some(write.then),
@@ -193,7 +211,7 @@ impl Rig {
     fn refuse(&mut self) {
         for write in std::mem::take(&mut self.waiting) {
             self.groups.failed(
-                Outside { now: self.now, topics: &self.topics },
+                Outside { now: self.now, topics: &self.topics, overrides: &self.overrides },
                 &write.group,
                 write.then,
                 Error::NotAvailable,
@@ -205,7 +223,7 @@ impl Rig {
     pub(super) fn pass(&mut self, millis: u64) {
         self.now.mono = self.now.mono.plus_millis(millis);
         self.now.wall_ms += millis as i64;
-        self.groups.tick(Outside { now: self.now, topics: &self.topics });
+        self.groups.tick(Outside { now: self.now, topics: &self.topics, overrides: &self.overrides });
         self.carry_out();
     }
 

@@ -146,10 +146,11 @@ fn offsets_of_a_topic_that_is_gone_are_forgotten() {
         let request = rig.ask(request);
         rig.answer(request).unwrap();
     }
-    rig.groups.forget_topics(Outside { now: rig.now, topics: &rig.topics }, |topic| topic == "t");
+    rig.groups
+        .forget_topics(Outside { now: rig.now, topics: &rig.topics, overrides: &rig.overrides }, |topic| topic == "t");
     rig.carry_out();
     assert_eq!(fetched(&mut rig, None), [("u".to_owned(), vec![(0, Some(2))])]);
-    rig.groups.forget_topics(Outside { now: rig.now, topics: &rig.topics }, |_| true);
+    rig.groups.forget_topics(Outside { now: rig.now, topics: &rig.topics, overrides: &rig.overrides }, |_| true);
     rig.carry_out();
     assert!(rig.groups.is_empty() && rig.restart().groups.is_empty());
 }

@@ -73,6 +73,12 @@ impl Core for Talker {
         self.watched.changed.notify_all();
     }
 
+    fn is_timed(&self) -> bool {
+        false
+    }
+
+    fn worked(&mut self, _now: Now) {}
+
     fn finish_turn(&mut self, _: Now, _: &mut Vec<Effect>) {}
 
     fn busy(&self) -> bool {

@@ -6,25 +6,35 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Change, Partition, State, Topic, Weight};
-use crate::limits::{MAX_QUOTA_BYTES, MAX_TOPIC_METADATA_BYTES};
-use crate::metadata::command::{Configs, MorePartitions, TopicConfigs};
+use crate::limits::{MAX_OWN_CONFIG_BYTES, MAX_QUOTA_BYTES, MAX_TOPIC_METADATA_BYTES};
+use crate::metadata::command::{Configs, MorePartitions, OwnerConfigs, TopicConfigs};
+use crate::metadata::own::OwnConfigs;
 use crate::metadata::quotas::{QuotaChange, Quotas};
-use crate::types::LogId;
+use crate::types::{BrokerId, LogId};
 
 impl State {
-    /// Topic configs that brokers give to topics which set none of their own.
+    /// The configs of all brokers: those that they give to topics which set none of their own under the topic config's
+    /// name, others under their own.
     pub fn defaults(&self) -> &BTreeMap<String, String> {
         &self.defaults
     }
 
-    /// The configs that a topic goes by where what is set in the metadata decides: its own, then the brokers'.
-    pub fn configs_of<'a>(&'a self, topic: &'a Topic) -> Cow<'a, BTreeMap<String, String>> {
-        if self.defaults.is_empty() {
-            return Cow::Borrowed(&topic.configs);
+    /// The configs of single brokers and of groups.
+    pub fn own(&self) -> &OwnConfigs {
+        &self.own
+    }
+
+    /// What a broker gives to topics where what is set in the metadata decides: its own, then what all have in common.
+    pub fn given_by(&self, broker: BrokerId) -> Cow<'_, BTreeMap<String, String>> {
+        over(&self.defaults, self.own.of_broker(broker))
+    }
+
+    /// The configs that a topic goes by on a broker, likewise: its own, then what the broker gives it.
+    pub fn configs_of<'a>(&'a self, topic: &'a Topic, broker: BrokerId) -> Cow<'a, BTreeMap<String, String>> {
+        match self.given_by(broker) {
+            Cow::Borrowed(given) => over(given, &topic.configs),
+            Cow::Owned(given) => Cow::Owned(over(&given, &topic.configs).into_owned()),
         }
-        let mut configs = self.defaults.clone();
-        configs.extend(topic.configs.clone());
-        Cow::Owned(configs)
     }
 
     pub(super) fn create_partitions(&mut self, topics: &[MorePartitions]) -> Vec<Change> {
@@ -49,9 +59,26 @@ impl State {
         grown.into_iter().zip(topics).map(created).collect()
     }
 
-    pub(super) fn alter_configs(&mut self, topics: &[TopicConfigs], defaults: Option<&Configs>) -> Vec<Change> {
+    pub(super) fn alter_configs(
+        &mut self,
+        topics: &[TopicConfigs],
+        defaults: Option<&Configs>,
+        owners: &[OwnerConfigs],
+    ) -> Vec<Change> {
         if defaults.is_some_and(|defaults| defaults.before != self.defaults) {
             return vec![Change::Overtaken];
+        }
+        let mut own = self.own.clone();
+        for OwnerConfigs { owner, configs } in owners {
+            if own.of(owner) != &configs.before {
+                return vec![Change::Overtaken];
+            }
+            own.set(owner, configs.after.clone());
+        }
+        // What makes them smaller is always allowed.
+        let bytes = Weight::of(&own).bytes;
+        if bytes > self.own_weight.bytes && bytes > MAX_OWN_CONFIG_BYTES {
+            return vec![Change::Full];
         }
         let mut altered = Vec::with_capacity(topics.len());
         for TopicConfigs { id, configs } in topics {
@@ -65,7 +92,14 @@ impl State {
             self.defaults = defaults.after.clone();
             changes.push(Change::DefaultsAltered);
         }
+        self.set_own(own);
+        changes.extend(owners.iter().map(|changed| Change::OwnConfigsAltered { owner: changed.owner.clone() }));
         changes
+    }
+
+    pub(super) fn set_own(&mut self, own: OwnConfigs) {
+        self.own_weight = if own.is_empty() { Weight::default() } else { Weight::of(&own) };
+        self.own = own;
     }
 
     /// All quotas that are set.
@@ -123,5 +157,21 @@ impl State {
             self.insert_topic(topic, *weight);
         }
         Some(weighed.into_iter().map(|(topic, _)| topic).collect())
+    }
+}
+
+/// The configs `above`, and those of `below` that it does not have.
+fn over<'a>(
+    below: &'a BTreeMap<String, String>,
+    above: &'a BTreeMap<String, String>,
+) -> Cow<'a, BTreeMap<String, String>> {
+    match (below.is_empty(), above.is_empty()) {
+        (true, _) => Cow::Borrowed(above),
+        (false, true) => Cow::Borrowed(below),
+        (false, false) => {
+            let mut configs = below.clone();
+            configs.extend(above.iter().map(|(name, value)| (name.clone(), value.clone())));
+            Cow::Owned(configs)
+        }
     }
 }

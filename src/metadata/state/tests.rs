@@ -3,9 +3,9 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::limits::MAX_QUOTA_BYTES;
+use crate::limits::{MAX_OWN_CONFIG_BYTES, MAX_QUOTA_BYTES};
 use crate::metadata::codec::{decode_snapshot, encode_snapshot};
-use crate::metadata::command::{Configs, MorePartitions, NewPartition, Placed, TopicConfigs};
+use crate::metadata::command::{Configs, MorePartitions, NewPartition, OwnerConfigs, Placed, TopicConfigs};
 use crate::metadata::quotas::{QuotaChange, Scope};
 
 fn topic(name: &str, id: u128, partitions: usize) -> NewTopic {
@@ -235,6 +235,15 @@ fn commands() -> impl Strategy<Value = Vec<Command>> {
             let topics = vec![TopicConfigs { id: Uuid::from_u128(id), configs: configs.clone() }];
             Command::AlterConfigs { topics, defaults: defaults.then_some(configs) }
         }),
+        (0..4i32, 0..2usize).prop_map(|(number, before)| {
+            let [before, after] = [before, 1 - before].map(|value| set(&[("c", "5")][..value]));
+            let owner = match number < 2 {
+                true => Owner::Broker(BrokerId(number)),
+                false => Owner::Group(number.to_string()),
+            };
+            let owners = vec![OwnerConfigs { owner, configs: Configs { before, after } }];
+            Command::AlterOwnConfigs { topics: Vec::new(), defaults: None, owners }
+        }),
     ];
     prop::collection::vec(command, 0..24)
 }
@@ -274,6 +283,7 @@ proptest! {
             ..State::default()
         };
         brokers_alone.set_quotas(state.quotas.clone());
+        brokers_alone.set_own(state.own.clone());
         for registered in state.brokers() {
             brokers_alone.insert_broker(registered.clone());
         }
@@ -351,7 +361,7 @@ fn configs_take_the_place_of_others() {
     );
     let topic = state.topic("a_b").unwrap();
     assert_eq!(topic.configs, set(&[("x", "1")]));
-    assert_eq!(*state.configs_of(topic), set(&[("x", "1"), ("y", "9")]));
+    assert_eq!(*state.configs_of(topic, BrokerId(1)), set(&[("x", "1"), ("y", "9")]));
     let mut other = state.clone();
     assert_eq!(
         State::from_snapshot(decode_snapshot(&encode_snapshot(&state.snapshot()).unwrap()).unwrap()).unwrap().hash(),
@@ -361,6 +371,41 @@ fn configs_take_the_place_of_others() {
     assert_ne!(other.hash(), state.hash());
     assert_ne!(hash, state.hash());
     check(&state);
+}
+
+fn own(owner: Owner, before: &[(&str, &str)], after: &[(&str, &str)]) -> Command {
+    let configs = Configs { before: set(before), after: set(after) };
+    Command::AlterOwnConfigs { topics: Vec::new(), defaults: None, owners: vec![OwnerConfigs { owner, configs }] }
+}
+
+#[test]
+fn a_brokers_own_configs_come_before_those_of_all() {
+    let mut state = State::default();
+    let of_broker = || Owner::Broker(BrokerId(1));
+    state.apply(1, &create(&[topic("a", 1, 1)]));
+    let defaults = Configs { before: set(&[]), after: set(&[("x", "0"), ("y", "9")]) };
+    state.apply(2, &Command::AlterConfigs { topics: vec![alter(1, &[], &[("z", "1")])], defaults: Some(defaults) });
+    let altered = Change::OwnConfigsAltered { owner: of_broker() };
+    assert_eq!(state.apply(3, &own(of_broker(), &[], &[("x", "1"), ("z", "2")])), [altered]);
+    assert_eq!(*state.given_by(BrokerId(1)), set(&[("x", "1"), ("y", "9"), ("z", "2")]));
+    let topic = state.topic("a").unwrap();
+    assert_eq!(*state.configs_of(topic, BrokerId(1)), set(&[("x", "1"), ("y", "9"), ("z", "1")]));
+    assert_eq!(*state.configs_of(topic, BrokerId(2)), set(&[("x", "0"), ("y", "9"), ("z", "1")]));
+    assert_eq!(state.apply(4, &own(of_broker(), &[], &[])), [Change::Overtaken]);
+}
+
+#[test]
+fn configs_of_groups_do_not_outgrow_a_snapshot() {
+    let mut state = State::default();
+    let hash = state.hash();
+    let half = "v".repeat(MAX_OWN_CONFIG_BYTES / 2);
+    let group = |name: &str| Owner::Group(name.to_owned());
+    state.apply(1, &own(group("a"), &[], &[("x", &half)]));
+    assert_ne!(state.hash(), hash);
+    assert_eq!(state.apply(2, &own(group("b"), &[], &[("x", &half)])), [Change::Full]);
+    assert_eq!(state.own().groups().collect::<Vec<_>>(), ["a"]);
+    state.apply(3, &own(group("a"), &[("x", &half)], &[]));
+    assert_eq!(state.own().groups().next(), None);
 }
 
 fn quota_change(client: &str, rate: Option<f64>) -> QuotaChange {

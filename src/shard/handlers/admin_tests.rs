@@ -26,6 +26,8 @@ pub(super) fn config() -> BrokerConfig {
         auto_create_topics: true,
         num_partitions: 2,
         message_max_bytes: 1_048_588,
+        max_connections: 100,
+        max_connections_per_ip: i32::MAX,
         retention_check_ms: 300_000,
         groups: GroupConfig::default(),
         tail_bytes: 0,

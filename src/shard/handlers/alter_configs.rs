@@ -10,10 +10,12 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 
 use super::create_topics::{Refusal, check_min_insync, invalid_config};
-use super::describe_configs::{BROKER, TOPIC};
+use super::describe_configs::{BROKER, GROUP, TOPIC};
+use crate::config::BrokerConfig;
 use crate::config::keys::Key;
-use crate::metadata::command::{Configs, TopicConfigs};
-use crate::metadata::configs::{self, ConfigKey, ConfigType};
+use crate::metadata::command::{Configs, OwnerConfigs, TopicConfigs};
+use crate::metadata::configs::{self, ConfigKey, ConfigType, InvalidConfig, Kind};
+use crate::metadata::own::Owner;
 use crate::metadata::{Command, State, names};
 use crate::protocol::ErrorCode;
 use crate::types::{BrokerId, Map};
@@ -60,14 +62,19 @@ pub struct Plan {
 }
 
 /// Plans IncrementalAlterConfigs. `receiver` is the broker that the client asked: only its own configs can be altered
-/// there.
-pub fn plan(state: &State, request: &IncrementalAlterConfigsRequest, receiver: BrokerId) -> Plan {
-    plan_all(state, receiver, request.validate_only, incremental(request))
+/// there. `config` is the coordinator's, by whose bounds groups go.
+pub fn plan(
+    state: &State,
+    config: &BrokerConfig,
+    request: &IncrementalAlterConfigsRequest,
+    receiver: BrokerId,
+) -> Plan {
+    plan_all(state, config, receiver, request.validate_only, incremental(request))
 }
 
 /// Plans AlterConfigs.
-pub fn plan_replace(state: &State, request: &AlterConfigsRequest, receiver: BrokerId) -> Plan {
-    plan_all(state, receiver, request.validate_only, replacing(request))
+pub fn plan_replace(state: &State, config: &BrokerConfig, request: &AlterConfigsRequest, receiver: BrokerId) -> Plan {
+    plan_all(state, config, receiver, request.validate_only, replacing(request))
 }
 
 /// The outcome where every resource of an IncrementalAlterConfigs request is refused for one reason.
@@ -144,12 +151,18 @@ fn fail_all(resources: &[Wanted<'_>], error: ErrorCode) -> Outcome {
     Outcome(resources.iter().map(failed).collect())
 }
 
-fn plan_all(state: &State, receiver: BrokerId, validate_only: bool, resources: Vec<Wanted<'_>>) -> Plan {
+fn plan_all(
+    state: &State,
+    config: &BrokerConfig,
+    receiver: BrokerId,
+    validate_only: bool,
+    resources: Vec<Wanted<'_>>,
+) -> Plan {
     let mut times: Map<(i8, &str), usize> = Map::default();
     for resource in &resources {
         *times.entry((resource.resource_type, resource.name)).or_insert(0) += 1;
     }
-    let (mut topics, mut defaults) = (Vec::new(), None);
+    let (mut topics, mut defaults, mut owners) = (Vec::new(), None, Vec::new());
     let mut outcome = Vec::with_capacity(resources.len());
     for resource in &resources {
         let planned = if times[&(resource.resource_type, resource.name.as_str())] > 1 {
@@ -158,14 +171,22 @@ fn plan_all(state: &State, receiver: BrokerId, validate_only: bool, resources: V
             check_form(resource).and_then(|()| match resource.resource_type {
                 TOPIC => topic(state, resource).map(|changed| topics.extend(changed)),
                 BROKER if resource.name.is_empty() => all_brokers(state, resource).map(|changed| defaults = changed),
-                BROKER => one_broker(receiver, resource),
+                BROKER => one_broker(state, receiver, resource).map(|changed| owners.extend(changed)),
+                GROUP => group(state, config, resource).map(|changed| owners.extend(changed)),
                 other => Err((ErrorCode::InvalidRequest, format!("Unsupported resource type: {other}"))),
             })
         };
         outcome.push((resource.resource_type, resource.name.clone(), planned.err()));
     }
-    let changes = !validate_only && (!topics.is_empty() || defaults.is_some());
-    Plan { command: changes.then_some(Command::AlterConfigs { topics, defaults }), outcome: Outcome(outcome) }
+    let command = match owners.is_empty() {
+        // Brokers of earlier versions know this one.
+        true => {
+            let changes = !topics.is_empty() || defaults.is_some();
+            changes.then_some(Command::AlterConfigs { topics, defaults })
+        }
+        false => Some(Command::AlterOwnConfigs { topics, defaults, owners }),
+    };
+    Plan { command: command.filter(|_| !validate_only), outcome: Outcome(outcome) }
 }
 
 /// What must hold whatever the configs are.
@@ -192,35 +213,19 @@ fn topic(state: &State, resource: &Wanted<'_>) -> Result<Option<TopicConfigs>, R
     names::validate(resource.name).map_err(|message| (ErrorCode::InvalidTopicException, message))?;
     let unknown = || (ErrorCode::UnknownTopicOrPartition, format!("The topic '{}' does not exist.", &**resource.name));
     let topic = state.topic(resource.name).ok_or_else(unknown)?;
-    let wanted = resource.configs.iter().map(|(name, op, value)| (*name, ConfigKey::named(name), *op, *value));
-    let after = altered(&topic.configs, state.defaults(), resource.replaces, wanted).map_err(invalid_config)?;
+    let after = altered(Kind::Topic, &topic.configs, state.defaults(), resource).map_err(invalid_config)?;
     check_min_insync(&after, topic.partitions[0].replicas.len())?;
     let before = topic.configs.clone();
     Ok((before != after).then_some(TopicConfigs { id: topic.id, configs: Configs { before, after } }))
 }
 
-/// The change of what all brokers give to topics; none where it is so already.
+/// The change of what all brokers have in common; none where it is so already.
 fn all_brokers(state: &State, resource: &Wanted<'_>) -> Result<Option<Configs>, Refusal> {
-    let refused = |message: String| (ErrorCode::InvalidRequest, message);
-    for (name, op, _) in &resource.configs {
-        match ConfigKey::given_as(name) {
-            // It is checked against the replicas of each topic, and those differ.
-            Some(key) if key.name == "min.insync.replicas" && *op != Op::Delete => {
-                return Err(refused("min.insync.replicas cannot be set for all topics at once.".to_owned()));
-            }
-            Some(_) => {}
-            None => return Err(refused(not_dynamic(name))),
-        }
-    }
-    let wanted = resource.configs.iter().map(|(name, op, value)| (*name, ConfigKey::given_as(name), *op, *value));
-    let none = BTreeMap::new();
-    let after = altered(state.defaults(), &none, resource.replaces, wanted).map_err(|error| refused(error.0))?;
-    let before = state.defaults().clone();
-    Ok((before != after).then_some(Configs { before, after }))
+    brokers(state.defaults(), &BTreeMap::new(), resource)
 }
 
-/// No config of a single broker can be changed while it runs, so that there is none to delete either.
-fn one_broker(receiver: BrokerId, resource: &Wanted<'_>) -> Result<(), Refusal> {
+/// The change of a broker's configs; none where they are so already.
+fn one_broker(state: &State, receiver: BrokerId, resource: &Wanted<'_>) -> Result<Option<OwnerConfigs>, Refusal> {
     let refused = |message: String| Err((ErrorCode::InvalidRequest, message));
     let id: i32 = match resource.name.parse() {
         Ok(id) => id,
@@ -231,43 +236,89 @@ fn one_broker(receiver: BrokerId, resource: &Wanted<'_>) -> Result<(), Refusal> 
     if id != receiver.0 {
         return refused(format!("Unexpected broker id, expected {} or empty string, but received {id}", receiver.0));
     }
-    match resource.configs.iter().find(|(_, op, _)| *op != Op::Delete) {
-        None => Ok(()),
-        Some((name, ..)) if ConfigKey::given_as(name).is_some() => {
-            refused(format!("{name} cannot be set for one broker, only for all of them: leave the broker's id empty."))
-        }
-        Some((name, ..)) => refused(not_dynamic(name)),
-    }
+    let configs = brokers(state.own().of_broker(receiver), state.defaults(), resource)?;
+    Ok(configs.map(|configs| OwnerConfigs { owner: Owner::Broker(receiver), configs }))
 }
 
-fn not_dynamic(name: &str) -> String {
-    let shown: String = name.chars().take(64).collect();
-    match Key::named(name) {
-        Some(_) => format!("{shown} cannot be changed while the broker runs: give it at its next start."),
-        None => format!("Unknown broker config name: {}", shown.escape_debug()),
+/// The change of configs of brokers, under which are those of `below`.
+fn brokers(
+    before: &BTreeMap<String, String>,
+    below: &BTreeMap<String, String>,
+    resource: &Wanted<'_>,
+) -> Result<Option<Configs>, Refusal> {
+    let refused = |message: String| (ErrorCode::InvalidRequest, message);
+    for (name, ..) in resource.configs.iter().filter(|(_, op, _)| *op != Op::Delete) {
+        match Kind::Broker.key(name) {
+            // It is checked against the replicas of each topic, and those differ.
+            Some(key) if key.name == "min.insync.replicas" => {
+                return Err(refused("min.insync.replicas cannot be set for all topics at once.".to_owned()));
+            }
+            Some(_) => {}
+            None if Key::named(name).is_some() => {
+                return Err(refused(format!("Cannot update these configs dynamically: {name}")));
+            }
+            None => return Err(refused(Kind::Broker.unknown(name).0)),
+        }
+    }
+    let after = altered(Kind::Broker, before, below, resource).map_err(|error| refused(error.0))?;
+    Ok((*before != after).then(|| Configs { before: before.clone(), after }))
+}
+
+/// The change of a group's configs; none where they are so already. The group need not be there.
+fn group(state: &State, config: &BrokerConfig, resource: &Wanted<'_>) -> Result<Option<OwnerConfigs>, Refusal> {
+    if resource.name.is_empty() {
+        return Err((ErrorCode::InvalidRequest, "Default group resources are not allowed.".to_owned()));
+    }
+    let before = state.own().of_group(resource.name);
+    let after = altered(Kind::Group, before, &BTreeMap::new(), resource).map_err(invalid_config)?;
+    check_group(config, &after).map_err(invalid_config)?;
+    let owner = Owner::Group(resource.name.to_string());
+    Ok((*before != after).then(|| OwnerConfigs { owner, configs: Configs { before: before.clone(), after } }))
+}
+
+/// Whether a group's configs are within the broker's bounds, and go together.
+fn check_group(config: &BrokerConfig, configs: &BTreeMap<String, String>) -> Result<(), InvalidConfig> {
+    let groups = &config.groups;
+    let value = |name: &str, usual| configs.get(name).map_or(usual, |value| value.parse().unwrap_or(usual));
+    let (session, heartbeat) = ("consumer.session.timeout.ms", "consumer.heartbeat.interval.ms");
+    let session_ms = value(session, groups.consumer_session_timeout_ms);
+    let heartbeat_ms = value(heartbeat, groups.consumer_heartbeat_interval_ms);
+    for (name, value, bounds) in [
+        (session, session_ms, &groups.consumer_session_timeouts_ms),
+        (heartbeat, heartbeat_ms, &groups.consumer_heartbeat_intervals_ms),
+    ] {
+        let rest = name.trim_start_matches("consumer.");
+        if value < *bounds.start() {
+            return Err(InvalidConfig(format!("{name} must be greater than or equal to group.consumer.min.{rest}")));
+        }
+        if value > *bounds.end() {
+            return Err(InvalidConfig(format!("{name} must be less than or equal to group.consumer.max.{rest}")));
+        }
+    }
+    match session_ms > heartbeat_ms {
+        true => Ok(()),
+        false => Err(InvalidConfig(format!("{session} must be greater than {heartbeat}"))),
     }
 }
 
 /// The configs after a change. `below` gives the values that hold where none is set, beside the built-in ones.
-fn altered<'a>(
+fn altered(
+    kind: Kind,
     before: &BTreeMap<String, String>,
     below: &BTreeMap<String, String>,
-    replaces: bool,
-    wanted: impl Iterator<Item = (&'a str, Option<&'static ConfigKey>, Op, Option<&'a str>)>,
-) -> Result<BTreeMap<String, String>, configs::InvalidConfig> {
-    let mut after = if replaces { BTreeMap::new() } else { before.clone() };
-    for (name, key, op, value) in wanted {
-        // What is unknown cannot be set, so there is nothing to delete.
-        let (Some(key), Some(value)) = (key, value.filter(|_| op != Op::Delete)) else {
-            match (key, op) {
-                (Some(key), _) => after.remove(key.name),
-                (None, Op::Delete) => None,
-                (None, _) => {
-                    configs::check_all([(name, "")])?;
-                    None
-                }
-            };
-            continue;
+    resource: &Wanted<'_>,
+) -> Result<BTreeMap<String, String>, InvalidConfig> {
+    let mut after = if resource.replaces { BTreeMap::new() } else { before.clone() };
+    for &(name, op, value) in &resource.configs {
+        let (key, value) = match (kind.key(name), value.filter(|_| op != Op::Delete)) {
+            (Some(key), Some(value)) => (key, value),
+            (Some(key), None) => {
+                after.remove(key.name);
+                continue;
+            }
+            // What is unknown cannot be set, so there is nothing to delete.
+            (None, _) if op == Op::Delete => continue,
+            (None, _) => return Err(kind.unknown(name)),
         };
         let value = match op {
             Op::Append | Op::Subtract => {
@@ -278,13 +329,13 @@ fn altered<'a>(
         };
         after.insert(key.name.to_owned(), value);
     }
-    configs::check_all(after.iter().map(|(name, value)| (name.as_str(), value.as_str())))
+    configs::check_all(kind, after.iter().map(|(name, value)| (name.as_str(), value.as_str())))
 }
 
 /// A list with elements added or taken away.
-fn combined(key: &ConfigKey, current: &str, op: Op, value: &str) -> Result<String, configs::InvalidConfig> {
+fn combined(key: &ConfigKey, current: &str, op: Op, value: &str) -> Result<String, InvalidConfig> {
     if key.config_type() != ConfigType::List {
-        return Err(configs::InvalidConfig(format!(
+        return Err(InvalidConfig(format!(
             "Nothing can be appended to {} or subtracted from it: it is no list.",
             key.name
         )));

@@ -106,10 +106,8 @@ fn entity(parts: &[EntityData]) -> Result<Entity, Refusal> {
 fn changes_of(entity: &Entity, entry: &EntryData) -> Result<Vec<QuotaChange>, Refusal> {
     let mut seen = Set::default();
     let change = |op: &kafka_protocol::messages::alter_client_quotas_request::OpData| {
-        let quota = Quota::named(&op.key).ok_or_else(|| match &*op.key {
-            "request_percentage" => invalid("request_percentage is not enforced here."),
-            key => invalid(format!("Invalid configuration key {}", shown(key))),
-        })?;
+        let unknown = || invalid(format!("Invalid configuration key {}", shown(&op.key)));
+        let quota = Quota::named(&op.key).ok_or_else(unknown)?;
         if !seen.insert(quota) {
             return Err(invalid(format!("{} is there more than once.", quota.name())));
         }
@@ -117,10 +115,10 @@ fn changes_of(entity: &Entity, entry: &EntryData) -> Result<Vec<QuotaChange>, Re
             true => None,
             false => {
                 let rate = Rate::new(op.value);
-                let whole = quota == Quota::ControllerMutationRate || op.value.fract() == 0.0;
-                let rate = rate.filter(|_| whole);
+                let counts_bytes = matches!(quota, Quota::ProducerByteRate | Quota::ConsumerByteRate);
+                let rate = rate.filter(|_| !counts_bytes || op.value.fract() == 0.0);
                 Some(rate.ok_or_else(|| {
-                    let form = if quota == Quota::ControllerMutationRate { "a" } else { "a whole" };
+                    let form = if counts_bytes { "a whole" } else { "a" };
                     invalid(format!("{} must be {form} number above 0, but is {}", quota.name(), op.value))
                 })?)
             }

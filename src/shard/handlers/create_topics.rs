@@ -8,11 +8,12 @@ use kafka_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse, TopicN
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
+use super::describe_configs::broker_values;
 use crate::config::BrokerConfig;
 use crate::group::OFFSETS_TOPIC;
 use crate::limits::{MAX_PARTITIONS, MAX_PARTITIONS_PER_REQUEST};
 use crate::metadata::command::{NewPartition, NewTopic};
-use crate::metadata::configs::{self, BrokerValues};
+use crate::metadata::configs::{self, Kind};
 use crate::metadata::placement::Placement;
 use crate::metadata::state::{Partition, Rejection};
 use crate::metadata::{Change, Command, State, names};
@@ -319,7 +320,7 @@ fn check_configs(topic: &CreatableTopic) -> Result<BTreeMap<String, String>, Ref
         return Err((ErrorCode::InvalidConfig, message));
     }
     let set = topic.configs.iter().filter_map(|config| Some((config.name.as_str(), config.value.as_deref()?)));
-    configs::check_all(set).map_err(invalid_config)
+    configs::check_all(Kind::Topic, set).map_err(invalid_config)
 }
 
 pub(super) fn invalid_config(error: configs::InvalidConfig) -> Refusal {
@@ -340,7 +341,7 @@ fn success(
     (state, config): (&State, &BrokerConfig),
     version: i16,
 ) -> CreatableTopicResult {
-    let broker = BrokerValues { defaults: state.defaults(), message_max_bytes: config.message_max_bytes };
+    let broker = broker_values(state, config);
     let configs = (version >= FIRST_WITH_CONFIGS).then(|| configs::effective(&topic.configs, broker));
     let configs = configs.into_iter().flatten().map(|effective| {
         CreatableTopicConfigs::default()

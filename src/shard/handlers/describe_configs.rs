@@ -1,4 +1,4 @@
-//! DescribeConfigs: the configs of topics and of this broker.
+//! DescribeConfigs: the configs of topics, of groups and of this broker.
 
 use std::borrow::Cow;
 
@@ -13,7 +13,7 @@ use crate::config::BrokerConfig;
 use crate::config::keys::{self, Key};
 use crate::limits::{MAX_DESCRIBED_RESOURCES, MAX_REQUEST_BYTES};
 use crate::metadata::configs::ConfigSource::DynamicDefault;
-use crate::metadata::configs::{self, BrokerValues, ConfigSource, ConfigType};
+use crate::metadata::configs::{self, BrokerValues, ConfigSource, ConfigType, Started};
 use crate::metadata::{State, Topic, names};
 use crate::protocol::ErrorCode;
 use crate::types::Set;
@@ -21,6 +21,7 @@ use crate::types::Set;
 /// Kafka's numbers of the kinds of resources that have configs.
 pub(super) const TOPIC: i8 = 2;
 pub(super) const BROKER: i8 = 4;
+pub(super) const GROUP: i8 = 32;
 
 /// A config of the broker.
 struct BrokerKey<'a> {
@@ -28,7 +29,7 @@ struct BrokerKey<'a> {
     config_type: ConfigType,
     /// Its values, the one that counts first; none where the broker has none.
     values: Vec<(Cow<'a, str>, ConfigSource)>,
-    /// Whether it can be changed while the broker runs: what it gives to topics, for all brokers at once.
+    /// Whether it can be changed while the broker runs.
     dynamic: bool,
     doc: &'static str,
 }
@@ -70,7 +71,7 @@ fn describe(
     request: &DescribeConfigsRequest,
     resource: &DescribeConfigsResource,
 ) -> Result<Vec<DescribeConfigsResourceResult>, Refusal> {
-    let values = BrokerValues { defaults: state.defaults(), message_max_bytes: config.message_max_bytes };
+    let values = broker_values(state, config);
     match resource.resource_type {
         TOPIC => {
             let name = resource.resource_name.as_str();
@@ -80,9 +81,9 @@ fn describe(
         }
         BROKER if resource.resource_name.is_empty() => {
             // Of all brokers together only what was set for all of them is told.
-            let set = |key: &BrokerKey<'_>| key.values.first().is_some_and(|(_, source)| *source == DynamicDefault);
-            let keys = broker_keys(config, values).into_iter().filter(set);
-            Ok(broker_configs(keys, request, resource))
+            let mut keys = broker_keys(config, values);
+            keys.iter_mut().for_each(|key| key.values.retain(|(_, source)| *source == DynamicDefault));
+            Ok(broker_configs(keys.into_iter().filter(|key| !key.values.is_empty()), request, resource))
         }
         BROKER => {
             let name = resource.resource_name.as_str();
@@ -97,7 +98,24 @@ fn describe(
             }
             Ok(broker_configs(broker_keys(config, values).into_iter(), request, resource))
         }
+        GROUP if resource.resource_name.is_empty() => {
+            Err((ErrorCode::InvalidRequest, Some("Group name must not be empty".to_owned())))
+        }
+        GROUP => Ok(group_configs(state, config, request, resource)),
         other => Err((ErrorCode::InvalidRequest, Some(format!("Unsupported resource type: {other}")))),
+    }
+}
+
+/// What this broker goes by.
+pub(in crate::shard) fn broker_values<'a>(state: &'a State, config: &BrokerConfig) -> BrokerValues<'a> {
+    BrokerValues {
+        own: state.own().of_broker(config.broker_id),
+        defaults: state.defaults(),
+        started: Started {
+            message_max_bytes: config.message_max_bytes,
+            max_connections: config.max_connections,
+            max_connections_per_ip: config.max_connections_per_ip,
+        },
     }
 }
 
@@ -138,6 +156,44 @@ fn topic_configs(
                 .with_documentation(documentation(request, effective.key.doc))
         })
         .collect()
+}
+
+/// The configs of a group, whether it is there or not. What it does not set is the broker's.
+fn group_configs(
+    state: &State,
+    config: &BrokerConfig,
+    request: &DescribeConfigsRequest,
+    resource: &DescribeConfigsResource,
+) -> Vec<DescribeConfigsResourceResult> {
+    let set = state.own().of_group(&resource.resource_name);
+    let keys = configs::group_keys().iter().filter(|key| wanted(resource, key.name));
+    keys.map(|key| {
+        let broker = match key.name {
+            "consumer.session.timeout.ms" => config.groups.consumer_session_timeout_ms,
+            _ => config.groups.consumer_heartbeat_interval_ms,
+        };
+        let broker = broker.to_string();
+        let mut values: Vec<(&str, &str, ConfigSource)> = Vec::new();
+        values.extend(set.get(key.name).map(|value| (key.name, value.as_str(), ConfigSource::Group)));
+        if let Some(name) = key.synonym {
+            // What equals the default cannot be told from it: the core is not told who set it.
+            if broker != key.default {
+                values.push((name, &broker, ConfigSource::StaticBroker));
+            }
+            values.push((name, key.default, ConfigSource::Default));
+        }
+        let (_, value, source) = values[0];
+        let synonyms = values.iter().filter(|_| request.include_synonyms);
+        DescribeConfigsResourceResult::default()
+            .with_name(StrBytes::from_static_str(key.name))
+            .with_value(Some(StrBytes::from_string(value.to_owned())))
+            .with_read_only(false)
+            .with_config_source(source as i8)
+            .with_synonyms(synonyms.map(|(name, value, source)| synonym(name, value, *source)).collect())
+            .with_config_type(key.config_type() as i8)
+            .with_documentation(documentation(request, key.doc))
+    })
+    .collect()
 }
 
 fn broker_configs<'a>(
@@ -214,7 +270,27 @@ fn broker_keys<'a>(config: &BrokerConfig, given: BrokerValues<'a>) -> Vec<Broker
         ("group.min.session.timeout.ms", ConfigType::Int, groups.min_session_timeout_ms.to_string()),
         ("group.consumer.assignment.interval.ms", ConfigType::Int, groups.consumer_assignment_interval_ms.to_string()),
         ("group.consumer.heartbeat.interval.ms", ConfigType::Int, groups.consumer_heartbeat_interval_ms.to_string()),
+        (
+            "group.consumer.max.heartbeat.interval.ms",
+            ConfigType::Int,
+            groups.consumer_heartbeat_intervals_ms.end().to_string(),
+        ),
+        (
+            "group.consumer.max.session.timeout.ms",
+            ConfigType::Int,
+            groups.consumer_session_timeouts_ms.end().to_string(),
+        ),
         ("group.consumer.max.size", ConfigType::Int, groups.consumer_max_size.to_string()),
+        (
+            "group.consumer.min.heartbeat.interval.ms",
+            ConfigType::Int,
+            groups.consumer_heartbeat_intervals_ms.start().to_string(),
+        ),
+        (
+            "group.consumer.min.session.timeout.ms",
+            ConfigType::Int,
+            groups.consumer_session_timeouts_ms.start().to_string(),
+        ),
         ("group.consumer.session.timeout.ms", ConfigType::Int, groups.consumer_session_timeout_ms.to_string()),
         ("log.retention.check.interval.ms", ConfigType::Long, config.retention_check_ms.to_string()),
         ("offsets.retention.minutes", ConfigType::Int, (groups.offsets_retention_ms / 60_000).to_string()),
@@ -244,14 +320,14 @@ fn broker_keys<'a>(config: &BrokerConfig, given: BrokerValues<'a>) -> Vec<Broker
     );
     built_in("delete.topic.enable", ConfigType::Boolean, true.to_string(), "Whether clients may delete topics.");
     built_in("socket.request.max.bytes", ConfigType::Int, MAX_REQUEST_BYTES.to_string(), "Largest request, in bytes.");
-    keys.extend(configs::keys().iter().filter_map(|key| {
-        Some(BrokerKey {
-            name: key.synonym?,
-            config_type: key.config_type(),
-            values: key.broker_values(given),
-            dynamic: true,
-            doc: key.doc,
-        })
+    let given_to_topics = configs::keys().iter().filter_map(|key| Some((key.synonym?, key)));
+    let own = configs::broker_keys().iter().map(|key| (key.name, key));
+    keys.extend(given_to_topics.chain(own).map(|(name, key)| BrokerKey {
+        name,
+        config_type: key.config_type(),
+        values: key.broker_values(given),
+        dynamic: true,
+        doc: key.doc,
     }));
     keys.sort_by_key(|key| key.name);
     keys
@@ -278,7 +354,9 @@ mod tests {
     use super::super::admin_tests::{assert_encodable, config, state, text};
     use super::*;
     use crate::metadata::Command;
-    use crate::metadata::command::Configs;
+    use crate::metadata::command::{Configs, OwnerConfigs};
+    use crate::metadata::own::Owner;
+    use crate::types::BrokerId;
 
     fn resource(resource_type: i8, name: &str, keys: Option<&[&str]>) -> DescribeConfigsResource {
         DescribeConfigsResource::default()
@@ -394,7 +472,7 @@ mod tests {
             ("message.max.bytes", Some("7"), 4),
             ("message.max.bytes", Some("1048588"), 5),
         ];
-        for result in &after {
+        for (result, all) in after.iter().zip([&all[..1], &all, &all]) {
             let max = result.configs.iter().find(|config| {
                 config.name.contains("max") && config.name.contains("message.") && config.name.ends_with("bytes")
             });
@@ -404,6 +482,47 @@ mod tests {
         }
     }
 
+    fn alter(state: &mut State, owner: Owner, name: &str, value: &str) {
+        let after = [(name.to_owned(), value.to_owned())].into();
+        let owners = vec![OwnerConfigs { owner, configs: Configs { before: Default::default(), after } }];
+        state.apply(101, &Command::AlterOwnConfigs { topics: Vec::new(), defaults: None, owners });
+    }
+
+    #[test]
+    fn what_is_set_for_this_broker_comes_first() {
+        let mut state = state(2, &[]);
+        alter(&mut state, Owner::Broker(BrokerId(1)), "max.connections", "9");
+        let resource = resource(BROKER, "1", Some(&["max.connections"]));
+        let request =
+            DescribeConfigsRequest::default().with_resources(vec![resource.clone()]).with_include_synonyms(true);
+        let result = respond(&state, &config(), &request).results.remove(0);
+        let max = &result.configs[0];
+        assert_eq!((max.value.as_deref(), max.config_source, max.read_only), (Some("9"), 2, false));
+        let [own, started, built_in] = [("9", 2), ("100", 4), ("2147483647", 5)];
+        let all = [own, started, built_in].map(|(value, source)| ("max.connections", Some(value), source));
+        assert_eq!(synonyms(max), all);
+        let other = BrokerConfig { broker_id: BrokerId(2), ..config() };
+        let request = DescribeConfigsRequest::default().with_resources(vec![resource.with_resource_name(text("2"))]);
+        let max = &respond(&state, &other, &request).results[0].configs[0];
+        assert_eq!((max.value.as_deref(), max.config_source), (Some("100"), 4));
+    }
+
+    #[test]
+    fn a_group_goes_by_the_broker_where_it_sets_nothing() {
+        let mut state = state(1, &[]);
+        alter(&mut state, Owner::Group("g".to_owned()), "consumer.session.timeout.ms", "50000");
+        let request = DescribeConfigsRequest::default()
+            .with_resources(vec![resource(GROUP, "g", None)])
+            .with_include_synonyms(true);
+        let response = respond(&state, &config(), &request);
+        assert_encodable(&response, 1..=4);
+        let [heartbeat, session] = &response.results[0].configs[..] else { panic!("{response:?}") };
+        assert_eq!((session.value.as_deref(), session.config_source, session.read_only), (Some("50000"), 8, false));
+        let broker = "group.consumer.session.timeout.ms";
+        assert_eq!(synonyms(session), [("consumer.session.timeout.ms", Some("50000"), 8), (broker, Some("45000"), 5)]);
+        assert_eq!((heartbeat.value.as_deref(), heartbeat.config_source), (Some("5000"), 5));
+    }
+
     #[test]
     fn what_cannot_be_described_says_why() {
         let cases = [
@@ -411,6 +530,7 @@ mod tests {
             (TOPIC, "a/b", ErrorCode::InvalidTopicException, Some("Topic name is invalid")),
             (BROKER, "2", ErrorCode::InvalidRequest, Some("Unexpected broker id, expected 1")),
             (BROKER, "x", ErrorCode::InvalidRequest, Some("must be an integer")),
+            (GROUP, "", ErrorCode::InvalidRequest, Some("Group name must not be empty")),
             (8, "1", ErrorCode::InvalidRequest, Some("Unsupported resource type: 8")),
             (0, "", ErrorCode::InvalidRequest, Some("Unsupported resource type: 0")),
         ];

@@ -240,7 +240,7 @@ impl Shard {
         if let Some(sessions) = self.connections.sessions(origin.slot.conn) {
             sessions.told(session_id, &told);
         }
-        response.throttle_time_ms = self.meter_answer(now, origin, bytes);
+        response.throttle_time_ms = self.meter_answer(now, origin, bytes).max(origin.throttle_ms);
         self.respond_encoded(origin, encode_fetch(origin.correlation_id, origin.version, &response));
     }
 }

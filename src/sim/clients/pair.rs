@@ -12,7 +12,7 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
-use super::{Client, Context, Link, topic_name};
+use super::{Client, Context, Links, broker_index, topic_name};
 use crate::config::GroupConfig;
 use crate::group::OFFSETS_TOPIC;
 use crate::limits::{AUTO_CREATE_MS, GROUP_COMMIT_MS};
@@ -24,6 +24,10 @@ const FIND_VERSION: i16 = 4;
 const HEARTBEAT_VERSION: i16 = 1;
 const COMMIT_VERSION: i16 = 9;
 const REBALANCE_MS: i32 = 300_000;
+
+/// Milliseconds for which a coordinator of a cluster may answer though another has taken over and read its log: the
+/// members' sessions began earlier there.
+const DEPOSED_MS: u64 = 5_000;
 
 const UNKNOWN_MEMBER_ID: i16 = 25;
 const FENCED_MEMBER_EPOCH: i16 = 110;
@@ -49,27 +53,30 @@ struct Half {
     lives: bool,
 }
 
-/// The two members, on one connection.
+/// The two members, who share their connections.
 pub(in crate::sim) struct Pair {
     halves: [Half; 2],
     next: usize,
     found: bool,
     partitions: usize,
-    link: Link<Purpose>,
+    links: Links<Purpose>,
+    /// The broker that is asked: the group's coordinator, or any while that one is looked for.
+    broker: usize,
     retry_at: u64,
     settling: bool,
     last_error: i16,
 }
 
 impl Pair {
-    /// The members of the only such group.
-    pub(in crate::sim) fn new() -> Pair {
+    /// The members of the only such group, which read a topic of so many partitions.
+    pub(in crate::sim) fn new(partitions: usize) -> Pair {
         Pair {
             halves: Default::default(),
             next: 0,
             found: false,
-            partitions: GroupConfig::default().offsets_partitions as usize,
-            link: Link::to(0),
+            partitions,
+            links: Links::default(),
+            broker: 0,
             retry_at: 0,
             settling: false,
             last_error: code::NONE,
@@ -82,17 +89,20 @@ impl Pair {
     }
 
     fn go_on(&mut self, cx: &mut Context<'_>) {
-        if self.link.give_up(cx, false).is_some() {
-            self.retry_at = cx.now + 100_000;
+        for broker in 0..cx.brokers {
+            if self.links.at(broker).give_up(cx, false).is_some() {
+                self.lost(cx);
+            }
         }
         cx.wake_in(50_000);
         let done = self.settling && self.is_shared();
-        if done || cx.now < self.retry_at || !self.link.is_up(cx) || !self.link.pending.is_empty() {
+        let waits = done || cx.now < self.retry_at || self.links.pending() > 0;
+        if waits || !self.links.at(self.broker).is_up(cx) {
             return;
         }
         if !self.found {
             let request = FindCoordinatorRequest::default().with_coordinator_keys(vec![text(GROUP)]);
-            return self.link.send(cx, FIND_VERSION, &request, AUTO_CREATE_MS, Purpose::Find);
+            return self.links.at(self.broker).send(cx, FIND_VERSION, &request, AUTO_CREATE_MS, Purpose::Find);
         }
         self.next = 1 - self.next;
         let member = self.next;
@@ -123,7 +133,8 @@ impl Pair {
             .with_rebalance_timeout_ms(if joins { REBALANCE_MS } else { -1 })
             .with_subscribed_topic_names(joins.then(|| vec![topic_name(OFFSETS_TOPIC)]))
             .with_topic_partitions(Some(if joins { Vec::new() } else { vec![owned] }));
-        self.link.send(cx, HEARTBEAT_VERSION, &request, GROUP_COMMIT_MS, Purpose::Heartbeat(member));
+        let purpose = Purpose::Heartbeat(member);
+        self.links.at(self.broker).send(cx, HEARTBEAT_VERSION, &request, GROUP_COMMIT_MS, purpose);
     }
 
     fn commit(&mut self, cx: &mut Context<'_>, member: usize) {
@@ -135,7 +146,17 @@ impl Pair {
             .with_generation_id_or_member_epoch(self.halves[member].epoch)
             .with_member_id(text(&format!("member-{member}")))
             .with_topics(vec![topic]);
-        self.link.send(cx, COMMIT_VERSION, &request, GROUP_COMMIT_MS, Purpose::Commit(member));
+        self.links.at(self.broker).send(cx, COMMIT_VERSION, &request, GROUP_COMMIT_MS, Purpose::Commit(member));
+    }
+
+    fn lost(&mut self, cx: &mut Context<'_>) {
+        self.retry_at = cx.now + 100_000;
+        self.find(cx);
+    }
+
+    fn find(&mut self, cx: &mut Context<'_>) {
+        self.found = false;
+        self.broker = cx.any_broker();
     }
 
     fn refused(&mut self, cx: &mut Context<'_>, member: usize, error: i16) {
@@ -145,7 +166,7 @@ impl Pair {
             // It gives up all that it has at once.
             UNKNOWN_MEMBER_ID | FENCED_MEMBER_EPOCH => self.halves[member] = Half::default(),
             STALE_MEMBER_EPOCH => {}
-            _ => self.found = false,
+            _ => self.find(cx),
         }
     }
 
@@ -155,7 +176,7 @@ impl Pair {
         assert!(response.member_epoch >= half.epoch, "protocol: the epoch of member {member} went back");
         half.epoch = response.member_epoch;
         half.lives = true;
-        half.sure_until = half.sent_at + session;
+        half.sure_until = half.sent_at + session - if cx.brokers > 1 { DEPOSED_MS * 1_000 } else { 0 };
         if let Some(assignment) = &response.assignment {
             half.owned =
                 assignment.topic_partitions.iter().flat_map(|topic| topic.partitions.iter().copied()).collect();
@@ -178,17 +199,23 @@ impl Client for Pair {
         self.go_on(cx);
     }
 
-    fn connected(&mut self, cx: &mut Context<'_>, _: usize) {
-        self.link.connected();
+    fn connected(&mut self, cx: &mut Context<'_>, broker: usize) {
+        self.links.at(broker).connected();
         self.go_on(cx);
     }
 
-    fn answered(&mut self, cx: &mut Context<'_>, _: usize, frame: Bytes) {
-        match self.link.answered(&frame) {
+    fn answered(&mut self, cx: &mut Context<'_>, broker: usize, frame: Bytes) {
+        match self.links.at(broker).answered(&frame) {
             Purpose::Find => {
                 let response: FindCoordinatorResponse = wire::response(FIND_VERSION, frame);
-                self.found = response.coordinators[0].error_code == code::NONE;
-                self.retry_at = if self.found { cx.now } else { cx.now + 50_000 };
+                let found = &response.coordinators[0];
+                if found.error_code != code::NONE {
+                    self.last_error = found.error_code;
+                    self.retry_at = cx.now + 50_000;
+                    return self.find(cx);
+                }
+                self.found = true;
+                self.broker = broker_index(found.node_id.0, cx.brokers);
             }
             Purpose::Heartbeat(member) => {
                 let response: ConsumerGroupHeartbeatResponse = wire::response(HEARTBEAT_VERSION, frame);
@@ -207,10 +234,11 @@ impl Client for Pair {
         }
     }
 
-    fn closed(&mut self, cx: &mut Context<'_>, _: usize) {
-        self.link.closed();
-        self.found = false;
-        self.retry_at = cx.now + 100_000;
+    fn closed(&mut self, cx: &mut Context<'_>, broker: usize) {
+        self.links.at(broker).closed();
+        if broker == self.broker {
+            self.lost(cx);
+        }
         cx.wake_in(10_000);
     }
 
@@ -227,7 +255,7 @@ impl Client for Pair {
         format!(
             "members of the group {GROUP} with (epoch, partitions) {halves:?}, last error {}, {} requests under way",
             self.last_error,
-            self.link.pending.len()
+            self.links.pending()
         )
     }
 }

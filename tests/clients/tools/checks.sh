@@ -82,6 +82,28 @@ alter() {
     expect "$(configs --alter --entity-type topics --entity-name "$topic" --add-config no.such=1)" 'Unknown topic config'
 }
 
+# Configs of one broker and of all, by Kafka's precedence, and of a group.
+dynamic() {
+    local group of="--describe --entity-type brokers"
+    group=$(fresh dynamic)
+    alter_() { configs --alter --entity-type "$@"; }
+    expect "$(alter_ brokers --entity-default --add-config max.connections.per.ip=900)" 'Completed updating default config'
+    expect "$(alter_ brokers --entity-name 1 --add-config max.connections.per.ip=800)" 'Completed updating config'
+    # shellcheck disable=SC2086
+    expect "$(configs $of --entity-name 1)" 'DYNAMIC_BROKER_CONFIG:max.connections.per.ip=800, DYNAMIC_DEFAULT_BROKER_CONFIG:max.connections.per.ip=900, DEFAULT_CONFIG:max.connections.per.ip=2147483647'
+    # shellcheck disable=SC2086
+    expect "$(configs $of --entity-default)" 'max.connections.per.ip=900 sensitive=false'
+    expect "$(alter_ brokers --entity-name 1 --delete-config max.connections.per.ip)" 'Completed'
+    expect "$(alter_ brokers --entity-default --delete-config max.connections.per.ip)" 'Completed'
+    expect "$(alter_ brokers --entity-name 1 --add-config num.partitions=3)" 'Cannot update these configs dynamically'
+    expect "$(alter_ groups --entity-name "$group" --add-config consumer.session.timeout.ms=50000)" 'Completed updating config'
+    expect "$(configs --describe --entity-type groups --entity-name "$group")" \
+        'consumer.session.timeout.ms=50000 .*DYNAMIC_GROUP_CONFIG:consumer.session.timeout.ms=50000'
+    expect "$(configs --describe --entity-type groups)" "$group"
+    expect "$(alter_ groups --entity-name "$group" --add-config consumer.session.timeout.ms=1)" 'greater than or equal'
+    expect "$(alter_ groups --entity-name "$group" --delete-config consumer.session.timeout.ms)" 'Completed updating config'
+}
+
 groups_() {
     local topic
     topic=$(fresh groups)
@@ -187,7 +209,7 @@ END
     diff "$work/in" "$work/out"
 }
 
-all='console codecs topics partitions configs alter groups offsets perf verifiable cluster delete_records log_dirs connect'
+all='console codecs topics partitions configs alter dynamic groups offsets perf verifiable cluster delete_records log_dirs connect'
 status=0
 for check in ${*:-$all}; do
     function=$check

@@ -102,7 +102,7 @@ fn what_cannot_be_set_says_why() {
         (entry(&[("team", Some("t"))], &rate), "Unhandled client quota entity type: team"),
         (entry(&[("user", Some("u")), ("user", None)], &rate), "Duplicate"),
         (entry(&[("ip", Some("1.2.3.4"))], &[("connection_creation_rate", Some(1.0))]), "not enforced"),
-        (entry(user, &[("request_percentage", Some(50.0))]), "request_percentage is not enforced"),
+        (entry(user, &[("request_percentage", Some(0.0))]), "request_percentage must be a number above 0"),
         (entry(user, &[("no_such_rate", Some(1.0))]), "Invalid configuration key no_such_rate"),
         (entry(user, &[("producer_byte_rate", Some(0.0))]), "above 0"),
         (entry(user, &[("producer_byte_rate", Some(-1.0))]), "above 0"),
