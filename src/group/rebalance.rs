@@ -99,7 +99,7 @@ impl Group {
         }
         let silent = |(_, member): &(&String, &Member)| member.can_expire() && member.expires <= now;
         while let Some(id) = self.members.iter().find(silent).map(|(id, _)| id.clone()) {
-            tracing::info!(group = %self.id, member = id, "a member was silent for longer than its session timeout");
+            tracing::info!(group = &*self.id, member = id, "a member was silent for longer than its session timeout");
             self.dismiss(cx, &id);
             match self.state {
                 State::PreparingRebalance if self.all_joined() => self.complete_join(cx),
@@ -129,7 +129,7 @@ impl Group {
         if missing.is_empty() {
             return;
         }
-        tracing::info!(group = %self.id, members = missing.len(), "members did not ask for their assignments");
+        tracing::info!(group = &*self.id, members = missing.len(), "members did not ask for their assignments");
         for id in &missing {
             self.dismiss(cx, id);
         }
