@@ -28,7 +28,7 @@ impl Group {
         if !self.supports(&join.protocol_type, &join.protocols) {
             return cx.answer(waiter, Err(Error::InconsistentProtocol));
         }
-        tracing::debug!(group = %self.id, member = join.member_id, reason = join.reason, "a member joins");
+        tracing::debug!(group = &*self.id, member = join.member_id, reason = join.reason, "a member joins");
         if join.member_id.is_empty() { self.join_new(cx, waiter, join) } else { self.join_again(cx, waiter, join) }
     }
 

@@ -105,7 +105,7 @@ impl Group {
             if !self.members.get(&id).is_some_and(silent) {
                 continue;
             }
-            tracing::info!(group = %self.id, member = id, "a member was silent for longer than its session timeout");
+            tracing::info!(group = &*self.id, member = id, "a member was silent for longer than its session timeout");
             self.dismiss(cx, &id);
             match self.state {
                 State::PreparingRebalance if self.all_joined() => self.complete_join(cx),
@@ -136,7 +136,7 @@ impl Group {
         if missing.is_empty() {
             return;
         }
-        tracing::info!(group = %self.id, members = missing.len(), "members did not ask for their assignments");
+        tracing::info!(group = &*self.id, members = missing.len(), "members did not ask for their assignments");
         for id in &missing {
             self.dismiss(cx, id);
         }

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use rdkafka::admin::{ConfigSource, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::consumer::Consumer;
-use rdkafka::error::RDKafkaErrorCode;
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{BaseProducer, Producer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use crate::common::librdkafka::{
     Delivery, Read, Recorder, admin, admin_options, block_on, consumer, create_topic, read_all,
@@ -270,4 +271,14 @@ fn a_topic_is_created_by_its_first_record() {
     recorder.send(&topic, 0, 0, None, b"first").expect("taken");
     assert_eq!(recorder.finish()[&0], Delivery::Acknowledged(0, 0));
     assert_eq!(read_all(broker.address(), &topic, 1)[0][0].value, b"first");
+}
+
+#[test]
+fn a_transactional_producer_is_told_at_once_that_there_are_no_transactions() {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", shared().address()).set("transactional.id", "t");
+    let producer: BaseProducer = config.create().expect("a producer");
+    let error = producer.init_transactions(Duration::from_secs(60)).expect_err("it is refused");
+    let KafkaError::Transaction(error) = error else { panic!("{error}") };
+    assert!(error.is_fatal() && error.to_string().contains("This broker has no transactions."), "{error}");
 }

@@ -173,7 +173,7 @@ impl Group {
             partitions: None,
         };
         if heartbeat.epoch == LEAVING {
-            tracing::debug!(group = %self.id, member = %id, "a member leaves");
+            tracing::debug!(group = &*self.id, member = &*id, "a member leaves");
             return Ok((self.without(cx, &[id]), left));
         }
         let before = group.members[&id].current.clone();
@@ -186,7 +186,7 @@ impl Group {
         let group = self.consumer.as_deref().expect("the group is one of the consumer protocol");
         let overdue = self.watch.overdue(cx.now(), cx.settings, group);
         if !overdue.is_empty() {
-            tracing::info!(group = %self.id, members = ?overdue, "members were silent, or did not give back, for too long");
+            tracing::info!(group = &*self.id, members = ?overdue, "members were silent, or did not give back, for too long");
             let records = self.without(cx, &overdue);
             self.append_change(cx, records, Then::Nothing);
         }

@@ -29,7 +29,7 @@ impl Group {
         let parts = self.as_consumers(cx).ok_or(Error::GroupIdNotFound)?;
         let mut group = ConsumerGroup::default();
         parts.iter().for_each(|part| group.apply(part));
-        tracing::info!(group = %self.id, members = self.members.len(), "the group goes over to the consumer protocol");
+        tracing::info!(group = &*self.id, members = self.members.len(), "the group goes over to the consumer protocol");
         let records = parts.into_iter().map(|part| self.consumer_record(part));
         Ok((ended.into_iter().chain(records).collect(), group))
     }
@@ -114,7 +114,7 @@ impl Group {
                 .collect(),
             protocol: Some(protocol),
         };
-        tracing::info!(group = %self.id, members = members.size(), "the group goes back to the classic protocol");
+        tracing::info!(group = &*self.id, members = members.size(), "the group goes back to the classic protocol");
         let parts = draft.parts.iter().cloned().chain(draft.state.last_parts());
         let mut records: Vec<Record> = parts.map(|part| self.consumer_record(part)).collect();
         records.push(Record::Group { group: self.id.clone(), value: Some(generation) });

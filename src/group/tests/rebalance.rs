@@ -1,6 +1,41 @@
 //! Joining, syncing, leaving, and what time does to those who do none of it.
 
+use std::cell::RefCell;
+use std::io;
+
 use super::*;
+
+thread_local! {
+    /// What this thread has logged.
+    static LOG: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Writes to [`LOG`].
+struct Log;
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        LOG.with_borrow_mut(|log| log.extend_from_slice(bytes));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_name_that_a_client_made_up_begins_no_line_of_the_log() {
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(|| Log).finish();
+    tracing::subscriber::with_default(subscriber, || {
+        let mut rig = Rig::new();
+        rig.ask(Ask::Join(Join { group: "g\nforged".into(), ..new_member("a") }));
+        rig.pass(DELAY_MS);
+        rig.pass(REBALANCE_MS);
+    });
+    let log = String::from_utf8(LOG.take()).unwrap();
+    assert!(log.contains(r#"group="g\nforged""#) && log.lines().all(|line| !line.starts_with("forged")), "{log}");
+}
 
 #[test]
 fn a_first_generation_waits_for_those_who_start_together() {

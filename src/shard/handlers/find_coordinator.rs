@@ -18,6 +18,9 @@ use crate::types::{Deadline, Now};
 /// Keys that are groups.
 const GROUP: i8 = 0;
 
+/// Keys that are transactional ids.
+const TRANSACTION: i8 = 1;
+
 /// Several keys may be asked about from this version on.
 const BATCH_VERSION: i16 = 4;
 
@@ -65,6 +68,11 @@ impl Shard {
                 .with_node_id(BrokerId(-1))
                 .with_port(-1)
         };
+        if key_type == TRANSACTION {
+            // librdkafka asks again until its time is up, whatever the error but for those of authorization. Of these,
+            // this is the one with which the Java client shows the message too.
+            return nobody(ErrorCode::ClusterAuthorizationFailed, "This broker has no transactions.");
+        }
         if key_type != GROUP {
             // As Kafka where it has no such coordinator: the client gives up rather than ask for ever.
             return nobody(ErrorCode::InvalidRequest, "This broker coordinates groups only.");
