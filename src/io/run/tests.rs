@@ -114,6 +114,7 @@ fn config(dir: &std::path::Path) -> Config {
     let mut config = Settings::default().resolve(&machine).unwrap();
     config.data_dir = dir.join("data");
     config.listen = "127.0.0.1:0".parse().unwrap();
+    config.broker.max_connections = 1_000;
     config
 }
 
