@@ -6,7 +6,7 @@ use raft::eraftpb as pb;
 use super::{Entry, broker_of, raft_id};
 use crate::types::BrokerId;
 
-/// The kind of a [`Message`]. The numbers are on the wire, and raft-rs's own.
+/// The kind of a [`Message`]. The numbers are on the wire, and raft-rs's own but for the last two.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 #[repr(u8)]
 pub enum MessageKind {
@@ -32,10 +32,14 @@ pub enum MessageKind {
     PreVote = 17,
     /// It would, or not.
     PreVoteResponse = 18,
+    /// A replica that has lost a part of its log asks where the others stand. Not Raft's.
+    Inquiry = 100,
+    /// The answer: the term, whether the sender leads, and where its log ends. Not Raft's.
+    Standing = 101,
 }
 
 impl MessageKind {
-    const ALL: [MessageKind; 11] = [
+    const ALL: [MessageKind; 13] = [
         MessageKind::Append,
         MessageKind::AppendResponse,
         MessageKind::Vote,
@@ -47,6 +51,8 @@ impl MessageKind {
         MessageKind::TimeoutNow,
         MessageKind::PreVote,
         MessageKind::PreVoteResponse,
+        MessageKind::Inquiry,
+        MessageKind::Standing,
     ];
 
     /// The kind of this number; `None` where there is none, or none that goes between brokers.
@@ -152,6 +158,7 @@ impl Message {
             MessageKind::TimeoutNow => pb::MessageType::MsgTimeoutNow,
             MessageKind::PreVote => pb::MessageType::MsgRequestPreVote,
             MessageKind::PreVoteResponse => pb::MessageType::MsgRequestPreVoteResponse,
+            MessageKind::Inquiry | MessageKind::Standing => unreachable!("Raft does not hear of repairs"),
         });
         let entry =
             |entry: Entry| pb::Entry { index: entry.index, term: entry.term, data: entry.data, ..pb::Entry::default() };

@@ -5,6 +5,7 @@
 //! in between the group goes on. This layer knows nothing of Kafka and nothing of disks.
 
 mod message;
+mod repair;
 mod storage;
 
 use std::cmp::Reverse;
@@ -17,6 +18,7 @@ pub use message::{Message, MessageKind, SnapshotPoint};
 
 use crate::limits::{APPEND_BYTES, APPENDS_IN_FLIGHT, METADATA_APPENDS_IN_FLIGHT};
 use crate::types::{BrokerId, LogId};
+use repair::Repair;
 use storage::GroupStorage;
 
 /// A Raft hard state: what must be durable before a vote or a term is used.
@@ -24,7 +26,7 @@ use storage::GroupStorage;
 pub struct HardState {
     /// The term.
     pub term: u64,
-    /// Raft id of the node voted for in that term, 0 for none.
+    /// Raft id of the node voted for in that term, 0 for none, the highest number where that is lost.
     pub vote: u64,
     /// The commit index when the state was written; the true one may be higher.
     pub commit: u64,
@@ -110,6 +112,8 @@ pub struct Group {
     hangs: bool,
     /// The index before the entries that the leader sent last, where they did not fit this log.
     refused: Option<u64>,
+    /// There where a part of the log was lost.
+    repair: Option<Repair>,
 }
 
 /// The Raft id of a broker: Raft has no use for 0, Kafka numbers brokers from 0.
@@ -141,7 +145,11 @@ impl Group {
         weigh: fn(&[u8]) -> u64,
         logger: &slog::Logger,
     ) -> Group {
-        let written = state.hard_state;
+        let repair = (!state.hard_state.is_whole()).then(Repair::default);
+        let written = match repair {
+            Some(_) => HardState { vote: 0, ..state.hard_state },
+            None => state.hard_state,
+        };
         // Everything up to `compacted` was committed before it was moved to segments.
         // What others hold may have been committed before it was durable here; then the end of the log lies before it.
         let last = state.entries.last().map_or(state.compacted.0, |entry| entry.index);
@@ -182,6 +190,7 @@ impl Group {
             restoring: None,
             hangs: false,
             refused: None,
+            repair,
         }
     }
 
@@ -192,13 +201,21 @@ impl Group {
 
     /// Time has passed: heartbeats, elections.
     pub fn tick(&mut self) {
-        if self.restoring.is_none() {
+        if self.repair.is_some() {
+            self.tick_repair();
+        } else if self.restoring.is_none() {
             self.raw.tick();
         }
     }
 
     /// Takes a message of another replica.
     pub fn step(&mut self, from: BrokerId, message: Message) {
+        match message.kind {
+            MessageKind::Inquiry => return self.answer_inquiry(from, &message),
+            MessageKind::Standing => return self.hear_standing(from, &message),
+            kind if self.repair.as_ref().is_some_and(|repair| !repair.takes(kind)) => return,
+            _ => {}
+        }
         if message.kind == MessageKind::TimeoutNow && self.restoring.is_some() {
             return;
         }
@@ -358,7 +375,7 @@ impl Group {
 
     /// Stands for election now, without waiting for a time-out.
     pub fn campaign(&mut self) {
-        if self.restoring.is_some() {
+        if self.restoring.is_some() || self.repair.is_some() {
             return;
         }
         // A group of one voter wins at once; raft-rs reports no other error here.
@@ -424,7 +441,8 @@ impl Group {
                 // A commit index alone needs no write: it is found again from the log.
                 let hard_state =
                     hard_state.filter(|state| (state.term, state.vote) != (self.written.term, self.written.vote));
-                self.written = HardState { ..hard_state.unwrap_or(self.written) };
+                self.written = hard_state.unwrap_or(self.written);
+                let hard_state = hard_state.map(|state| self.marked(state));
                 let entries = entries
                     .into_iter()
                     .map(|entry| Entry { index: entry.index, term: entry.term, data: entry.data })
@@ -453,6 +471,7 @@ impl Group {
         if let Some((_, index)) = self.restoring.take_if(|(number, _)| *number <= through) {
             self.raw.advance_apply_to(index);
         }
+        self.settle_repair();
     }
 
     /// The highest index that a majority holds durably. The truth by which data is acknowledged, even where this
@@ -478,7 +497,7 @@ impl Group {
 
     /// The hard state to put into a checkpoint.
     pub fn hard_state(&self) -> HardState {
-        HardState { commit: self.committed(), ..self.written }
+        self.marked(HardState { commit: self.committed(), ..self.written })
     }
 
     /// The term of the entry at `index`, where the log still holds it.

@@ -23,7 +23,7 @@ use super::mailbox::{Receiver, Sender, mailbox};
 use super::peers::Peering;
 use super::{Incoming, LOG_FLUSH, Report, listener, probe};
 use crate::config::{Config, PeerAddress};
-use crate::limits::{BLOCK, STOP_MS};
+use crate::limits::{BLOCK, MENDING_REPLICAS, STOP_MS};
 use crate::log::disk::{Disk, DiskConfig};
 use crate::log::recovery::{RecoveredLog, RecoveryError, recover};
 use crate::logging;
@@ -228,12 +228,19 @@ impl Broker {
 
         let (reporter, reports) = mpsc::channel();
         let (threads, inboxes) = Threads::new(config.shards, reporter);
-        let (logs, disk) = threads.start_disk(&config, inboxes.disk)?;
+        let (logs, damage, disk) = threads.start_disk(&config, inboxes.disk)?;
         let logs = distribute(logs, config.shards);
         let mut shards = Vec::new();
         for (n, logs) in logs.into_iter().enumerate() {
             let seed = random_bytes().map(u64::from_ne_bytes).map_err(|error| system("get random bytes", error))?;
-            shards.push(Shard::new(ShardId(n as u16), config.shards, config.broker.clone(), logs, seed)?);
+            shards.push(Shard::new(
+                ShardId(n as u16),
+                config.shards,
+                config.broker.clone(),
+                logs,
+                damage.clone(),
+                seed,
+            )?);
         }
         let metrics: Vec<_> = shards.iter().map(Shard::metrics).collect();
         let frames =
@@ -430,7 +437,7 @@ impl Threads {
         &self,
         config: &Config,
         inbox: Receiver<ToDisk>,
-    ) -> Result<(Vec<RecoveredLog>, DiskMetrics), RunError> {
+    ) -> Result<(Vec<RecoveredLog>, Option<String>, DiskMetrics), RunError> {
         let files =
             Files::open_dir(&config.data_dir).map_err(|error| system("make the data directory's folders", error))?;
         let disk_config = DiskConfig::default();
@@ -438,6 +445,13 @@ impl Threads {
         let recovered = recover(&RecoveryDevice::new(files.clone()), &disk_config)?;
         let ms = started.elapsed().as_millis() as u64;
         tracing::info!(ms, logs = recovered.logs.len(), report = ?recovered.report, "recovered");
+        let damage = recovered.damage.as_ref().map(ToString::to_string);
+        if let Some(damage) = recovered.damage {
+            if config.broker.voters().len() < MENDING_REPLICAS {
+                return Err(damage.into());
+            }
+            tracing::error!(%damage, "the replicas of this broker are repaired by the other brokers");
+        }
         let machine = Disk::new(disk_config, recovered.disk, WriteBuffers::new(), config.shards);
         let metrics = machine.metrics();
         let setup = DiskSetup {
@@ -459,7 +473,7 @@ impl Threads {
                 }
             }
         })?;
-        Ok((recovered.logs, metrics))
+        Ok((recovered.logs, damage, metrics))
     }
 
     /// Starts an executor for each of `cores`, the shards' logic in the order of their numbers. `peers` is there where

@@ -417,7 +417,8 @@ impl Shard {
         let changes = self.state.apply(entry.index, &command);
         let coordinator = self.coordinator.as_mut().expect("the shard with the metadata's log");
         let (own, incarnation) = (self.config.broker_id, coordinator.incarnation);
-        coordinator.registered |= self.state.broker(own).is_some_and(|broker| broker.incarnation == incarnation);
+        let registered = self.state.broker(own).is_some_and(|broker| broker.incarnation == incarnation);
+        let registered_now = registered && !std::mem::replace(&mut coordinator.registered, registered);
         let mut waiting = waiting;
         if let Some(Waiting::Change(planned)) = waiting {
             waiting = self.note_change(now, planned, &changes).map(Waiting::Change);
@@ -444,6 +445,12 @@ impl Shard {
         let until = now.mono.plus_millis(SHOWN_MS);
         coordinator.applied.insert(entry.index, Showing { shards: self.shards, brokers, until, waiting });
         self.enact(now, entry.index, changes);
+        if registered_now {
+            for shard in 1..self.shards {
+                self.send(ShardId(shard), ShardMessage::Registered);
+            }
+            self.damage_is_past();
+        }
     }
 
     /// A shard shows all of the command at `index`.

@@ -84,6 +84,9 @@ pub enum ShardMessage {
     },
     /// The sender has seen that the disk is slow, or takes no writes.
     DiskIs(DiskState),
+    /// From shard 0: the broker is registered anew since its start. All that an earlier process can have known of was
+    /// said before.
+    Registered,
     /// What clients have used of their quotas on the sender.
     Used(Vec<Used>),
 }

@@ -6,7 +6,8 @@ use super::Shard;
 use super::event::Effect;
 use super::mesh::{Leader, ShardMessage};
 use super::ops::Owned;
-use crate::limits::{LEADERS_PER_MESSAGE, STAND_NEXT_MS};
+use crate::limits::{LEADERS_PER_MESSAGE, MENDING_REPLICAS, STAND_NEXT_MS};
+use crate::log::DiskRequest;
 use crate::log::recovery::RecoveredLog;
 use crate::metadata::command::NewBroker;
 use crate::metadata::configs::{InvalidConfig, TopicConfig};
@@ -145,11 +146,28 @@ impl Shard {
                 return self.fatal(format!("the configuration of topic {} is invalid: {}", topic.name, error.0));
             }
         };
-        let opened = Partition::open(log, self.config.broker_id, &partition.replicas, config, recovered, &self.logger);
-        let mut opened = match opened {
+        let open = |recovered| Partition::open(log, own, &partition.replicas, config, recovered, &self.logger);
+        let mut opened = match open(recovered) {
             Ok(opened) => opened,
             Err(error) => return self.fatal(format!("topic {} cannot be opened: {error}", topic.name)),
         };
+        if let Some(damage) = &self.damage {
+            if partition.replicas.len() < MENDING_REPLICAS {
+                let topic = &topic.name;
+                return self.fatal(format!("{damage}; log {log} of topic {topic} has too few replicas to be repaired"));
+            }
+            if !opened.has_files(&found) {
+                // The checkpoint was replaced by one that is lost.
+                opened = open(None).expect("a log without anything opens");
+            }
+        }
+        if self.damage.is_some() || !opened.is_whole() {
+            opened.begin_repair(self.rng.next());
+            tracing::warn!(%log, "a part of this replica is lost: it votes for nobody until the others have made it whole");
+        }
+        if self.damage.is_some() {
+            self.storage.data_appends.frames().push(opened.loss_frame());
+        }
         // Nobody waits out an election to use a new topic.
         if !opened.is_replicated() || (new && partition.replicas.first() == Some(&own)) {
             opened.campaign();
@@ -172,6 +190,13 @@ impl Shard {
         }
         self.wake(log);
         self.touch(log);
+    }
+
+    /// All logs are open that an earlier process can have had: what the damage of the WAL may have cost them is noted.
+    pub(super) fn damage_is_past(&mut self) {
+        if self.damage.take().is_some() && !self.storage.data_appends.note_damage() {
+            self.out.push(Effect::Disk { request: DiskRequest::ForgetDamage });
+        }
     }
 
     /// Applies a command that the coordinator has committed.

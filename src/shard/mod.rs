@@ -109,6 +109,8 @@ pub struct Shard {
     touched_order: Vec<LogId>,
     /// What the disk held at the start, until the metadata says which of it is still wanted.
     recovered: Map<LogId, RecoveredLog>,
+    /// What is wrong with the partitions' WAL, as long as logs are opened of which the damage may have held something.
+    damage: Option<String>,
     /// Whether the metadata of the start has come and the partitions are open.
     opened: bool,
     /// Messages that came before that.
@@ -126,6 +128,7 @@ pub struct Shard {
 
 impl Shard {
     /// A shard that owns what `recovered` holds (only logs whose [`LogId::shard`] it is, the metadata's on shard 0).
+    /// `damage` says what is wrong with the partitions' WAL, where something is: then what was recovered are checkpoints.
     /// `seed` feeds its only source of randomness; it must differ from start to start.
     ///
     /// # Errors
@@ -135,6 +138,7 @@ impl Shard {
         shards: u16,
         config: BrokerConfig,
         recovered: Vec<RecoveredLog>,
+        damage: Option<String>,
         seed: u64,
     ) -> Result<Shard, MetadataRecoveryError> {
         let logger = slog::Logger::root(slog::Discard, slog::o!());
@@ -179,6 +183,7 @@ impl Shard {
             touched: Set::default(),
             touched_order: Vec::new(),
             recovered,
+            damage,
             opened: false,
             early: Vec::new(),
             stopping: false,
@@ -299,6 +304,7 @@ impl Shard {
             ShardMessage::Leaders(leaders) => self.leaders_up(now, leaders),
             ShardMessage::Lagging(lagging) => self.note_lagging(lagging),
             ShardMessage::Peer { from, message } => self.peer_message(now, from, *message),
+            ShardMessage::Registered => self.damage_is_past(),
             ShardMessage::DiskIs(state) => self.disk_is(now, state),
             ShardMessage::Used(used) => self.used_elsewhere(now, used),
         }

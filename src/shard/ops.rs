@@ -306,7 +306,13 @@ impl Shard {
     /// Frames of the log are durable up to this ready.
     pub(super) fn log_persisted(&mut self, now: Now, log: LogId, number: u64) {
         let Some(owned) = self.owned.get_mut(&log) else { return };
+        let was_whole = owned.partition.is_whole();
         let moved = owned.partition.persisted(number);
+        if owned.partition.is_whole() && !was_whole {
+            tracing::info!(%log, "this replica is whole again");
+            // The checkpoint says so.
+            self.flush_log(log, true);
+        }
         self.touch(log);
         self.raft_moved(now, log, moved);
         self.settle_appends(now, log);
