@@ -38,8 +38,16 @@ pub(super) enum Keeping {
     All,
     /// The newest, as its configuration says.
     Newest,
-    /// The last of each key, as its configuration says.
-    LastOfKey,
+    /// The last of each key, as its configuration says. Where that ends the key, it is kept for longer than a run, or
+    /// for so short a time that it may be gone.
+    LastOfKey { ends_kept: bool },
+}
+
+impl Keeping {
+    /// Whether offsets may be missing in between.
+    pub(super) fn is_compacted(self) -> bool {
+        matches!(self, Keeping::LastOfKey { .. })
+    }
 }
 
 /// What is known of a topic.
@@ -561,11 +569,16 @@ impl Model {
                 "S1: {part:?} begins at {start}, its records before {} are back",
                 log.deleted
             );
-            if self.keeping(&part) == Keeping::LastOfKey {
-                let last: BTreeMap<u8, i64> =
-                    log.values.range(start..log.committed).map(|(offset, id)| (wire::key(*id), *offset)).collect();
-                for (key, offset) in last {
-                    assert!(log.kept.contains(&offset), "S1: {part:?} has lost offset {offset}, the last of key {key}");
+            if let Keeping::LastOfKey { ends_kept } = self.keeping(&part) {
+                let committed = log.values.range(start..log.committed);
+                let last: BTreeMap<u8, (i64, ValueId)> =
+                    committed.map(|(offset, id)| (wire::key(*id), (*offset, *id))).collect();
+                for (key, (offset, id)) in last {
+                    let may_be_gone = wire::ends_key(id) && !ends_kept;
+                    assert!(
+                        may_be_gone || log.kept.contains(&offset),
+                        "S1: {part:?} has lost offset {offset}, the last of key {key}"
+                    );
                 }
                 continue;
             }

@@ -55,8 +55,11 @@ pub(super) fn batch(values: &[ValueId], identity: Identity, timestamp: i64) -> B
             sequence: sequence + at as i32,
             timestamp,
             key: Some(Bytes::copy_from_slice(&[key(*value)])),
-            value: Some(payload(*value)),
-            headers: Default::default(),
+            value: (!ends_key(*value)).then(|| payload(*value)),
+            headers: [(StrBytes::from_static_str("number"), Some(Bytes::copy_from_slice(&value.to_be_bytes())))]
+                .into_iter()
+                .filter(|_| ends_key(*value))
+                .collect(),
         })
         .collect();
     let mut out = BytesMut::new();
@@ -68,6 +71,11 @@ pub(super) fn batch(values: &[ValueId], identity: Identity, timestamp: i64) -> B
 /// The key of a value.
 pub(super) fn key(value: ValueId) -> u8 {
     (value % 7) as u8
+}
+
+/// Whether the record of a value has none, and so ends its key. Its number is in a header then.
+pub(super) fn ends_key(value: ValueId) -> bool {
+    value % 5 == 4
 }
 
 /// The bytes of a value: its number, then bytes that follow from it.
@@ -89,9 +97,10 @@ pub(super) fn values(records: &Bytes) -> Option<Vec<(i64, ValueId)>> {
     let sets = kp::RecordBatchDecoder::decode_all(&mut records.clone()).ok()?;
     let mut out = Vec::new();
     for record in sets.into_iter().flat_map(|set| set.records) {
-        let bytes = record.value?;
-        let value = ValueId::from_be_bytes(bytes.get(..8)?.try_into().ok()?);
-        if bytes != payload(value) || record.key.as_deref() != Some(&[key(value)]) {
+        let numbered = record.value.as_ref().or_else(|| record.headers.values().next()?.as_ref())?;
+        let value = ValueId::from_be_bytes(numbered.get(..8)?.try_into().ok()?);
+        let expected = (!ends_key(value)).then(|| payload(value));
+        if record.value != expected || record.key.as_deref() != Some(&[key(value)]) {
             return None;
         }
         out.push((record.offset, value));

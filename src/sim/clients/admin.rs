@@ -258,7 +258,12 @@ fn keeping(rng: &mut Rng) -> (Keeping, Vec<(&'static str, &'static str)>) {
         0 => (Keeping::Newest, vec![quick, ("retention.ms", "1500")]),
         1 => (Keeping::Newest, vec![quick, ("retention.bytes", "20000")]),
         2 => (Keeping::All, vec![quick, ("retention.ms", "-1")]),
-        3 => (Keeping::LastOfKey, vec![quick, compact, ("min.cleanable.dirty.ratio", "0.01")]),
+        3 => {
+            // Ten days, which is longer than a run and than clocks are wrong, or no time to speak of.
+            let ends_kept = rng.one_in(2);
+            let ends = ("delete.retention.ms", if ends_kept { "864000000" } else { "100" });
+            (Keeping::LastOfKey { ends_kept }, vec![quick, compact, ("min.cleanable.dirty.ratio", "0.01"), ends])
+        }
         _ => (Keeping::All, vec![small]),
     }
 }

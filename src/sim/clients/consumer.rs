@@ -9,7 +9,7 @@ use kafka_protocol::messages::{BrokerId, FetchRequest, FetchResponse, ListOffset
 
 use super::{AT_ONCE_MS, Client, Context, Links, topic_name};
 use crate::limits::DISK_READ_MS;
-use crate::sim::checkers::{Keeping, Model, Part, Stamp, code};
+use crate::sim::checkers::{Model, Part, Stamp, code};
 use crate::sim::rng::Rng;
 use crate::sim::wire;
 
@@ -269,7 +269,7 @@ impl Consumer {
                 // Another connection was lost meanwhile, and with it the place.
                 continue;
             }
-            let whole = cx.model.keeping(part) != Keeping::LastOfKey;
+            let whole = !cx.model.keeping(part).is_compacted();
             let first = values.first().map_or(*position, |(offset, _)| *offset);
             assert!(
                 first <= *position || !whole,

@@ -7,7 +7,7 @@ use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, D
 use kafka_protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
 
 use super::{Client, Context, Links, topic_name};
-use crate::sim::checkers::{Keeping, Model, Part, Stamp, code};
+use crate::sim::checkers::{Model, Part, Stamp, code};
 use crate::sim::wire;
 
 const VERSION: i16 = 2;
@@ -91,7 +91,7 @@ impl Client for Deleter {
             }
             code::UNKNOWN_TOPIC_OR_PARTITION => cx.model.unknown_topic(&part, stamp),
             code::POLICY_VIOLATION => {
-                let compacted = cx.model.keeping(&part) == Keeping::LastOfKey;
+                let compacted = cx.model.keeping(&part).is_compacted();
                 assert!(compacted, "protocol: {part:?} deletes its records and refuses to");
             }
             _ => {}
