@@ -83,6 +83,11 @@ impl Members {
         raft_id(broker, self.life(broker))
     }
 
+    /// The Raft ids of replicas of these brokers.
+    fn ids(&self, brokers: &[BrokerId]) -> Vec<u64> {
+        brokers.iter().map(|broker| self.id(*broker)).collect()
+    }
+
     /// As the data of an entry.
     pub(super) fn to_data(&self) -> Bytes {
         [&MARK[..], &codec::encode(self)].concat().into()
@@ -102,11 +107,10 @@ impl Members {
     }
 
     pub(super) fn conf_state(&self) -> pb::ConfState {
-        let ids = |brokers: &[BrokerId]| brokers.iter().map(|broker| self.id(*broker)).collect::<Vec<u64>>();
         let mut state = pb::ConfState::default();
-        state.set_voters(ids(&self.voters));
-        state.set_voters_outgoing(ids(&self.outgoing));
-        state.set_learners(ids(&self.learners));
+        state.set_voters(self.ids(&self.voters));
+        state.set_voters_outgoing(self.ids(&self.outgoing));
+        state.set_learners(self.ids(&self.learners));
         state
     }
 
@@ -125,7 +129,7 @@ impl Members {
     /// Whether they are the same replicas with the same votes, in whatever order.
     pub(super) fn equals(&self, other: &Members) -> bool {
         let ids = |members: &Members, brokers: &[BrokerId]| {
-            let mut ids: Vec<u64> = brokers.iter().map(|broker| members.id(*broker)).collect();
+            let mut ids = members.ids(brokers);
             ids.sort_unstable();
             ids
         };
@@ -165,11 +169,8 @@ impl Members {
 
     /// Who is to be added and removed on the way to `wanted`, in which nobody votes from before.
     fn difference(&self, wanted: &Members) -> Vec<pb::ConfChangeSingle> {
-        let ids = |members: &Members, brokers: &[BrokerId]| -> Vec<u64> {
-            brokers.iter().map(|broker| members.id(*broker)).collect()
-        };
-        let (voters, learners) = (ids(self, &self.voters), ids(self, &self.learners));
-        let (to_vote, to_learn) = (ids(wanted, &wanted.voters), ids(wanted, &wanted.learners));
+        let (voters, learners) = (self.ids(&self.voters), self.ids(&self.learners));
+        let (to_vote, to_learn) = (wanted.ids(&wanted.voters), wanted.ids(&wanted.learners));
         let votes = to_vote.iter().filter(|id| !voters.contains(id)).map(|id| single(pb::ConfChangeType::AddNode, *id));
         let learns = to_learn.iter().filter(|id| !learners.contains(id));
         let learns = learns.map(|id| single(pb::ConfChangeType::AddLearnerNode, *id));

@@ -3,7 +3,7 @@
 mod alter;
 mod moves;
 
-use std::collections::{BTreeMap, btree_map};
+use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -35,6 +35,8 @@ pub struct State {
     partitions: usize,
     /// The partitions whose replicas were ever moved.
     moves: BTreeMap<LogId, Move>,
+    /// Those of them that are being moved: leaders look for them all the time, and most have arrived long since.
+    moving: BTreeSet<LogId>,
     moves_weight: Weight,
     /// What all topics weigh together.
     topics_weight: Weight,
@@ -277,6 +279,7 @@ impl Default for State {
             by_folded: Map::default(),
             partitions: 0,
             moves: BTreeMap::new(),
+            moving: BTreeSet::new(),
             moves_weight: Weight::default(),
             topics_weight: Weight::default(),
             brokers_weight: Weight::default(),

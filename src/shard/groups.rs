@@ -241,7 +241,7 @@ impl Shard {
             Some(Stage::Unreadable { .. }) => Error::NotAvailable,
             Some(Stage::Here { .. }) if stopping => Error::NotAvailable,
             Some(Stage::Here { groups, .. }) => {
-                groups.ask(Outside { now, topics: &self.state, overrides: &self.state }, waiter, *ask);
+                groups.ask(outside(now, &self.state), waiter, *ask);
                 return self.carry_out(now, op.log);
             }
         };
@@ -320,14 +320,7 @@ impl Shard {
                 Ok(Found::Here(records)) if records.len == 0 => *next = *end,
                 Ok(Found::Here(records)) => {
                     let before = *next;
-                    *next = replay(
-                        Outside { now, topics: &self.state, overrides: &self.state },
-                        log,
-                        groups,
-                        records,
-                        *next,
-                        *end,
-                    );
+                    *next = replay(outside(now, &self.state), log, groups, records, *next, *end);
                     assert!(*next > before, "a read below the high watermark finds a batch");
                 }
                 Ok(Found::OnDisk(read)) => return self.read_disk(log, read),
@@ -352,8 +345,7 @@ impl Shard {
     fn forget_missing_topics(&mut self, now: Now, log: LogId) {
         if let Some(Hosted { stage: Stage::Here { groups, .. }, .. }) = self.groups.logs.get_mut(&log) {
             let state = &self.state;
-            groups
-                .forget_topics(Outside { now, topics: state, overrides: state }, |topic| state.topic(topic).is_none());
+            groups.forget_topics(outside(now, state), |topic| state.topic(topic).is_none());
             self.carry_out(now, log);
         }
     }
@@ -363,9 +355,7 @@ impl Shard {
         let logs: Vec<LogId> = self.groups.logs.keys().copied().collect();
         for log in logs {
             if let Some(Hosted { stage: Stage::Here { groups, .. }, .. }) = self.groups.logs.get_mut(&log) {
-                groups.forget_topics(Outside { now, topics: &self.state, overrides: &self.state }, |name| {
-                    name == &*topic.name
-                });
+                groups.forget_topics(outside(now, &self.state), |name| name == &*topic.name);
                 self.carry_out(now, log);
             }
         }
@@ -395,7 +385,7 @@ impl Shard {
             self.look_after(now, log);
             match self.groups.logs.get_mut(&log).map(|hosted| &mut hosted.stage) {
                 Some(Stage::Here { groups, .. }) => {
-                    groups.tick(Outside { now, topics: &self.state, overrides: &self.state });
+                    groups.tick(outside(now, &self.state));
                     self.carry_out(now, log);
                 }
                 Some(Stage::Loading { .. }) => self.load_groups(now, log),
@@ -457,6 +447,11 @@ impl Shard {
         let request = RequestId { shard: waiter.shard, number: waiter.number };
         self.answer_op(now, request, waiter.part, Answer::Group(result));
     }
+}
+
+/// What groups see of the metadata.
+fn outside(now: Now, state: &State) -> Outside<'_> {
+    Outside { now, topics: state, overrides: state }
 }
 
 /// Replays what was read from `from` on, and says where to go on. A record that cannot be understood is passed over:

@@ -75,7 +75,7 @@ impl Shard {
             for partition in &topic.partitions {
                 // Clients may be let in when this shard can tell them of every leader, not only of its own. Leaders
                 // on other brokers may be long in coming.
-                if self.state.hosts(partition) == [self.config.broker_id] {
+                if self.state.hosts(partition).eq([self.config.broker_id]) {
                     self.rising.insert(partition.log);
                 }
                 if partition.log.shard(self.shards) == self.id {
@@ -126,16 +126,15 @@ impl Shard {
             self.forget_partition(now, log);
         }
         let topics: Vec<Arc<Topic>> = self.state.topics().cloned().collect();
-        for topic in topics {
+        for topic in &topics {
             let known = before.topic_by_id(topic.id).map_or(0, |known| known.partitions.len());
             for partition in &topic.partitions[known..] {
                 if partition.log.shard(self.shards) == self.id {
                     let recovered = self.recovered.remove(&partition.log);
-                    self.open_partition(now, &topic, partition, recovered);
+                    self.open_partition(now, topic, partition, recovered);
                 }
             }
         }
-        let topics: Vec<Arc<Topic>> = self.state.topics().cloned().collect();
         for topic in topics.iter().filter(|topic| before.topic_by_id(topic.id).is_some()) {
             for (number, partition) in topic.partitions.iter().enumerate() {
                 if before.moved(partition.log) != self.state.moved(partition.log) {
@@ -167,7 +166,7 @@ impl Shard {
         if self.ending.contains(&log) {
             return;
         }
-        let (hosts, life) = (self.state.hosts(partition).contains(&own), self.state.life(log, own));
+        let (hosts, life) = (self.state.hosts(partition).any(|host| host == own), self.state.life(log, own));
         let is_its = |recovered: &RecoveredLog| hosts && Partition::life_of(recovered) == life;
         match &recovered {
             Some(recovered) if is_its(recovered) => {}

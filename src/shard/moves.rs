@@ -131,7 +131,7 @@ impl Shard {
             return;
         }
         let own = self.config.broker_id;
-        let hosts = self.state.hosts(partition).contains(&own);
+        let hosts = self.state.hosts(partition).any(|host| host == own);
         let life = self.state.life(log, own);
         match self.owned.get_mut(&log) {
             None if hosts => {

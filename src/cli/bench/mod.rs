@@ -1,8 +1,8 @@
 //! `ringlog bench`: measures any broker that speaks the Kafka protocol, with librdkafka as the client.
 //!
-//! The client is the same whatever it measures, and knows nothing of ringlog (but for [`wal`], which has none). Each run that sends records reads all
-//! of them back and counts; a run whose count is wrong has no result, and neither has one during which the machine
-//! was busy with something else.
+//! The client is the same whatever it measures, and knows nothing of ringlog (but for [`wal`], which has none). Each run
+//! that sends records reads all of them back and counts; a run whose count is wrong has no result, and neither has one
+//! during which the machine was busy with something else.
 
 mod all;
 mod client;

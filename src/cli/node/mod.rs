@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use clap::Subcommand;
-use kafka_protocol::messages::{ListPartitionReassignmentsRequest, MetadataResponse};
+use kafka_protocol::messages::{BrokerId, ListPartitionReassignmentsRequest, MetadataResponse};
 
 use super::client::{AdminArgs, Cluster, Failure, check, finish};
 
@@ -54,6 +54,10 @@ impl Placed {
     }
 }
 
+fn ids(brokers: &[BrokerId]) -> Vec<i32> {
+    brokers.iter().map(|broker| broker.0).collect()
+}
+
 /// All partitions of the cluster, and what moves.
 fn partitions(cluster: &mut Cluster) -> Result<(MetadataResponse, Vec<Placed>), Failure> {
     let mut moving = moving(cluster)?;
@@ -63,7 +67,6 @@ fn partitions(cluster: &mut Cluster) -> Result<(MetadataResponse, Vec<Placed>), 
         let name = topic.name.as_ref().map_or("", |name| name.0.as_str());
         check(topic.error_code, None, || format!("topic {name}"))?;
         for partition in &topic.partitions {
-            let ids = |brokers: &[kafka_protocol::messages::BrokerId]| brokers.iter().map(|id| id.0).collect();
             let (adding, removing) = moving.remove(&(name.to_owned(), partition.partition_index)).unwrap_or_default();
             placed.push(Placed {
                 topic: name.to_owned(),
@@ -89,7 +92,6 @@ fn moving(cluster: &mut Cluster) -> Result<Moving, Failure> {
         request.timeout_ms = cluster.left_ms();
         let answer = cluster.admin(&(0..=0), &request)?;
         check(answer.error_code, answer.error_message.as_deref(), || "the moves under way".into())?;
-        let ids = |brokers: &[kafka_protocol::messages::BrokerId]| brokers.iter().map(|id| id.0).collect::<Vec<i32>>();
         let topics = answer.topics.iter();
         let parts = topics.flat_map(|topic| topic.partitions.iter().map(|part| (topic.name.0.to_string(), part)));
         Ok(parts

@@ -77,6 +77,10 @@ impl State {
     }
 
     pub(super) fn set_move(&mut self, log: LogId, moved: Option<Move>) {
+        match moved.as_ref().is_some_and(|moved| moved.target.is_some()) {
+            true => self.moving.insert(log),
+            false => self.moving.remove(&log),
+        };
         self.moves_weight.add(moved.as_ref().map_or_else(Weight::default, |moved| Weight::of(&(log, moved))));
         let before = match moved {
             Some(moved) => self.moves.insert(log, moved),
@@ -97,13 +101,13 @@ impl State {
 
     /// The partitions whose replicas are being moved, ordered by their logs.
     pub fn moving(&self) -> impl Iterator<Item = (LogId, &Move)> {
-        self.moves.iter().filter(|(_, moved)| moved.target.is_some()).map(|(log, moved)| (*log, moved))
+        self.moving.iter().map(|log| (*log, &self.moves[log]))
     }
 
     /// The brokers that may have a replica of a partition, the preferred leader first: while its replicas are moved, also
     /// those where they go.
-    pub fn hosts(&self, partition: &Partition) -> Vec<BrokerId> {
+    pub fn hosts<'a>(&'a self, partition: &'a Partition) -> impl Iterator<Item = BrokerId> + 'a {
         let beside = self.moves.get(&partition.log).map_or(&[][..], |moved| &moved.beside);
-        partition.replicas.iter().chain(beside).copied().collect()
+        partition.replicas.iter().chain(beside).copied()
     }
 }

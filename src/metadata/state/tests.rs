@@ -58,6 +58,8 @@ fn check(state: &State) {
     let mut weight = Weight::default();
     state.topics().for_each(|topic| weight.add(Weight::of(&**topic)));
     assert_eq!(weight, state.topics_weight);
+    let moving = state.moves.iter().filter(|(_, moved)| moved.target.is_some());
+    assert!(moving.map(|(log, _)| log).eq(&state.moving));
     assert_eq!(state.by_folded.len(), state.topics().filter(|topic| names::can_collide(&topic.name)).count());
 }
 
@@ -454,24 +456,25 @@ fn replicas_move_and_are_taken_back() {
     let mut state = State::default();
     state.apply(1, &create(&[topic("a", 1, 1)]));
     let partition = |state: &State| state.topic("a").unwrap().partitions[0].clone();
+    let hosts = |state: &State| state.hosts(&partition(state)).collect::<Vec<_>>();
     let before = partition(&state).replicas.to_vec();
     let (log, first) = (partition(&state).log, before[0].0);
     let elsewhere = [first + 1, first + 2];
     let there = state.apply(2, &Command::MoveReplicas { moves: vec![placed(&elsewhere)] });
     assert!(matches!(&there[..], [Change::ReplicasMove { partition: 0, .. }]));
-    assert_eq!(state.hosts(&partition(&state)), ids(&[first, first + 1, first + 2]));
+    assert_eq!(hosts(&state), ids(&[first, first + 1, first + 2]));
     assert_eq!(state.moved(log).unwrap().first, before);
     check(&state);
 
     // Those where it would have gone may have replicas already.
     state.apply(3, &Command::MoveReplicas { moves: vec![placed(&[first])] });
-    assert_eq!(state.hosts(&partition(&state)), ids(&[first, first + 1, first + 2]));
+    assert_eq!(hosts(&state), ids(&[first, first + 1, first + 2]));
     assert!(
         state.apply(4, &Command::ReplicasMoved { placed: placed(&elsewhere), number: 1 }).is_empty(),
         "nobody wants them there any more"
     );
     state.apply(5, &Command::ReplicasMoved { placed: placed(&[first]), number: 2 });
-    assert_eq!((state.hosts(&partition(&state)), state.moving().count()), (before, 0));
+    assert_eq!((hosts(&state), state.moving().count()), (before, 0));
     check(&state);
 
     state.apply(6, &delete(&[1]));

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Hosted, Stage};
-use crate::group::{Error, Outside, Record, Reply, Then, Waiter, Write};
+use super::{Hosted, Stage, outside};
+use crate::group::{Error, Record, Reply, Then, Waiter, Write};
 use crate::limits::{GROUP_BATCH_BYTES, GROUP_WRITES_IN_FLIGHT_BYTES};
 use crate::partition::AppendError;
 use crate::record::{Batch, Entry};
@@ -162,7 +162,7 @@ impl Shard {
                 let part = Part { group: group.clone(), records: records.clone(), then: Some(then) };
                 self.batch_appended(log, InFlight { next_offset, bytes, parts: vec![part], answers: Vec::new() });
                 if let Some(Hosted { stage: Stage::Here { groups, .. }, .. }) = self.groups.logs.get_mut(&log) {
-                    groups.appended(Outside { now, topics: &self.state, overrides: &self.state }, &group, &records);
+                    groups.appended(outside(now, &self.state), &group, &records);
                 }
             }
             Err(error) => self.write_failed(now, log, &group, then, error),
@@ -176,7 +176,7 @@ impl Shard {
 
     fn write_failed(&mut self, now: Now, log: LogId, group: &Arc<str>, then: Then, error: Error) {
         if let Some(Hosted { stage: Stage::Here { groups, .. }, .. }) = self.groups.logs.get_mut(&log) {
-            groups.failed(Outside { now, topics: &self.state, overrides: &self.state }, group, then, error);
+            groups.failed(outside(now, &self.state), group, then, error);
         }
     }
 
@@ -207,7 +207,7 @@ impl Shard {
             self.groups.in_flight_bytes -= write.bytes;
             if let Stage::Here { groups, .. } = &mut hosted.stage {
                 for Part { group, records, then } in write.parts {
-                    groups.written(Outside { now, topics: &self.state, overrides: &self.state }, &group, records, then);
+                    groups.written(outside(now, &self.state), &group, records, then);
                 }
             }
             for (waiter, result) in write.answers {

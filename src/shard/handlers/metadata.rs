@@ -172,7 +172,7 @@ fn describe(state: &State, topic: &Topic, seen: &Seen<'_>) -> MetadataResponseTo
 
 /// A partition.
 pub(super) fn placed(state: &State, partition: &Partition, index: i32, seen: &Seen<'_>) -> MetadataResponsePartition {
-    let hosts = state.hosts(partition);
+    let hosts: Vec<BrokerId> = state.hosts(partition).collect();
     let leader = (seen.leaders)(partition.log).filter(|(broker, _)| (seen.alive)(*broker));
     let those = |wanted: &dyn Fn(BrokerId) -> bool| -> Vec<kafka::BrokerId> {
         hosts.iter().filter(|broker| wanted(**broker)).map(|broker| broker.0.into()).collect()
