@@ -260,6 +260,13 @@ pub const LEASE_BACK_MS: u64 = 15_000;
 /// Time between two looks for leaderships that others should have, in milliseconds.
 pub const BALANCE_MS: u64 = 5_000;
 
+/// So long after a batch was refused for a time those that its producer had sent behind it are refused alike, in
+/// milliseconds.
+pub const REFUSED_MS: u64 = 10_000;
+
+/// Producers of a partition whose refused batches are remembered at once.
+pub const REFUSED_PRODUCERS: usize = 1_000;
+
 /// A follower that did not hold for this long what its leader held before counts as out of sync, in milliseconds
 /// (Kafka's `replica.lag.time.max.ms`).
 pub const REPLICA_LAG_MS: u64 = 2_000;

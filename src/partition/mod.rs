@@ -24,7 +24,7 @@ pub use checkpoint::Checkpoint;
 pub use compact::CompactionStep;
 pub use flush::{FlushOutcome, FlushStep, FlushWrite};
 pub use install::Wanted;
-pub use producers::ActiveProducer;
+pub use producers::{ActiveProducer, WINDOW as PRODUCER_WINDOW};
 pub use read::{DiskRead, Found, ReadDone, ReadError, Records};
 pub use segments::{INDEX_ENTRY_LEN, IndexEntry, Place};
 pub use start::DeleteError;
@@ -101,7 +101,10 @@ pub enum AppendError {
     /// A timestamp outside of what the topic allows.
     InvalidTimestamp,
     /// A batch of this producer is missing in between.
-    OutOfOrderSequence,
+    OutOfOrderSequence {
+        /// The sequence number that it begins with.
+        expected: i32,
+    },
     /// A newer epoch of this producer has taken over.
     StaleProducerEpoch,
     /// An error of the disk has fenced the partition's files.
@@ -469,7 +472,7 @@ impl Partition {
                     let next_offset = base_offset + i64::from(batch.header.record_count.get());
                     return Ok(Appended { base_offset, next_offset, log_append_time: -1 });
                 }
-                SequenceCheck::OutOfOrder => return Err(AppendError::OutOfOrderSequence),
+                SequenceCheck::OutOfOrder { expected } => return Err(AppendError::OutOfOrderSequence { expected }),
                 SequenceCheck::StaleEpoch => return Err(AppendError::StaleProducerEpoch),
             }
         }

@@ -46,7 +46,10 @@ pub enum SequenceCheck {
         base_offset: Offset,
     },
     /// A batch in between is missing.
-    OutOfOrder,
+    OutOfOrder {
+        /// The sequence number that it begins with.
+        expected: i32,
+    },
     /// A producer with a newer epoch has taken over.
     StaleEpoch,
 }
@@ -78,13 +81,13 @@ impl Producers {
             // A producer whose state may have expired here goes on where it says. Of one that is new, the batches
             // before this one were refused: taken now, it would overtake them.
             let expired = self.forgotten.is_some_and(|most| header.producer_id.get() <= most);
-            return if first == 0 || expired { SequenceCheck::Next } else { SequenceCheck::OutOfOrder };
+            return next_if(first == 0 || expired, 0);
         };
         if epoch < newest.epoch {
             return SequenceCheck::StaleEpoch;
         }
         if epoch > newest.epoch {
-            return if first == 0 { SequenceCheck::Next } else { SequenceCheck::OutOfOrder };
+            return next_if(first == 0, 0);
         }
         let last = header.last_sequence();
         if let Some(known) =
@@ -92,7 +95,8 @@ impl Producers {
         {
             return SequenceCheck::Duplicate { base_offset: known.base_offset };
         }
-        if first == advance_sequence(newest.last, 1) { SequenceCheck::Next } else { SequenceCheck::OutOfOrder }
+        let expected = advance_sequence(newest.last, 1);
+        next_if(first == expected, expected)
     }
 
     /// Notes a batch that was appended at the offset in its header, `now`, or at a time that is not known. One that is
@@ -180,6 +184,10 @@ impl Producers {
     }
 }
 
+fn next_if(is_next: bool, expected: i32) -> SequenceCheck {
+    if is_next { SequenceCheck::Next } else { SequenceCheck::OutOfOrder { expected } }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,11 +214,15 @@ mod tests {
         }
         assert_eq!(producers.check(&header(0, 70, 10, 0)), SequenceCheck::Duplicate { base_offset: 70 });
         assert_eq!(producers.check(&header(0, 40, 10, 0)), SequenceCheck::Duplicate { base_offset: 40 });
-        assert_eq!(producers.check(&header(0, 0, 10, 0)), SequenceCheck::OutOfOrder, "left the window long ago");
-        assert_eq!(producers.check(&header(0, 90, 10, 0)), SequenceCheck::OutOfOrder);
+        assert_eq!(
+            producers.check(&header(0, 0, 10, 0)),
+            SequenceCheck::OutOfOrder { expected: 80 },
+            "left the window long ago"
+        );
+        assert_eq!(producers.check(&header(0, 90, 10, 0)), SequenceCheck::OutOfOrder { expected: 80 });
         assert_eq!(
             producers.check(&header(0, 75, 5, 0)),
-            SequenceCheck::OutOfOrder,
+            SequenceCheck::OutOfOrder { expected: 80 },
             "a part of a batch is no duplicate"
         );
         assert_eq!(producers.check(&header(0, 80, 1, 0)), SequenceCheck::Next);
@@ -230,7 +242,11 @@ mod tests {
     #[test]
     fn only_a_producer_that_may_have_expired_begins_in_the_middle() {
         let mut producers = Producers::default();
-        assert_eq!(producers.check(&header(0, 5, 1, 0)), SequenceCheck::OutOfOrder, "the batch before was refused");
+        assert_eq!(
+            producers.check(&header(0, 5, 1, 0)),
+            SequenceCheck::OutOfOrder { expected: 0 },
+            "the batch before was refused"
+        );
         producers.note(&header(0, 0, 5, 0), 0, Some(Mono(0)));
         producers.expire(Mono(2_000), 1, 5);
         assert_eq!(producers.check(&header(0, 5, 1, 5)), SequenceCheck::Next);
@@ -243,14 +259,14 @@ mod tests {
         let mut producers = Producers::default();
         producers.note(&header(0, i32::MAX - 1, 2, 0), 0, None);
         assert_eq!(producers.check(&header(0, 0, 1, 2)), SequenceCheck::Next);
-        assert_eq!(producers.check(&header(0, 1, 1, 2)), SequenceCheck::OutOfOrder);
+        assert_eq!(producers.check(&header(0, 1, 1, 2)), SequenceCheck::OutOfOrder { expected: 0 });
     }
 
     #[test]
     fn a_new_epoch_starts_at_zero_and_fences_the_old() {
         let mut producers = Producers::default();
         producers.note(&header(3, 0, 1, 0), 0, None);
-        assert_eq!(producers.check(&header(4, 5, 1, 1)), SequenceCheck::OutOfOrder);
+        assert_eq!(producers.check(&header(4, 5, 1, 1)), SequenceCheck::OutOfOrder { expected: 0 });
         assert_eq!(producers.check(&header(4, 0, 1, 1)), SequenceCheck::Next);
         assert_eq!(producers.check(&header(2, 1, 1, 1)), SequenceCheck::StaleEpoch);
     }

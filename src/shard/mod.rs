@@ -24,6 +24,7 @@ mod observe;
 mod ops;
 mod peers;
 mod quotas;
+mod refused;
 mod requests;
 mod retention;
 mod rng;

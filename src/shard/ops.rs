@@ -7,6 +7,7 @@ use super::event::Effect;
 use super::in_sync::Followers;
 use super::mesh::{Answer, AppendAnswer, Leader, OffsetAnswer, Op, OpKind, ReadAnswer, RequestId, ShardMessage};
 use super::peers::Peers;
+use super::refused::Refused;
 use crate::consensus::{self, MessageKind};
 use crate::limits::{INSTALL_BYTES, UNBORN_MESSAGES, WAL_STALLED_MS};
 use crate::log::DiskError;
@@ -36,6 +37,8 @@ pub(super) struct Owned {
     pub(super) quiet_ticks: u32,
     /// How far the other replicas are behind, where this one leads.
     pub(super) followers: Followers,
+    /// What idempotent producers were refused of late.
+    refused: Refused,
     /// Appends with acks=all that are not acknowledged yet, by their offsets.
     appends: VecDeque<WaitingAppend>,
     /// The same with acks=1.
@@ -81,6 +84,7 @@ impl Owned {
             stands_at: None,
             quiet_ticks: 0,
             followers: Followers::default(),
+            refused: Refused::default(),
             appends: VecDeque::new(),
             leader_appends: VecDeque::new(),
             removals: 0,
@@ -168,18 +172,20 @@ impl Shard {
         };
         let before = owned.partition.tail_cost();
         let outcome = match &mut op.kind {
-            OpKind::Append { .. } if !owned.partition.is_up() => {
-                Outcome::Answer(Answer::Append(Err(ErrorCode::NotLeaderOrFollower)))
+            OpKind::Append { batch, acks, deadline, .. } => {
+                let refusal = if !owned.partition.is_up() {
+                    Some(ErrorCode::NotLeaderOrFollower)
+                } else if refusal.is_none() && deadline.passed(now) {
+                    // Its client was told so, by the shard of the connection.
+                    owned.refused.note(now.mono, &batch.header, ErrorCode::RequestTimedOut);
+                    return;
+                } else if *acks == Acks::All && !enough_in_sync(&self.peers, self.config.broker_id, owned) {
+                    refusal.or(Some(ErrorCode::NotEnoughReplicas))
+                } else {
+                    refusal
+                };
+                append(now, owned, batch, *acks, refusal)
             }
-            OpKind::Append { batch, acks, deadline, .. } => match refusal {
-                Some(error) => Outcome::Answer(Answer::Append(Err(error))),
-                // Its client was told that the time is up, by the shard of the connection.
-                None if deadline.passed(now) => return,
-                None if *acks == Acks::All && !enough_in_sync(&self.peers, self.config.broker_id, owned) => {
-                    Outcome::Answer(Answer::Append(Err(ErrorCode::NotEnoughReplicas)))
-                }
-                None => append(now, owned, batch, *acks),
-            },
             OpKind::Read { offset, max_bytes, epoch, more_than, from_follower } => {
                 let served = check_epoch(&owned.partition, *epoch, *from_follower);
                 let outcome = read(&owned.partition, *offset, *max_bytes, *more_than, served);
@@ -285,7 +291,16 @@ impl Shard {
 
     /// Drops appends whose clients were told that the time is up.
     pub(super) fn expire_backlog(&mut self, now: Now) {
-        self.backlog.retain(|op| !matches!(op.kind, OpKind::Append { deadline, .. } if deadline.passed(now)));
+        let owned = &mut self.owned;
+        self.backlog.retain(|op| {
+            let OpKind::Append { deadline, batch, .. } = &op.kind else { return true };
+            if deadline.passed(now)
+                && let Some(owned) = owned.get_mut(&op.log)
+            {
+                owned.refused.note(now.mono, &batch.header, ErrorCode::RequestTimedOut);
+            }
+            !deadline.passed(now)
+        });
     }
 
     pub(super) fn answer_op(&mut self, now: Now, request: RequestId, part: u32, answer: Answer) {
@@ -410,6 +425,11 @@ impl Shard {
         }
         let Some(owned) = self.owned.get_mut(&log) else { return };
         let leader_appends = std::mem::take(&mut owned.leader_appends);
+        for op in &backlog {
+            if let OpKind::Append { batch, .. } = &op.kind {
+                owned.refused.note(now.mono, &batch.header, ErrorCode::NotLeaderOrFollower);
+            }
+        }
         for waiting in appends.into_iter().chain(leader_appends) {
             let answer = Answer::Append(Err(ErrorCode::NotLeaderOrFollower));
             self.answer_op(now, waiting.request, waiting.part, answer);
@@ -572,19 +592,26 @@ fn check_epoch(partition: &Partition, believed: LeaderEpoch, from_follower: bool
     }
 }
 
-fn append(now: Now, owned: &mut Owned, batch: &mut Batch, acks: Acks) -> Outcome {
-    match owned.partition.append(now, batch.clone()) {
-        Ok(appended) => Outcome::Appended(appended, acks),
-        Err(error) => Outcome::Answer(Answer::Append(Err(match error {
-            AppendError::NotLeader => ErrorCode::NotLeaderOrFollower,
-            AppendError::TooLarge => ErrorCode::MessageTooLarge,
-            AppendError::InvalidTimestamp => ErrorCode::InvalidTimestamp,
-            AppendError::OutOfOrderSequence => ErrorCode::OutOfOrderSequenceNumber,
-            AppendError::StaleProducerEpoch => ErrorCode::InvalidProducerEpoch,
-            AppendError::Fenced => ErrorCode::KafkaStorageError,
-            AppendError::NotAllowed | AppendError::NoKey => ErrorCode::InvalidRecord,
-        }))),
-    }
+/// Appends a batch, if nothing speaks against it.
+fn append(now: Now, owned: &mut Owned, batch: &Batch, acks: Acks, refusal: Option<ErrorCode>) -> Outcome {
+    let refused = match refusal {
+        Some(error) => error,
+        None => match owned.partition.append(now, batch.clone()) {
+            Ok(appended) => return Outcome::Appended(appended, acks),
+            Err(AppendError::OutOfOrderSequence { expected }) => {
+                let before = owned.refused.before(now.mono, &batch.header, expected);
+                before.unwrap_or(ErrorCode::OutOfOrderSequenceNumber)
+            }
+            Err(AppendError::NotLeader) => ErrorCode::NotLeaderOrFollower,
+            Err(AppendError::TooLarge) => ErrorCode::MessageTooLarge,
+            Err(AppendError::InvalidTimestamp) => ErrorCode::InvalidTimestamp,
+            Err(AppendError::StaleProducerEpoch) => ErrorCode::InvalidProducerEpoch,
+            Err(AppendError::Fenced) => ErrorCode::KafkaStorageError,
+            Err(AppendError::NotAllowed | AppendError::NoKey) => ErrorCode::InvalidRecord,
+        },
+    };
+    owned.refused.note(now.mono, &batch.header, refused);
+    Outcome::Answer(Answer::Append(Err(refused)))
 }
 
 fn delete_records(partition: &mut Partition, before: Offset) -> Outcome {

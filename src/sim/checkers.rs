@@ -105,6 +105,7 @@ pub(super) mod code {
     pub(in crate::sim) const NOT_LEADER_OR_FOLLOWER: i16 = 6;
     pub(in crate::sim) const REQUEST_TIMED_OUT: i16 = 7;
     pub(in crate::sim) const MESSAGE_TOO_LARGE: i16 = 10;
+    pub(in crate::sim) const NOT_ENOUGH_REPLICAS: i16 = 19;
     pub(in crate::sim) const NOT_ENOUGH_REPLICAS_AFTER_APPEND: i16 = 20;
     pub(in crate::sim) const TOPIC_ALREADY_EXISTS: i16 = 36;
     pub(in crate::sim) const INVALID_PARTITIONS: i16 = 37;
@@ -113,6 +114,11 @@ pub(super) mod code {
     pub(in crate::sim) const DUPLICATE_SEQUENCE: i16 = 46;
     pub(in crate::sim) const INVALID_PRODUCER_EPOCH: i16 = 47;
     pub(in crate::sim) const KAFKA_STORAGE_ERROR: i16 = 56;
+
+    /// Whether the same batch may be taken a moment later.
+    pub(in crate::sim) fn is_for_a_time(code: i16) -> bool {
+        matches!(code, NOT_LEADER_OR_FOLLOWER | REQUEST_TIMED_OUT | NOT_ENOUGH_REPLICAS | KAFKA_STORAGE_ERROR)
+    }
 }
 
 /// A topic as a Metadata answer shows it.

@@ -12,9 +12,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use kafka_protocol::messages::{DescribeProducersRequest, describe_producers_request};
+
 use crate::common::disk::{Disk, run};
 use crate::common::librdkafka::{RESILIENT, Recorder, assert_exactly_once, create_replicated};
 use crate::common::process::{Broker, Launch, external, free_port, spawner};
+use crate::common::wire::{Wire, topic_name};
 use crate::common::{skipped, wait_until};
 
 const NODES: usize = 3;
@@ -230,6 +233,26 @@ fn keep_producing(recorder: &Recorder, stop: &AtomicBool, sent: &AtomicU64) {
     }
 }
 
+/// The producer never had to take a new epoch. A client does that when a batch is called out of order, and sends under new
+/// numbers what it does not know to be written: then it may be there twice.
+fn assert_one_epoch(cluster: &Cluster) {
+    let topic = describe_producers_request::TopicRequest::default()
+        .with_name(topic_name("chaos"))
+        .with_partition_indexes((0..PARTITIONS as i32).collect());
+    let asked = DescribeProducersRequest::default().with_topics(vec![topic]);
+    let told = || {
+        let answers = cluster.brokers.iter().flatten().map(|broker| Wire::connect(&broker.address()).call(0, &asked));
+        let partitions = answers.flat_map(|answer| answer.topics).flat_map(|topic| topic.partitions);
+        partitions.filter(|partition| partition.error_code == 0).collect::<Vec<_>>()
+    };
+    // A leadership may be on its way to another broker just now.
+    assert!(wait_until(Duration::from_secs(10), || told().len() == PARTITIONS), "each partition has one leader");
+    for partition in told() {
+        let [producer] = &partition.active_producers[..] else { panic!("{partition:?}") };
+        assert_eq!(producer.producer_epoch, 0, "partition {}", partition.partition_index);
+    }
+}
+
 #[test]
 #[ignore = "takes minutes, root, and programs from outside"]
 fn nothing_that_is_done_to_one_broker_at_a_time_or_to_all_loses_a_record() {
@@ -278,6 +301,7 @@ fn nothing_that_is_done_to_one_broker_at_a_time_or_to_all_loses_a_record() {
     }
     stop.store(true, Ordering::Relaxed);
     producer.join().expect("the producer");
+    assert_one_epoch(&cluster);
     let acknowledged = assert_exactly_once(&addresses, "chaos", PARTITIONS, &recorder);
     println!("{acknowledged} records, all there once and in order, after {rounds:?}");
 }

@@ -231,7 +231,7 @@ impl Shard {
             AppendError::TooLarge => Error::TooLarge,
             AppendError::Fenced => Error::NotAvailable,
             AppendError::InvalidTimestamp
-            | AppendError::OutOfOrderSequence
+            | AppendError::OutOfOrderSequence { .. }
             | AppendError::StaleProducerEpoch
             | AppendError::NoKey
             | AppendError::NotAllowed => {

@@ -71,6 +71,8 @@ struct Batch {
     attempts: u32,
     /// An attempt has ended without a clear answer: the batch may be in the log.
     maybe: bool,
+    /// What the last attempt was answered with, if it was.
+    answer: Option<i16>,
     /// It is damaged on purpose: it must be refused.
     spoilt: bool,
     born: u64,
@@ -152,6 +154,7 @@ impl Producer {
                 state: State::Waiting,
                 attempts: 0,
                 maybe: false,
+                answer: None,
                 spoilt,
                 born: cx.now,
                 not_before: 0,
@@ -265,6 +268,7 @@ impl Producer {
             lane.sent_to = broker;
             let batch = &mut lane.batches[at];
             batch.state = State::InFlight;
+            batch.answer = None;
             batch.attempts += 1;
             let identity = self.identity.map(|(id, epoch)| (id, epoch, batch.sequence));
             let mut records = wire::batch(&batch.values, identity.filter(|_| idempotent), cx.wall_ms);
@@ -346,6 +350,7 @@ impl Producer {
             let lane = self.lanes.get_mut(&part).expect("a lane is never removed");
             let at = lane.batches.iter().position(|batch| batch.number == number).expect("what is in flight is kept");
             lane.last_error = error;
+            lane.batches[at].answer = Some(error);
             let batch = &lane.batches[at];
             let values = batch.values.clone();
             match error {
@@ -369,6 +374,13 @@ impl Producer {
                         code::OUT_OF_ORDER_SEQUENCE => {
                             let first = at == 0 && self.manner.idempotent && !self.bump;
                             assert!(!first, "S3: sequence {} of {part:?} is the next and is refused", batch.sequence);
+                            let earlier = || lane.batches.iter().take(at).map(|batch| batch.answer);
+                            // librdkafka would take a new epoch now, and double what it sent to others meanwhile.
+                            assert!(
+                                !earlier().all(|answer| answer.is_some_and(code::is_for_a_time)),
+                                "S3: the batches before it were refused for a time ({:?}), it for ever",
+                                earlier().collect::<Vec<_>>()
+                            );
                         }
                         code::UNKNOWN_TOPIC_OR_PARTITION => cx.model.unknown_topic(&part, stamp),
                         code::CORRUPT_MESSAGE | code::MESSAGE_TOO_LARGE => {
