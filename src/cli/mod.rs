@@ -105,6 +105,7 @@ fn version() -> String {
 
 /// Runs the program with the arguments and the environment of this process.
 pub fn main() -> ExitCode {
+    crate::io::probe::raise_limits();
     let result = match Cli::parse().command {
         Command::Server(args) => server::run(&args),
         Command::Topic(args) => topic::run(&args),

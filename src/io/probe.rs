@@ -18,6 +18,9 @@ use crate::limits::BLOCK;
 /// Locked memory that each executor needs at least, in bytes; glommio refuses to start below it.
 pub const MIN_MEMLOCK: u64 = 512 * 1024;
 
+/// Open files that a broker needs at least: its WALs, its rings and pipes, and some clients.
+pub const MIN_OPEN_FILES: u64 = 256;
+
 /// Creates the data directory where it is missing, and checks that this process may write to it and that it is not on
 /// FUSE.
 pub fn create_data_dir(dir: &Path) -> Result<(), ProbeError> {
@@ -74,6 +77,15 @@ pub enum ProbeError {
     )]
     Memlock {
         /// The soft limit in bytes.
+        limit: u64,
+    },
+    /// Too few files may be open.
+    #[error(
+        "only {limit} files and sockets may be open at once and at least {MIN_OPEN_FILES} are needed: run `ulimit -n 65536` \
+         before the start, set `LimitNOFILE=65536` in the systemd unit, or give the container `--ulimit nofile=65536`"
+    )]
+    OpenFiles {
+        /// The soft limit.
         limit: u64,
     },
     /// The kernel's io_uring lacks operations.
@@ -209,18 +221,40 @@ pub fn open_files_limit() -> u64 {
     soft_limit(libc::RLIMIT_NOFILE)
 }
 
+/// Raises the limits of locked memory and of open files as far as this process may. A shell's are low by default (1,024
+/// files) for the sake of programs that use select(2).
+pub fn raise_limits() {
+    for resource in [libc::RLIMIT_MEMLOCK, libc::RLIMIT_NOFILE] {
+        let limit = libc::rlimit { rlim_cur: limits(resource).rlim_max, ..limits(resource) };
+        // SAFETY: the pointer is to a live rlimit of ours. Should it fail, the lower limit stays, and is what the checks find.
+        unsafe { libc::setrlimit(resource, &limit) };
+    }
+}
+
 fn soft_limit(resource: libc::__rlimit_resource_t) -> u64 {
+    limits(resource).rlim_cur
+}
+
+fn limits(resource: libc::__rlimit_resource_t) -> libc::rlimit {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the pointer is to a live rlimit of ours.
     let result = unsafe { libc::getrlimit(resource, &mut limit) };
     assert_eq!(result, 0, "getrlimit fails only for an unknown resource");
-    limit.rlim_cur
+    limit
 }
 
 /// Whether enough memory may be locked for the executors' rings.
 pub fn memlock() -> Result<(), ProbeError> {
     match memlock_limit() {
         limit if limit < MIN_MEMLOCK => Err(ProbeError::Memlock { limit }),
+        _ => Ok(()),
+    }
+}
+
+/// Whether enough files may be open for a broker.
+pub fn open_files() -> Result<(), ProbeError> {
+    match open_files_limit() {
+        limit if limit < MIN_OPEN_FILES => Err(ProbeError::OpenFiles { limit }),
         _ => Ok(()),
     }
 }
@@ -354,6 +388,7 @@ fn data_dir(dir: &Path, what: &'static str, cause: io::Error) -> ProbeError {
 pub fn check_process() -> Result<Vec<Warning>, ProbeError> {
     io_uring()?;
     memlock()?;
+    open_files()?;
     let files = open_files_limit();
     if files >= 4_096 {
         return Ok(Vec::new());

@@ -121,6 +121,9 @@ fn system(what: &'static str, detail: impl ToString) -> RunError {
 /// Whatever keeps the broker from starting, with its cause and remedy in one line. Later failures end the process.
 pub fn run(config: Config) -> Result<(), RunError> {
     install_panic_hook();
+    // A file that grows beyond RLIMIT_FSIZE is an error of that file, no reason to end the process.
+    // SAFETY: no handler is set; the signal exists.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
     let broker = Broker::start(config)?;
     watch_signals(broker.threads.reporter.clone()).map_err(|error| system("watch for signals", error))?;
     let clean = broker.serve(&mut io::stdout());

@@ -145,15 +145,12 @@ impl Shard {
         }
     }
 
-    /// New replicas of a log are not in sync until its leader says so.
-    pub(super) fn note_new_replicas(&mut self, log: LogId, brokers: &[BrokerId]) {
-        let Some(epoch) = self.leaders.get(&log).map(|leader| leader.epoch) else { return };
-        let known = self.lagging.entry(log).or_insert(Lagging { log, epoch, brokers: Vec::new() });
-        known.brokers.extend_from_slice(brokers);
-    }
-
-    /// Whether a replica holds what its leader does, as far as this shard knows.
+    /// Whether a replica holds what its leader does, as far as this shard knows. One that a move brings does when the move is
+    /// done.
     pub(super) fn is_in_sync(&self, log: LogId, broker: BrokerId) -> bool {
+        if self.state.moved(log).is_some_and(|moved| moved.beside.contains(&broker)) {
+            return false;
+        }
         let epoch = self.leaders.get(&log).map(|leader| leader.epoch);
         let lagging = self.lagging.get(&log).filter(|lagging| Some(lagging.epoch) == epoch);
         let follows = self.peers.can_follow(self.config.broker_id, broker);

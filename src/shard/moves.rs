@@ -120,10 +120,6 @@ impl Shard {
     pub(super) fn replicas_move(&mut self, now: Now, topic: &Topic, number: usize) {
         let partition = &topic.partitions[number];
         let log = partition.log;
-        let moved = self.state.moved(log).filter(|moved| moved.target.is_some());
-        if let Some(beside) = moved.map(|moved| moved.beside.clone()).filter(|beside| !beside.is_empty()) {
-            self.note_new_replicas(log, &beside);
-        }
         if log.shard(self.shards) != self.id {
             return;
         }

@@ -3,7 +3,11 @@
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Output};
 
+use kafka_protocol::ResponseError;
+
 use crate::common::process::{Launch, binary, data_dir};
+use crate::common::records::batch;
+use crate::common::wire::{Wire, code};
 
 /// Makes io_uring_setup(2) fail with EPERM for the command, as Docker's default seccomp profile does.
 fn without_io_uring(command: &mut Command) {
@@ -67,23 +71,49 @@ fn a_data_directory_that_is_a_file_is_refused() {
     assert!(!text.contains("panicked"), "{text}");
 }
 
-#[test]
-fn too_little_lockable_memory_is_one_clear_message() {
+/// What the broker says where it must not have more of a resource.
+fn refusal_with(resource: libc::__rlimit_resource_t, limit: u64) -> String {
     let directory = data_dir();
     let mut command = Launch::new(directory.path()).command();
-    let limit = || {
-        let limit = libc::rlimit { rlim_cur: 64 << 10, rlim_max: 64 << 10 };
+    let set = move || {
+        let limit = libc::rlimit { rlim_cur: limit, rlim_max: limit };
         // SAFETY: setrlimit(2) is a plain system call, allowed between fork and exec, and reads a live struct.
-        let result = unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) };
+        let result = unsafe { libc::setrlimit(resource, &raw const limit) };
         if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
     };
     // SAFETY: the closure makes a system call only and allocates nothing.
-    unsafe { command.pre_exec(limit) };
+    unsafe { command.pre_exec(set) };
     let output = command.output().expect("it runs");
     let text = text(&output);
     assert_eq!(output.status.code(), Some(1), "{text}");
-    assert!(text.contains("65536 bytes") && text.contains("LimitMEMLOCK"), "{text}");
     assert_eq!(text.lines().count(), 1, "{text}");
+    text
+}
+
+#[test]
+fn too_little_lockable_memory_and_too_few_files_are_one_clear_message() {
+    let memory = refusal_with(libc::RLIMIT_MEMLOCK, 64 << 10);
+    assert!(memory.contains("65536 bytes") && memory.contains("LimitMEMLOCK"), "{memory}");
+    let files = refusal_with(libc::RLIMIT_NOFILE, 64);
+    assert!(files.contains("only 64 files") && files.contains("LimitNOFILE"), "{files}");
+}
+
+#[test]
+fn a_file_that_may_not_grow_is_a_storage_error_and_no_end() {
+    let directory = data_dir();
+    let mut broker = Launch::new(directory.path()).start();
+    let mut wire = Wire::connect(&broker.address());
+    wire.create_topic("grows", 1, &[]);
+    let limit = libc::rlimit { rlim_cur: 64 << 10, rlim_max: 64 << 10 };
+    let pid = broker.pid() as libc::pid_t;
+    // SAFETY: a plain system call that reads a live struct; the old limit is not asked for.
+    let result = unsafe { libc::prlimit(pid, libc::RLIMIT_FSIZE, &raw const limit, std::ptr::null_mut()) };
+    assert_eq!(result, 0, "the limit of one's own child may be lowered");
+    let value = "x".repeat(32 << 10);
+    let refused = (0..20).map(|_| wire.produce("grows", 0, batch(&[&value])).error_code).find(|code| *code != 0);
+    assert_eq!(refused, Some(code(ResponseError::KafkaStorageError)));
+    assert!(broker.is_alive());
+    assert_eq!(wire.metadata("grows").topics[0].error_code, 0);
 }
 
 #[test]

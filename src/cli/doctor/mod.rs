@@ -96,6 +96,9 @@ fn memlock(limit: u64) -> Check {
 }
 
 fn open_files(limit: u64) -> Check {
+    if let Err(error) = probe::open_files() {
+        return Check::fail("open files", limit, error);
+    }
     // A connection and a segment of a partition take one each.
     if limit < 65_536 {
         return Check::warn(
