@@ -512,7 +512,12 @@ impl Group {
             }
             for (to, mut message) in at_once.into_iter().filter_map(Message::from_raft) {
                 if let Some(point) = &message.snapshot {
-                    let Some(members) = self.raw.store().members_of_snapshot(point.index) else { continue };
+                    let Some(members) = self.raw.store().members_of_snapshot(point.index) else {
+                        // A later point was offered since raft-rs took this one. It is told that this one did not come: else
+                        // it would wait for an answer for ever, and send this follower nothing more.
+                        self.unreachable(to);
+                        continue;
+                    };
                     message.context = members.encode().into();
                 }
                 self.outbox.push((to, message));

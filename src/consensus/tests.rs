@@ -176,3 +176,35 @@ fn a_replica_whose_disk_hangs_hears_of_all_that_is_committed() {
     three.assert_last_knows_all(last);
     assert_eq!(three.leader().matched(BrokerId(2)), Some(last));
 }
+
+#[test]
+fn a_follower_gets_a_snapshot_though_a_later_one_takes_the_place_of_the_first() {
+    let mut three = Three::new();
+    three.cut = true;
+    three.propose(5);
+    three.cut = false;
+    let (leader, last) = (BrokerId(0), BrokerId(2));
+    let point = |index| SnapshotPoint { index, term: 1, data: Bytes::new() };
+    three.groups[0].unreachable(last);
+    three.groups[0].offer_snapshot(point(4));
+    three.groups[0].compact(5);
+    for _ in 0..HEARTBEAT_TICKS {
+        three.groups[0].tick();
+    }
+    drain(&mut three.groups[0]);
+    for (to, message) in three.groups[0].take_messages() {
+        three.groups[to.0 as usize].step(leader, message);
+    }
+    drain(&mut three.groups[2]);
+    for (_, message) in three.groups[2].take_messages() {
+        // By this answer Raft takes the point at 4.
+        three.groups[0].step(last, message);
+    }
+    three.groups[0].offer_snapshot(point(5));
+    for _ in 0..2 * HEARTBEAT_TICKS {
+        three.tick();
+    }
+    let end = three.leader().last_index();
+    assert_eq!(three.leader().matched(last), Some(end));
+    three.assert_last_knows_all(end);
+}
