@@ -35,7 +35,7 @@ def svg(results):
         top += HEAD
         begin = top
         for result in results:
-            for row in result["rows"]:
+            for row in (row for row in result["rows"] if part in row):
                 ms = slowest(row, part, key)
                 end = at(MOST if ms is None else ms)
                 name = f"{NAMES[result['cluster']]}: {row['situation']}"

@@ -69,6 +69,16 @@ class Ringlog:
     def thaw(self, node):
         self.script("thaw", node)
 
+    def kill(self, node):
+        self.script("kill", node)
+
+    def start(self, node):
+        self.script("start", node)
+
+    def pids(self):
+        home = Path(os.environ.get("CLUSTER_DIR") or HERE.parent.parent / "target" / "cluster")
+        return [int((home / f"node-{node}.pid").read_text()) for node in NODES]
+
 
 KAFKA_PROPERTIES = """process.roles=broker,controller
 node.id={node}
@@ -113,14 +123,31 @@ class Kafka:
             properties.write_text(KAFKA_PROPERTIES.format(**values))
             java = ["java", "-cp", f"{self.jars.jars}/libs/*"]
             run(*java, "kafka.tools.StorageTool", "format", "-t", "4L6g3nShT-eMCtK--X86sw", "-c", properties)
-            with open(self.dir / f"node-{node}.log", "wb") as log:
-                command = ["java", *JVM, *java[1:], "kafka.Kafka", str(properties)]
-                self.processes[node] = subprocess.Popen(command, stdout=log, stderr=log, process_group=0)
+            self.launch(node)
+        self.await_answers()
+
+    def launch(self, node):
+        command = ["java", *JVM, "-cp", f"{self.jars.jars}/libs/*", "kafka.Kafka", str(self.dir / f"node-{node}.properties")]
+        with open(self.dir / f"node-{node}.log", "ab") as log:
+            self.processes[node] = subprocess.Popen(command, stdout=log, stderr=log, process_group=0)
+
+    def await_answers(self):
         until = time.monotonic() + 120
         while not all(answers(address) for address in self.brokers):
             if time.monotonic() > until:
                 raise SystemExit(f"Kafka did not start; see {self.dir}")
             time.sleep(0.5)
+
+    def kill(self, node):
+        self.processes[node].send_signal(signal.SIGKILL)
+        self.processes[node].wait()
+
+    def start(self, node):
+        self.launch(node)
+        self.await_answers()
+
+    def pids(self):
+        return [process.pid for process in self.processes.values()]
 
     def down(self):
         for node in list(self.frozen):
