@@ -73,6 +73,8 @@ error_codes! {
     InvalidProducerEpoch = InvalidProducerEpoch;
     /// A transaction's timeout is larger than the broker allows.
     InvalidTransactionTimeout = InvalidTransactionTimeout;
+    /// The broker has no authorizer, and so no ACLs.
+    SecurityDisabled = SecurityDisabled;
     /// The disk failed under the partition.
     KafkaStorageError = KafkaStorageError;
     /// The partition knows nothing of the producer.

@@ -539,6 +539,37 @@ pub(super) static DESCRIBE_PRODUCERS: Schema = Schema {
     fields: &[field("topics", Array(&Struct(&[field("name", String), field("partition_indexes", Array(&INT32))])))],
 };
 
+/// What a filter of ACLs says, in requests to show and to delete some.
+static ACL_FILTER: &[Field] = &[
+    field("resource_type_filter", INT8),
+    field("resource_name_filter", String).nullable(),
+    field("pattern_type_filter", INT8),
+    field("principal_filter", String).nullable(),
+    field("host_filter", String).nullable(),
+    field("operation", INT8),
+    field("permission_type", INT8),
+];
+
+pub(super) static DESCRIBE_ACLS: Schema = Schema { flexible: 2, fields: ACL_FILTER };
+
+pub(super) static CREATE_ACLS: Schema = Schema {
+    flexible: 2,
+    fields: &[field(
+        "creations",
+        Array(&Struct(&[
+            field("resource_type", INT8),
+            field("resource_name", String),
+            field("resource_pattern_type", INT8),
+            field("principal", String),
+            field("host", String),
+            field("operation", INT8),
+            field("permission_type", INT8),
+        ])),
+    )],
+};
+
+pub(super) static DELETE_ACLS: Schema = Schema { flexible: 2, fields: &[field("filters", Array(&Struct(ACL_FILTER)))] };
+
 pub(super) static LIST_CONFIG_RESOURCES: Schema =
     Schema { flexible: 0, fields: &[field("resource_types", Array(&INT8)).since(1)] };
 

@@ -99,6 +99,9 @@ impl ResponseBody {
                 let partitions = body.topics.iter().flat_map(|topic| &topic.partitions);
                 partitions.for_each(|partition| note(partition.error_code));
             }
+            B::DescribeAcls(body) => note(body.error_code),
+            B::CreateAcls(body) => body.results.iter().for_each(|result| note(result.error_code)),
+            B::DeleteAcls(body) => body.filter_results.iter().for_each(|result| note(result.error_code)),
             B::ListConfigResources(body) => note(body.error_code),
             B::DescribeTopicPartitions(body) => body.topics.iter().for_each(|topic| {
                 note(topic.error_code);

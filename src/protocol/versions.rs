@@ -32,6 +32,10 @@ macro_rules! for_each_api {
             // Version 6 adds two-phase commit, which the broker does not do.
             InitProducerId: InitProducerIdRequest, InitProducerIdResponse, 0..=5, INIT_PRODUCER_ID;
             OffsetForLeaderEpoch: OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, 2..=4, OFFSET_FOR_LEADER_EPOCH;
+            // No broker without an authorizer keeps any: all three say so.
+            DescribeAcls: DescribeAclsRequest, DescribeAclsResponse, 1..=3, DESCRIBE_ACLS;
+            CreateAcls: CreateAclsRequest, CreateAclsResponse, 1..=3, CREATE_ACLS;
+            DeleteAcls: DeleteAclsRequest, DeleteAclsResponse, 1..=3, DELETE_ACLS;
             DescribeConfigs: DescribeConfigsRequest, DescribeConfigsResponse, 1..=4, DESCRIBE_CONFIGS;
             AlterConfigs: AlterConfigsRequest, AlterConfigsResponse, 0..=2, ALTER_CONFIGS;
             DescribeLogDirs: DescribeLogDirsRequest, DescribeLogDirsResponse, 1..=4, DESCRIBE_LOG_DIRS;

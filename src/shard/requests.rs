@@ -11,7 +11,7 @@ use super::connections::{Response, Slot};
 use super::event::Effect;
 use super::groups::Gather;
 use super::handlers::{
-    api_versions, client_quotas, delete_records, describe_cluster, describe_configs, describe_log_dirs,
+    acls, api_versions, client_quotas, delete_records, describe_cluster, describe_configs, describe_log_dirs,
     describe_producers, describe_quorum, describe_topic_partitions, elect_leaders, fetch, list_config_resources,
     list_offsets, list_partition_reassignments, metadata, offset_for_leader_epoch, produce,
 };
@@ -225,6 +225,9 @@ impl Shard {
             RequestBody::DescribeTopicPartitions(request) => self.describe_topic_partitions(origin, &request),
             RequestBody::DescribeLogDirs(request) => self.describe_log_dirs(now, origin, &request),
             RequestBody::DescribeProducers(request) => self.describe_producers(now, origin, &request),
+            RequestBody::DescribeAcls(_) => self.respond(origin, &acls::described().into()),
+            RequestBody::CreateAcls(request) => self.respond(origin, &acls::created(&request).into()),
+            RequestBody::DeleteAcls(request) => self.respond(origin, &acls::deleted(&request).into()),
             RequestBody::ListConfigResources(request) => {
                 let body = list_config_resources::respond(&self.state, origin.version, &request);
                 self.respond(origin, &body.into());

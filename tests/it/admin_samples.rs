@@ -1,19 +1,23 @@
 //! A plain request of each administrative API, and what is right of its answer: the part of `versions` that would make
 //! that file too long.
 
+use kafka_protocol::ResponseError;
 use kafka_protocol::messages::alter_configs_request as replace;
+use kafka_protocol::messages::create_acls_request::AclCreation;
 use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
+use kafka_protocol::messages::delete_acls_request::DeleteAclsFilter;
 use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use kafka_protocol::messages::describe_log_dirs_request::DescribableLogDirTopic;
 use kafka_protocol::messages::incremental_alter_configs_request as increment;
 use kafka_protocol::messages::{
-    AlterClientQuotasRequest, AlterConfigsRequest, ApiKey, CreatePartitionsRequest, DeleteRecordsRequest,
-    DescribeClientQuotasRequest, DescribeLogDirsRequest, DescribeProducersRequest, DescribeTopicPartitionsRequest,
-    IncrementalAlterConfigsRequest, ListConfigResourcesRequest, RequestKind, ResponseKind, alter_client_quotas_request,
-    describe_producers_request, describe_topic_partitions_request,
+    AlterClientQuotasRequest, AlterConfigsRequest, ApiKey, CreateAclsRequest, CreatePartitionsRequest,
+    DeleteAclsRequest, DeleteRecordsRequest, DescribeAclsRequest, DescribeClientQuotasRequest, DescribeLogDirsRequest,
+    DescribeProducersRequest, DescribeTopicPartitionsRequest, IncrementalAlterConfigsRequest,
+    ListConfigResourcesRequest, RequestKind, ResponseKind, alter_client_quotas_request, describe_producers_request,
+    describe_topic_partitions_request,
 };
 
-use crate::common::wire::{text, topic_name};
+use crate::common::wire::{code, text, topic_name};
 
 /// A request about a topic of one partition; nothing for an API that this test knows none of.
 pub fn request(api: ApiKey, topic: &str) -> Option<RequestKind> {
@@ -66,6 +70,13 @@ pub fn request(api: ApiKey, topic: &str) -> Option<RequestKind> {
             let asked = describe_topic_partitions_request::TopicRequest::default().with_name(topic_name(topic));
             let request = DescribeTopicPartitionsRequest::default().with_topics(vec![asked]);
             RequestKind::DescribeTopicPartitions(request.with_response_partition_limit(10).with_cursor(None))
+        }
+        ApiKey::DescribeAcls => RequestKind::DescribeAcls(DescribeAclsRequest::default()),
+        ApiKey::CreateAcls => {
+            RequestKind::CreateAcls(CreateAclsRequest::default().with_creations(vec![AclCreation::default(); 2]))
+        }
+        ApiKey::DeleteAcls => {
+            RequestKind::DeleteAcls(DeleteAclsRequest::default().with_filters(vec![DeleteAclsFilter::default(); 3]))
         }
         ApiKey::ListConfigResources => RequestKind::ListConfigResources(ListConfigResourcesRequest::default()),
         ApiKey::DescribeClientQuotas => RequestKind::DescribeClientQuotas(DescribeClientQuotasRequest::default()),
@@ -121,6 +132,17 @@ pub fn check(response: ResponseKind, version: i16, topic: &str) {
             assert_eq!((answer.error_code, answer.partitions.len()), (0, 1));
             assert_eq!((answer.partitions[0].error_code, answer.partitions[0].replica_nodes.len()), (0, 1));
             assert!(response.next_cursor.is_none());
+        }
+        ResponseKind::DescribeAcls(response) => {
+            assert_eq!((response.error_code, response.resources.len()), (code(ResponseError::SecurityDisabled), 0));
+        }
+        ResponseKind::CreateAcls(response) => {
+            let codes: Vec<i16> = response.results.iter().map(|result| result.error_code).collect();
+            assert_eq!(codes, [code(ResponseError::SecurityDisabled); 2]);
+        }
+        ResponseKind::DeleteAcls(response) => {
+            let codes: Vec<i16> = response.filter_results.iter().map(|result| result.error_code).collect();
+            assert_eq!(codes, [code(ResponseError::SecurityDisabled); 3]);
         }
         ResponseKind::ListConfigResources(response) => {
             assert_eq!(response.error_code, 0);

@@ -1,5 +1,6 @@
 //! What each API means, one file per API.
 
+pub mod acls;
 pub mod alter_configs;
 pub mod alter_partition_reassignments;
 pub mod api_versions;
