@@ -209,7 +209,92 @@ END
     diff "$work/in" "$work/out"
 }
 
-all='console codecs topics partitions configs alter dynamic groups offsets perf verifiable cluster delete_records log_dirs connect'
+# A worker of Kafka Connect that keeps what it knows in topics, and is told its connectors by HTTP.
+distributed() {
+    local topic name port=$((20000 + RANDOM % 1000)) pid connectors
+    topic=$(fresh distributed)
+    name=$(fresh workers)
+    connectors=http://127.0.0.1:$port/connectors
+    cat >"$work/worker" <<END
+bootstrap.servers=$brokers
+group.id=$name
+key.converter=org.apache.kafka.connect.storage.StringConverter
+value.converter=org.apache.kafka.connect.storage.StringConverter
+offset.storage.topic=$name-offsets
+config.storage.topic=$name-configs
+status.storage.topic=$name-status
+offset.storage.replication.factor=1
+config.storage.replication.factor=1
+status.storage.replication.factor=1
+offset.flush.interval.ms=500
+listeners=http://127.0.0.1:$port
+plugin.discovery=service_load
+plugin.path=$work/plugins
+END
+    mkdir "$work/plugins"
+    cp "$KAFKA_LIBS"/connect-file-*.jar "$work/plugins"
+    seq 1 1000 >"$work/in"
+    : >"$work/out"
+    java -Xmx256m -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -cp "$KAFKA_LIBS/*" \
+        org.apache.kafka.connect.cli.ConnectDistributed "$work/worker" >"$work/connect.log" 2>&1 &
+    pid=$!
+    for _ in $(seq 150); do
+        if curl -sf "$connectors" >/dev/null; then break; fi
+        sleep 0.2
+    done
+    told() { curl -sf -X PUT -H 'Content-Type: application/json' "$connectors/$1/config" -d "$2" >/dev/null; }
+    told source '{"connector.class":"FileStreamSource","file":"'"$work"'/in","topic":"'"$topic"'"}'
+    told sink '{"connector.class":"FileStreamSink","file":"'"$work"'/out","topics":"'"$topic"'"}'
+    for _ in $(seq 300); do
+        if [ "$(wc -l <"$work/out")" = 1000 ]; then break; fi
+        sleep 0.2
+    done
+    kill "$pid"
+    wait "$pid" || true
+    diff "$work/in" "$work/out"
+}
+
+# MirrorMaker 2 from the cluster to itself: records and a group's offsets.
+mirror() {
+    local topic pid there=
+    topic=$(fresh mirror)
+    seq 1 1000 | produce --topic "$topic"
+    consume --topic "$topic" --from-beginning --max-messages 1000 --group "$topic" >/dev/null 2>&1
+    cat >"$work/mirrors" <<END
+clusters=A, B
+A.bootstrap.servers=$brokers
+B.bootstrap.servers=$brokers
+A->B.enabled=true
+A->B.topics=$topic
+A->B.groups=$topic
+B->A.enabled=false
+replication.factor=1
+checkpoints.topic.replication.factor=1
+heartbeats.topic.replication.factor=1
+offset-syncs.topic.replication.factor=1
+offset.storage.replication.factor=1
+status.storage.replication.factor=1
+config.storage.replication.factor=1
+emit.checkpoints.interval.seconds=1
+sync.group.offsets.enabled=true
+sync.group.offsets.interval.seconds=1
+dedicated.mode.enable.internal.rest=false
+END
+    java -Xmx384m -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -cp "$KAFKA_LIBS/*" \
+        org.apache.kafka.connect.mirror.MirrorMaker "$work/mirrors" >"$work/mirror.log" 2>&1 &
+    pid=$!
+    for _ in $(seq 20); do
+        there=$(groups --describe --group "$topic" --offsets || true)
+        if grep -q "A\.$topic" <<<"$there"; then break; fi
+        sleep 1
+    done
+    kill "$pid"
+    wait "$pid" || true
+    expect "$there" "A\.$topic"
+    diff <(seq 1 1000) <(consume --topic "A.$topic" --from-beginning --max-messages 1000 2>/dev/null)
+}
+
+all='console codecs topics partitions configs alter dynamic groups offsets perf verifiable cluster delete_records log_dirs connect distributed mirror'
 status=0
 for check in ${*:-$all}; do
     function=$check
