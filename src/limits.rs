@@ -242,6 +242,9 @@ pub const PRODUCER_ID_EXPIRATION_MS: u64 = 86_400_000;
 /// election.
 pub const RAFT_TICK_MS: u64 = 50;
 
+/// Raft ticks after which a replica that has lost a part of its log asks the others again where they stand.
+pub const INQUIRY_TICKS: u32 = 4;
+
 /// Time between two words that a broker gives the others of itself, in milliseconds.
 pub const STATUS_MS: u64 = 100;
 

@@ -62,6 +62,14 @@ impl Members {
         !self.outgoing.is_empty()
     }
 
+    /// Whether the others make the majorities that are needed, without this broker's vote.
+    pub fn can_do_without(&self, broker: BrokerId) -> bool {
+        [&self.voters, &self.outgoing].into_iter().all(|voters| {
+            let others = voters.iter().filter(|voter| **voter != broker).count();
+            voters.is_empty() || others > voters.len() / 2
+        })
+    }
+
     /// All members, each once, those who vote from now on first.
     pub fn all(&self) -> Vec<BrokerId> {
         let mut all = self.voters.clone();

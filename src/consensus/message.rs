@@ -7,7 +7,7 @@ use super::Entry;
 use super::members::{Members, broker_of, life_of, raft_id};
 use crate::types::BrokerId;
 
-/// The kind of a [`Message`]. The numbers are on the wire, and raft-rs's own.
+/// The kind of a [`Message`]. The numbers are on the wire, and raft-rs's own but for the last two.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 #[repr(u8)]
 pub enum MessageKind {
@@ -33,10 +33,14 @@ pub enum MessageKind {
     PreVote = 17,
     /// It would, or not.
     PreVoteResponse = 18,
+    /// A replica that has lost a part of its log asks where the others stand. Not Raft's.
+    Inquiry = 100,
+    /// The answer: the term, whether the sender leads, and where its log ends. Not Raft's.
+    Standing = 101,
 }
 
 impl MessageKind {
-    const ALL: [MessageKind; 11] = [
+    const ALL: [MessageKind; 13] = [
         MessageKind::Append,
         MessageKind::AppendResponse,
         MessageKind::Vote,
@@ -48,6 +52,8 @@ impl MessageKind {
         MessageKind::TimeoutNow,
         MessageKind::PreVote,
         MessageKind::PreVoteResponse,
+        MessageKind::Inquiry,
+        MessageKind::Standing,
     ];
 
     /// The kind of this number; `None` where there is none, or none that goes between brokers.
@@ -158,6 +164,7 @@ impl Message {
             MessageKind::TimeoutNow => pb::MessageType::MsgTimeoutNow,
             MessageKind::PreVote => pb::MessageType::MsgRequestPreVote,
             MessageKind::PreVoteResponse => pb::MessageType::MsgRequestPreVoteResponse,
+            MessageKind::Inquiry | MessageKind::Standing => unreachable!("Raft does not hear of repairs"),
         });
         message.set_entries(self.entries.into_iter().map(Entry::into_raft).collect());
         if let Some(point) = self.snapshot {

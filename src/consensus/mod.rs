@@ -6,6 +6,7 @@
 
 pub mod members;
 mod message;
+mod repair;
 mod storage;
 
 use std::cmp::Reverse;
@@ -22,6 +23,7 @@ use members::{broker_of, life_of, raft_id};
 
 use crate::limits::{APPEND_BYTES, APPENDS_IN_FLIGHT, METADATA_APPENDS_IN_FLIGHT};
 use crate::types::{BrokerId, LogId};
+use repair::Repair;
 use storage::GroupStorage;
 
 /// A Raft hard state: what must be durable before a vote or a term is used.
@@ -29,7 +31,7 @@ use storage::GroupStorage;
 pub struct HardState {
     /// The term.
     pub term: u64,
-    /// Raft id of the node voted for in that term, 0 for none.
+    /// Raft id of the node voted for in that term, 0 for none, the highest number where that is lost.
     pub vote: u64,
     /// The commit index when the state was written; the true one may be higher.
     pub commit: u64,
@@ -150,6 +152,10 @@ pub struct Group {
     hangs: bool,
     /// The index before the entries that the leader sent last, where they did not fit this log.
     refused: Option<u64>,
+    /// There where a part of the log was lost.
+    repair: Option<Repair>,
+    /// It was made whole, and the owner was not told yet.
+    made_whole: bool,
 }
 
 /// Raft ticks until a follower that hears nothing stands for election; each replica of a group adds its own share,
@@ -175,7 +181,11 @@ impl Group {
         weigh: fn(&[u8]) -> u64,
         logger: &slog::Logger,
     ) -> Group {
-        let written = state.hard_state;
+        let repair = (!state.hard_state.is_whole()).then(Repair::default);
+        let written = match repair {
+            Some(_) => HardState { vote: 0, ..state.hard_state },
+            None => state.hard_state,
+        };
         // Everything up to `compacted` was committed before it was moved to segments.
         // What others hold may have been committed before it was durable here; then the end of the log lies before it.
         let last = state.entries.last().map_or(state.compacted.0, |entry| entry.index);
@@ -225,6 +235,8 @@ impl Group {
             restoring: None,
             hangs: false,
             refused: None,
+            repair,
+            made_whole: false,
         }
     }
 
@@ -235,13 +247,21 @@ impl Group {
 
     /// Time has passed: heartbeats, elections.
     pub fn tick(&mut self) {
-        if self.restoring.is_none() {
+        if self.repair.is_some() {
+            self.tick_repair();
+        } else if self.restoring.is_none() {
             self.raw.tick();
         }
     }
 
     /// Takes a message of another replica. One for a replica that this broker had before is left alone.
     pub fn step(&mut self, from: BrokerId, message: Message) {
+        match message.kind {
+            MessageKind::Inquiry => return self.answer_inquiry(from, &message),
+            MessageKind::Standing => return self.hear_standing(from, &message),
+            kind if self.repair.as_ref().is_some_and(|repair| !repair.takes(kind)) => return self.note_sender(from),
+            _ => {}
+        }
         if message.to_life != self.life || message.kind == MessageKind::TimeoutNow && self.restoring.is_some() {
             return;
         }
@@ -456,7 +476,7 @@ impl Group {
 
     /// Stands for election now, without waiting for a time-out.
     pub fn campaign(&mut self) {
-        if self.restoring.is_some() || !self.raw.raft.promotable() {
+        if self.restoring.is_some() || self.repair.is_some() || !self.raw.raft.promotable() {
             return;
         }
         // A group of one voter wins at once; raft-rs reports no other error here.
@@ -540,7 +560,8 @@ impl Group {
                 // A commit index alone needs no write: it is found again from the log.
                 let hard_state =
                     hard_state.filter(|state| (state.term, state.vote) != (self.written.term, self.written.vote));
-                self.written = HardState { ..hard_state.unwrap_or(self.written) };
+                self.written = hard_state.unwrap_or(self.written);
+                let hard_state = hard_state.map(|state| self.marked(state));
                 let entries = entries.into_iter().map(Entry::from_raft).collect();
                 return Some(Ready { number, snapshot, hard_state, entries });
             }
@@ -566,6 +587,7 @@ impl Group {
         if let Some((_, index)) = self.restoring.take_if(|(number, _)| *number <= through) {
             self.raw.advance_apply_to(index);
         }
+        self.settle_repair();
     }
 
     /// The highest index that a majority holds durably. The truth by which data is acknowledged, even where this
@@ -591,7 +613,7 @@ impl Group {
 
     /// The hard state to put into a checkpoint.
     pub fn hard_state(&self) -> HardState {
-        HardState { commit: self.committed(), ..self.written }
+        self.marked(HardState { commit: self.committed(), ..self.written })
     }
 
     /// The term of the entry at `index`, where the log still holds it.

@@ -1,6 +1,6 @@
 use super::*;
 
-fn logger() -> slog::Logger {
+pub(super) fn logger() -> slog::Logger {
     slog::Logger::root(slog::Discard, slog::o!())
 }
 

@@ -25,6 +25,7 @@ use super::mailbox::{Receiver, Sender, mailbox};
 use super::peers::Peering;
 use super::{Incoming, LOG_FLUSH, Report, listener, probe};
 use crate::config::{Config, PeerAddress};
+use crate::consensus::Members;
 use crate::limits::{BLOCK, STOP_MS};
 use crate::log::disk::{Disk, DiskConfig};
 use crate::log::recovery::{RecoveredLog, RecoveryError, recover};
@@ -237,12 +238,20 @@ impl Broker {
 
         let (reporter, reports) = mpsc::channel();
         let (threads, inboxes) = Threads::new(config.shards, reporter);
-        let (logs, disk) = threads.start_disk(&config.data_dir, inboxes.disk)?;
+        let mends = Members::of(&config.broker.voters()).can_do_without(config.broker.broker_id);
+        let (logs, damage, disk) = threads.start_disk(&config.data_dir, inboxes.disk, mends)?;
         let logs = distribute(logs, config.shards);
         let mut shards = Vec::new();
         for (n, logs) in logs.into_iter().enumerate() {
             let seed = random_bytes().map(u64::from_ne_bytes).map_err(|error| system("get random bytes", error))?;
-            shards.push(Shard::new(ShardId(n as u16), config.shards, config.broker.clone(), logs, seed)?);
+            shards.push(Shard::new(
+                ShardId(n as u16),
+                config.shards,
+                config.broker.clone(),
+                logs,
+                damage.clone(),
+                seed,
+            )?);
         }
         let metrics: Vec<_> = shards.iter().map(Shard::metrics).collect();
         let frames =
@@ -436,19 +445,28 @@ impl Threads {
         }
     }
 
-    /// Recovers what is on the disk and starts the disk's thread. Returns the logs that were found, and what the disk's
-    /// machine counts.
+    /// Recovers what is on the disk and starts the disk's thread. Returns the logs that were found, what is wrong with the
+    /// partitions' WAL, and what the disk's machine counts. `mends` says whether other brokers may make up for damage; else
+    /// it is an error.
     pub(super) fn start_disk(
         &self,
         data_dir: &Path,
         inbox: Receiver<ToDisk>,
-    ) -> Result<(Vec<RecoveredLog>, DiskMetrics), RunError> {
+        mends: bool,
+    ) -> Result<(Vec<RecoveredLog>, Option<String>, DiskMetrics), RunError> {
         let files = Files::open_dir(data_dir).map_err(|error| system("make the data directory's folders", error))?;
         let disk_config = DiskConfig::default();
         let started = Instant::now();
         let recovered = recover(&RecoveryDevice::new(files.clone()), &disk_config)?;
         let ms = started.elapsed().as_millis() as u64;
         tracing::info!(ms, logs = recovered.logs.len(), report = ?recovered.report, "recovered");
+        let damage = recovered.damage.as_ref().map(ToString::to_string);
+        if let Some(damage) = recovered.damage {
+            if !mends {
+                return Err(damage.into());
+            }
+            tracing::error!(%damage, "the replicas of this broker are repaired by the other brokers");
+        }
         let machine = Disk::new(disk_config, recovered.disk, WriteBuffers::new(), self.shards.len() as u16);
         let metrics = machine.metrics();
         let setup = DiskSetup {
@@ -470,7 +488,7 @@ impl Threads {
                 }
             }
         })?;
-        Ok((recovered.logs, metrics))
+        Ok((recovered.logs, damage, metrics))
     }
 
     /// Starts an executor for each of `cores`, the shards' logic in the order of their numbers. `peers` is there where

@@ -70,7 +70,7 @@ pub fn wal_bandwidth(data_dir: &Path, warm_up: Duration, time: Duration) -> Resu
     let (reporter, reports) = mpsc::channel();
     let (threads, mut inboxes) = Threads::new(1, reporter);
     let inbox = inboxes.shards.remove(0);
-    threads.start_disk(data_dir, inboxes.disk)?;
+    threads.start_disk(data_dir, inboxes.disk, false)?;
 
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let records = Bytes::from(vec![0x5A; RECORDS_BYTES]);

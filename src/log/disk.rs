@@ -93,6 +93,8 @@ pub struct Disk<B: Buffers> {
     meta: Wal<B::Buf>,
     data: Wal<B::Buf>,
     segments: Segments,
+    /// Shards that have not said yet that the damage which the start has found may be forgotten.
+    mindful: u16,
 }
 
 /// The parts of a disk's machine side by side.
@@ -100,6 +102,7 @@ struct Parts<'a, B: Buffers> {
     meta: &'a mut Wal<B::Buf>,
     data: &'a mut Wal<B::Buf>,
     segments: &'a mut Segments,
+    mindful: &'a mut u16,
     cx: Context<'a, B, FileOp>,
 }
 
@@ -129,6 +132,7 @@ impl<B: Buffers> Disk<B> {
             meta: Wal::new(WalId::Meta, config.meta, seed.meta),
             data: Wal::new(WalId::Data, config.data, seed.data),
             segments,
+            mindful: shards,
         }
     }
 
@@ -166,6 +170,12 @@ impl<B: Buffers> Disk<B> {
             DiskRequest::DeleteLog { token, log } => {
                 segments.remove(Some((from, token)), log, None);
             }
+            DiskRequest::ForgetDamage => {
+                *parts.mindful -= 1;
+                if *parts.mindful == 0 {
+                    parts.data.forget_damage();
+                }
+            }
             DiskRequest::Space { token } => cx.start(Purpose::Space { from, token }, DeviceOp::Space),
         }
     }
@@ -199,6 +209,7 @@ impl<B: Buffers> Disk<B> {
             meta: &mut self.meta,
             data: &mut self.data,
             segments: &mut self.segments,
+            mindful: &mut self.mindful,
             cx: Context { buffers: &mut self.buffers, ops: &mut self.ops, effects, shards: self.shards },
         }
     }

@@ -165,6 +165,9 @@ pub enum DiskRequest {
         /// The log.
         log: LogId,
     },
+    /// This shard has noted durably what the damage that the start has found may have cost its logs. When all shards have,
+    /// the next start need not find it. Once a shard and start.
+    ForgetDamage,
     /// Look how much room there is.
     Space {
         /// Comes back in [`DiskReply::Space`].

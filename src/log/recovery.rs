@@ -73,6 +73,10 @@ pub(super) struct WalSeed {
     pub(super) pins: Pins,
     pub(super) free: Vec<u32>,
     pub(super) unwanted: Vec<u32>,
+    /// A write that was acknowledged cannot be read.
+    pub(super) damage: Option<RecoveryError>,
+    /// Then: the oldest segment that writes are to name, and no segment is given back, until the damage may be forgotten.
+    pub(super) held: Option<u64>,
 }
 
 /// What the scan counted, of both WALs together, for a line in the log.
@@ -101,6 +105,10 @@ pub struct Recovered {
     pub segment_files: Vec<SegmentRef>,
     /// The counts.
     pub report: RecoveryReport,
+    /// Where the partitions' WAL is damaged: what is wrong. The logs are then as of their newest checkpoints, without
+    /// what came after them; and there may be further logs. Every start finds the damage again until each shard has asked
+    /// for [`ForgetDamage`](super::DiskRequest::ForgetDamage).
+    pub damage: Option<RecoveryError>,
 }
 
 /// Why a disk's logs cannot be recovered. Nothing on the disk was changed.
@@ -191,6 +199,10 @@ pub enum RecoveryError {
 
 /// Reads the WALs and lists the segment files. Changes nothing.
 ///
+/// # Errors
+/// [`RecoveryError`]: nothing can be recovered. Damage of the partitions' WAL is not among the errors but in
+/// [`Recovered::damage`]: replicas on other brokers may make up for it.
+///
 /// Bytes that are read here count as durable from now on: before the disk's machine runs, the driver flushes
 /// the device, so that what lay in the device's cache when the last process died is not lost by a power cut.
 pub fn recover(device: &dyn Device, config: &DiskConfig) -> Result<Recovered, RecoveryError> {
@@ -213,14 +225,18 @@ pub fn recover(device: &dyn Device, config: &DiskConfig) -> Result<Recovered, Re
     });
     segment_files.sort_unstable();
     disk.deleted = deleted.into_iter().collect();
+    if let Some(damage) = disk.meta.damage.take() {
+        return Err(damage);
+    }
     let report = found.report;
-    let mut logs = found.into_logs()?;
+    let damage = disk.data.damage.take();
+    let mut logs = found.into_logs(damage.is_some())?;
     for segment in &segment_files {
         if let Ok(at) = logs.binary_search_by_key(&segment.log, |log| log.log) {
             logs[at].segments.insert(segment.name);
         }
     }
-    Ok(Recovered { report, logs, disk, segment_files })
+    Ok(Recovered { report, logs, disk, segment_files, damage })
 }
 
 /// What the frames read so far amount to.
@@ -267,7 +283,15 @@ impl Found {
         }
     }
 
-    fn into_logs(self) -> Result<Vec<RecoveredLog>, RecoveryError> {
+    fn into_logs(mut self, damaged: bool) -> Result<Vec<RecoveredLog>, RecoveryError> {
+        if damaged {
+            // An entry may have been replaced by one that cannot be read, a hard state likewise. A checkpoint speaks of
+            // what is committed.
+            for log in self.logs.values_mut().filter(|log| log.log != LogId::METADATA) {
+                log.entries.clear();
+                log.hard_state = None;
+            }
+        }
         for log in self.logs.values() {
             let reached = log.reached();
             if let Some(first) = log.entries.first()

@@ -2,8 +2,8 @@
 //!
 //! The rule: writes are walked in the order of their sequence. Where the next one, `h`, cannot be read, every
 //! header that lies behind that place is looked at. If one says that `h` was durable when it was encoded, then
-//! acknowledged data is damaged, and the start fails. If none does, nobody was ever told that `h` or anything
-//! after it is durable: the log ends there.
+//! acknowledged data is damaged; the walk goes on behind the damage, for what later checkpoints say. If none does,
+//! nobody was ever told that `h` or anything after it is durable: the log ends there.
 
 use bytes::Bytes;
 
@@ -92,6 +92,7 @@ impl<'a> Reader<'a> {
 }
 
 /// Where the walk stands.
+#[derive(Clone, Copy)]
 struct Walk {
     /// The segment, by its place among the slots.
     at: usize,
@@ -115,23 +116,45 @@ pub(super) fn scan(
     let mut seed = WalSeed::default();
     let mut walk = Walk { at: 0, offset: 0, sequence: 1, end: u64::MAX };
     let mut visited = vec![false; slots.len()];
-    if let Some(first) = find_oldest(device, wal, &slots)? {
-        walk.at = first;
-        walk.sequence = slots[first].head.map_or(1, |head| head.sequence);
-        loop {
+    let (oldest, first) = find_oldest(device, wal, &slots)?;
+    let mut damage = None;
+    if let Some((at, head)) = first.and_then(|at| Some((at, slots[at].head?))) {
+        walk = Walk { at, sequence: head.sequence, ..walk };
+        if head.generation != oldest {
+            let file = FileId::Wal { wal, slot: slots[slots.len() - 1].slot }.to_string();
+            damage = Some(RecoveryError::Missing { wal, generation: oldest, file });
+        }
+    }
+    let mut goes_on = first.is_some();
+    let behind = loop {
+        while goes_on {
             visited[walk.at] = true;
             let later = slots[walk.at + 1..].iter().filter_map(|slot| slot.head);
             walk.end = later.map(|head| head.sequence).min().unwrap_or(u64::MAX);
             walk_segment(device, wal, &slots[walk.at], &mut walk, &mut seed, found)?;
-            match next_segment(&slots, &walk) {
-                Some(next) => walk.at = next,
-                None => break,
+            goes_on = false;
+            if let Some(at) = next_segment(&slots, walk.at, walk.sequence) {
+                walk = Walk { at, offset: 0, ..walk };
+                goes_on = true;
             }
-            walk.offset = 0;
         }
-    }
-    look_behind(device, wal, &slots, &visited, &walk, &mut seed, found)?;
+        let behind = look_behind(device, wal, &slots, &visited, &walk, seed.last_generation)?;
+        let Some((later, file, offset)) = behind.proof else { break behind };
+        damage.get_or_insert_with(|| damaged(wal, &slots, &walk, &later, file, offset));
+        match behind_damage(device, wal, &slots, &walk)? {
+            Some(next) => (walk, goes_on) = (next, true),
+            None => break behind,
+        }
+    };
+    seed.last_generation = seed.last_generation.max(behind.generation);
     seed.last_sequence = walk.sequence - 1;
+    found.report.torn_bytes += behind.bytes;
+    if damage.is_some() {
+        // The number of the damaged write stays unused: until the damage is forgotten, each start must see it.
+        seed.last_sequence = seed.last_sequence.max(behind.sequence);
+        seed.held = Some(oldest);
+        seed.damage = damage;
+    }
     for slot in &slots {
         let live = (seed.segments.iter()).any(|segment| segment.slot == slot.slot);
         let surplus = seed.segments.len() + seed.free.len() >= config.max_segments as usize;
@@ -183,14 +206,11 @@ fn read_heads(device: &dyn Device, wal: WalId, files: &[(FileId, u64)]) -> Resul
     Ok(slots)
 }
 
-/// The place of the oldest segment that is needed; `None` where there is no segment at all. Older segments may
-/// be overwritten in part already, so nothing is read of them.
-fn find_oldest(device: &dyn Device, wal: WalId, slots: &[Slot]) -> Result<Option<usize>, RecoveryError> {
-    let Some(newest) = slots.last() else {
-        return Ok(None);
-    };
-    let Some(head) = newest.head else {
-        return Ok(None);
+/// The generation of the oldest segment that is needed, and the place of the first that is there from it on; none
+/// where there is no segment at all. Older segments may be overwritten in part already, so nothing is read of them.
+fn find_oldest(device: &dyn Device, wal: WalId, slots: &[Slot]) -> Result<(u64, Option<usize>), RecoveryError> {
+    let Some((newest, head)) = slots.last().and_then(|newest| Some((newest, newest.head?))) else {
+        return Ok((0, None));
     };
     // A slot is overwritten only after a durable write has named a later oldest segment: that write is in the
     // newest segment, or before that segment's first write, which then names it too.
@@ -205,9 +225,8 @@ fn find_oldest(device: &dyn Device, wal: WalId, slots: &[Slot]) -> Result<Option
         offset += header.write_len();
         sequence += 1;
     }
-    let place = (slots.iter()).position(|slot| slot.head.is_some_and(|head| head.generation == oldest));
-    let missing = || RecoveryError::Missing { wal, generation: oldest, file: reader.file.to_string() };
-    place.map(Some).ok_or_else(missing)
+    let place = (slots.iter()).position(|slot| slot.head.is_some_and(|head| head.generation >= oldest));
+    Ok((oldest, place))
 }
 
 /// Takes all writes of a segment up to the first that is not the one expected.
@@ -223,7 +242,9 @@ fn walk_segment(
         return Ok(());
     };
     let generation = head.generation;
-    found.report.segments += 1;
+    if seed.last_generation != generation {
+        found.report.segments += 1;
+    }
     seed.last_generation = generation;
     let mut reader = Reader::new(device, wal, slot);
     while walk.sequence < walk.end
@@ -232,7 +253,7 @@ fn walk_segment(
         && let Some(payload) = reader.payload(walk.offset, &header)?
     {
         let malformed = || RecoveryError::Malformed { file: reader.file.to_string(), offset: walk.offset };
-        if walk.offset == 0 {
+        if seed.segments.last().is_none_or(|newest| newest.generation != generation) {
             seed.pins.open(generation);
             seed.segments.push(Segment { generation, slot: slot.slot, len: slot.len, in_flight: 0 });
         }
@@ -267,21 +288,54 @@ fn apply(pins: &mut Pins, generation: u64, frame: &super::wal_format::FrameHeade
 
 /// The segment that goes on with the write that is expected. A start that cut the log off opens a new segment
 /// with the same sequence as what it dropped: the newest is the one that counts.
-fn next_segment(slots: &[Slot], walk: &Walk) -> Option<usize> {
-    (walk.at + 1..slots.len()).rev().find(|at| slots[*at].head.is_some_and(|head| head.sequence == walk.sequence))
+fn next_segment(slots: &[Slot], at: usize, sequence: u64) -> Option<usize> {
+    (at + 1..slots.len()).rev().find(|at| slots[*at].head.is_some_and(|head| head.sequence == sequence))
 }
 
-/// Looks at every header behind the place where the log seems to end.
+/// The first write behind a damaged one, at which the walk stands, that has a header.
+fn behind_damage(device: &dyn Device, wal: WalId, slots: &[Slot], walk: &Walk) -> Result<Option<Walk>, RecoveryError> {
+    let slot = &slots[walk.at];
+    if let Some(head) = slot.head {
+        let mut reader = Reader::new(device, wal, slot);
+        let own = |header: &WriteHeader| (header.wal, header.generation) == (wal, head.generation);
+        // Bytes of a damaged payload are no headers.
+        let known = reader.header(walk.offset)?.filter(|header| own(header) && header.sequence == walk.sequence);
+        let mut offset = walk.offset + known.map_or(BLOCK as u64, |header| header.write_len());
+        while let Some(block) = reader.get(offset, BLOCK as u64)? {
+            if let Ok(header) = WriteHeader::decode(&block)
+                && own(&header)
+                && (walk.sequence + 1..walk.end).contains(&header.sequence)
+            {
+                return Ok(Some(Walk { offset, sequence: header.sequence, ..*walk }));
+            }
+            offset += BLOCK as u64;
+        }
+    }
+    let next = next_segment(slots, walk.at, walk.end);
+    Ok(next.map(|at| Walk { at, offset: 0, sequence: walk.end, end: u64::MAX }))
+}
+
+/// What lies behind the place where the log seems to end.
+struct Behind {
+    /// A write that proves that the log does not end there, its file, and where in it.
+    proof: Option<(WriteHeader, FileId, u64)>,
+    /// The highest generation and sequence.
+    generation: u64,
+    sequence: u64,
+    /// Bytes of all writes.
+    bytes: u64,
+}
+
+/// Looks at every header behind the place where the log seems to end, in the segment `ended_in`.
 fn look_behind(
     device: &dyn Device,
     wal: WalId,
     slots: &[Slot],
     visited: &[bool],
     walk: &Walk,
-    seed: &mut WalSeed,
-    found: &mut Found,
-) -> Result<(), RecoveryError> {
-    let ended_in = seed.last_generation;
+    ended_in: u64,
+) -> Result<Behind, RecoveryError> {
+    let mut behind = Behind { proof: None, generation: 0, sequence: 0, bytes: 0 };
     for (at, slot) in slots.iter().enumerate() {
         let last = visited[at] && at == walk.at;
         if visited[at] && !last {
@@ -294,16 +348,17 @@ fn look_behind(
                 && header.wal == wal
                 && (header.generation > ended_in || last && header.generation == ended_in)
             {
-                if header.confirmed >= walk.sequence {
-                    return Err(damaged(wal, slots, walk, &header, reader.file, offset));
+                if header.confirmed >= walk.sequence && behind.proof.is_none() {
+                    behind.proof = Some((header, reader.file, offset));
                 }
-                seed.last_generation = seed.last_generation.max(header.generation);
-                found.report.torn_bytes += header.write_len();
+                behind.generation = behind.generation.max(header.generation);
+                behind.sequence = behind.sequence.max(header.sequence);
+                behind.bytes += header.write_len();
             }
             offset += BLOCK as u64;
         }
     }
-    Ok(())
+    Ok(behind)
 }
 
 fn damaged(

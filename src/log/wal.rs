@@ -152,6 +152,8 @@ pub(super) struct Wal<Buf> {
     fenced: bool,
     reported: Health,
     asked: Option<Asked>,
+    /// The start has found damage that it must not forget: the oldest segment that headers name until it may.
+    held: Option<u64>,
     metrics: Arc<WalMetrics>,
 }
 
@@ -202,6 +204,7 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
             fenced: false,
             reported: Health::default(),
             asked: None,
+            held: seed.held,
             metrics: Arc::default(),
         }
     }
@@ -385,7 +388,7 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
         let (Some(offset), Some(oldest)) = (self.offset, self.ring.front()) else {
             panic!("a write was submitted without a segment");
         };
-        let oldest = oldest.generation;
+        let oldest = self.held.unwrap_or(oldest.generation);
         let Some(segment) = self.ring.back_mut() else {
             panic!("a write was submitted without a segment");
         };
@@ -499,7 +502,7 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
     /// Moves segments that nobody needs out of the ring, oldest first.
     fn release_oldest(&mut self) {
         while let Some(&oldest) = self.ring.front() {
-            let passed = oldest.generation < self.durable_generation;
+            let passed = oldest.generation < self.durable_generation && self.held.is_none();
             if !passed || oldest.in_flight > 0 || !self.pins.oldest_is_free() {
                 return;
             }
@@ -508,6 +511,11 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
             self.limit = (self.config.max_segments as usize).max(self.limit - 1);
             self.released.push_back(oldest);
         }
+    }
+
+    /// What was lost by the damage that the start has found is noted elsewhere: the next start need not see it.
+    pub(super) fn forget_damage(&mut self) {
+        self.held = None;
     }
 
     fn remove_slot<B: Buffers<Buf = Buf>, F>(&mut self, slot: u32, cx: &mut Context<'_, B, F>) {

@@ -160,6 +160,35 @@ impl Partition {
         FlushStep::Write(FlushWrite { segment, position, data })
     }
 
+    /// A part of the log was lost: it is now as of the checkpoint with which it was opened, and must not vote until the
+    /// others have made it whole; `nonce` must not have been used before.
+    pub fn begin_repair(&mut self, nonce: u64) {
+        self.group.begin_repair(nonce);
+    }
+
+    /// Whether the log is known to hold all that this replica ever acknowledged.
+    pub fn is_whole(&self) -> bool {
+        self.group.is_whole()
+    }
+
+    /// Whether the log was made whole since the last call; a checkpoint says so.
+    pub fn takes_made_whole(&mut self) -> bool {
+        self.group.takes_made_whole()
+    }
+
+    /// The frame that notes durably that a part of the log was lost, and makes all older ones void.
+    pub fn loss_frame(&self) -> Frame {
+        let index = self.checkpointed;
+        let term = self.group.term_at(index).expect("the log begins behind its checkpoint");
+        let body = self.checkpoint_state(self.group.hard_state(), index, self.stored_to).encode();
+        Frame { body, ..self.frame(FrameKind::Snapshot, term, index, &[], bytes::Bytes::new()) }
+    }
+
+    /// Whether all segments of the log are among those that there are files of.
+    pub fn has_files(&self, found: &std::collections::BTreeSet<crate::log::SegmentName>) -> bool {
+        self.segments.iter().all(|segment| found.contains(&segment.meta.name))
+    }
+
     /// Raft has taken the point: so does everything else. The frame makes it durable and all older ones void.
     pub(super) fn installed(&mut self, point: &SnapshotPoint) -> Frame {
         let install = self.install.take().expect("Raft is given a point only after the records");

@@ -25,6 +25,10 @@ impl Partition {
     /// # Errors
     /// [`DamagedEntry`]; the sender will try again.
     pub fn step(&mut self, now: Now, from: BrokerId, message: Message, beside: Vec<Chunk>) -> Result<(), DamagedEntry> {
+        if self.group.is_deaf() {
+            self.group.step(from, message);
+            return Ok(());
+        }
         if message.kind == MessageKind::Snapshot {
             self.offered(from, message);
             return Ok(());

@@ -9,7 +9,9 @@ use super::event::Effect;
 use super::handlers::describe_configs::broker_values;
 use super::mesh::{Leader, ShardMessage};
 use super::ops::Owned;
+use crate::consensus::Members;
 use crate::limits::{LEADERS_PER_MESSAGE, STAND_NEXT_MS};
+use crate::log::DiskRequest;
 use crate::log::recovery::RecoveredLog;
 use crate::metadata::command::NewBroker;
 use crate::metadata::configs::{InvalidConfig, Kind, TopicConfig};
@@ -114,6 +116,10 @@ impl Shard {
             let partition = topic.partitions.iter().find(|partition| partition.log == log);
             self.open_partition(now, &topic, partition.expect("topics lose no partitions"), recovered);
         }
+        // All logs are open that an earlier process can have had: what the damage may have cost them is noted.
+        if self.damage.take().is_some() && !self.storage.data_appends.note_damage() {
+            self.out.push(Effect::Disk { request: DiskRequest::ForgetDamage });
+        }
     }
 
     /// Makes of the partitions what a snapshot says, which took the place of the state `before`.
@@ -169,15 +175,22 @@ impl Shard {
         let (hosts, life) = (self.state.hosts(partition).any(|host| host == own), self.state.life(log, own));
         let is_its = |recovered: &RecoveredLog| hosts && Partition::life_of(recovered) == life;
         match &recovered {
-            Some(recovered) if is_its(recovered) => {}
             None if !hosts => {
                 self.elsewhere.insert(log);
                 return;
             }
+            // Whether the others can repair it is for the newest metadata to say, too.
+            _ if !self.current && self.damage.is_some() => {
+                self.unsure.insert(log, Unsure { topic: topic.id, recovered });
+                return;
+            }
+            Some(recovered) if is_its(recovered) => {}
             _ if !self.current => {
                 self.unsure.insert(log, Unsure { topic: topic.id, recovered });
                 return;
             }
+            // What the replica of today began with is lost.
+            Some(_) if hosts && self.damage.is_some() => {}
             Some(_) => {
                 // It is of a replica that was moved away.
                 if !hosts {
@@ -187,8 +200,9 @@ impl Shard {
             }
             None => {}
         }
-        let new = recovered.is_none();
+        let new = recovered.is_none() && self.damage.is_none();
         let found = recovered.as_ref().map(|recovered| recovered.segments.clone()).unwrap_or_default();
+        let recovered = recovered.filter(is_its);
         let config = match self.config_of(topic) {
             Ok(config) => config,
             Err(error) => {
@@ -197,13 +211,31 @@ impl Shard {
         };
         let moved = self.state.moved(log);
         let first = moved.map_or(&*partition.replicas, |moved| &moved.first);
-        let opened = Partition::open(log, (own, life), first, config, recovered, &self.logger);
-        let mut opened = match opened {
+        let target = moved.and_then(|moved| moved.target.as_deref()).unwrap_or(&partition.replicas);
+        let open = |recovered| Partition::open(log, (own, life), first, config, recovered, &self.logger);
+        let mut opened = match open(recovered) {
             Ok(opened) => opened,
             Err(error) => return self.fatal(format!("topic {} cannot be opened: {error}", topic.name)),
         };
-        if let Some(moved) = moved {
-            opened.place_on(moved.target.as_deref().unwrap_or(&partition.replicas));
+        opened.place_on(target);
+        if let Some(damage) = &self.damage {
+            if !opened.has_files(&found) {
+                // The checkpoint was replaced by one that is lost.
+                opened = open(None).expect("a log without anything opens");
+                opened.place_on(target);
+            }
+            let members = [&Members::of(&partition.replicas), &Members::of(target), opened.members()];
+            if !members.into_iter().all(|members| members.can_do_without(own)) {
+                let topic = &topic.name;
+                return self.fatal(format!("{damage}; log {log} of topic {topic} has too few replicas to be repaired"));
+            }
+        }
+        if self.damage.is_some() || !opened.is_whole() {
+            opened.begin_repair(self.rng.next());
+            tracing::warn!(%log, "a part of this replica is lost: it votes for nobody until the others have made it whole");
+        }
+        if self.damage.is_some() {
+            self.storage.data_appends.frames().push(opened.loss_frame());
         }
         // Nobody waits out an election to use a new topic.
         let young = new && moved.is_none();

@@ -124,6 +124,9 @@ pub struct Shard {
     unsure: BTreeMap<LogId, Unsure>,
     /// Whether the metadata holds all that was committed before this start: see [`Shard::metadata_is_current`].
     current: bool,
+    /// What is wrong with the partitions' WAL, as long as logs are to be opened of which the damage may have held something:
+    /// until the metadata is current.
+    damage: Option<String>,
     /// Whether the metadata of the start has come and the partitions are open.
     opened: bool,
     /// Messages that came before that.
@@ -141,6 +144,7 @@ pub struct Shard {
 
 impl Shard {
     /// A shard that owns what `recovered` holds (only logs whose [`LogId::shard`] it is, the metadata's on shard 0).
+    /// `damage` says what is wrong with the partitions' WAL, where something is: then what was recovered are checkpoints.
     /// `seed` feeds its only source of randomness; it must differ from start to start.
     ///
     /// # Errors
@@ -150,6 +154,7 @@ impl Shard {
         shards: u16,
         config: BrokerConfig,
         recovered: Vec<RecoveredLog>,
+        damage: Option<String>,
         seed: u64,
     ) -> Result<Shard, MetadataRecoveryError> {
         let logger = slog::Logger::root(slog::Discard, slog::o!());
@@ -200,6 +205,7 @@ impl Shard {
             recovered,
             unsure: BTreeMap::new(),
             current: false,
+            damage,
             opened: false,
             early: Vec::new(),
             stopping: false,

@@ -385,6 +385,11 @@ impl Shard {
     /// Does what follows from a change of the log's Raft group; `moved` where the high watermark has.
     pub(super) fn raft_moved(&mut self, now: Now, log: LogId, moved: bool) {
         let Some(owned) = self.owned.get_mut(&log) else { return };
+        if owned.partition.takes_made_whole() {
+            tracing::info!(%log, "this replica is whole again");
+            self.flush_log(log, true);
+        }
+        let Some(owned) = self.owned.get_mut(&log) else { return };
         let epoch = owned.partition.epoch();
         let deposed = owned.announced.is_some_and(|announced| announced != epoch || !owned.partition.leads());
         // First of all: what moves the high watermark of a leader that was may be another's record.

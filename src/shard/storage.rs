@@ -56,9 +56,18 @@ struct Outcome {
     deleted: Vec<LogId>,
     /// Segments that no checkpoint names any more.
     released: Vec<(LogId, SegmentName)>,
+    /// What the damage of the WAL has cost the logs of this shard.
+    notes_damage: bool,
 }
 
 impl Appends {
+    /// The damage of the WAL may be forgotten when all that was appended until now is durable; false where it is.
+    pub(super) fn note_damage(&mut self) -> bool {
+        let last = self.in_flight.back_mut().map(|(.., outcome)| outcome);
+        let outcome = if self.frames.is_empty() { last } else { Some(&mut self.outcome) };
+        outcome.map(|outcome| outcome.notes_damage = true).is_some()
+    }
+
     /// Adds what a ready of a log made of frames.
     pub(super) fn ready(&mut self, log: LogId, number: u64) {
         self.outcome.readies.push((log, number));
@@ -523,6 +532,9 @@ impl Shard {
                     WalId::Meta => self.metadata_persisted(now, number),
                     WalId::Data => self.log_persisted(now, log, number),
                 }
+            }
+            if outcome.notes_damage {
+                self.out.push(Effect::Disk { request: DiskRequest::ForgetDamage });
             }
             for log in outcome.deleted {
                 self.remove_files(log);

@@ -8,6 +8,7 @@ use super::disk::{HeapBuffers, VirtualDisk};
 use super::rng::Rng;
 use super::trace::digest;
 use crate::config::{BrokerConfig, Machine, PeerAddress, Settings};
+use crate::consensus::Members;
 use crate::log::DeviceOp;
 use crate::log::disk::{Disk, DiskConfig, DiskEvent};
 use crate::log::recovery::recover;
@@ -95,6 +96,11 @@ impl Broker {
         config: &BrokerConfig,
     ) -> Result<Broker, String> {
         let recovered = recover(disk, &sizes).map_err(|error| error.to_string())?;
+        let damage = recovered.damage.map(|damage| damage.to_string());
+        if let Some(damage) = damage.clone().filter(|_| !Members::of(&config.voters()).can_do_without(config.broker_id))
+        {
+            return Err(damage);
+        }
         let mut logs: Vec<Vec<_>> = (0..shards).map(|_| Vec::new()).collect();
         for log in recovered.logs {
             logs[usize::from(log.log.shard(shards).0)].push(log);
@@ -102,7 +108,7 @@ impl Broker {
         let mut rng = Rng::new(seed);
         let mut started = Vec::new();
         for (id, logs) in (0..).zip(logs) {
-            let shard = Shard::new(ShardId(id), shards, config.clone(), logs, rng.bits());
+            let shard = Shard::new(ShardId(id), shards, config.clone(), logs, damage.clone(), rng.bits());
             started.push(shard.map_err(|error| error.to_string())?);
         }
         Ok(Broker {

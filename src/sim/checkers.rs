@@ -155,6 +155,8 @@ pub(super) struct Model {
     pub(super) disturbed: bool,
     /// One broker's disk stalls or is full, and all else is well.
     pub(super) frozen: bool,
+    /// Every topic has a replica on each broker.
+    pub(super) everywhere: bool,
     /// Something on the disk is damaged or fenced: errors are allowed where there would be none.
     pub(super) impaired: bool,
     /// Batches that were acknowledged.

@@ -295,12 +295,29 @@ impl VirtualDisk {
 
     /// Puts every flipped bit right that was not overwritten since.
     pub(super) fn repair(&mut self) {
-        for (file, flips) in std::mem::take(&mut self.flips) {
+        self.repair_files(|_| true);
+    }
+
+    /// Puts the flipped bits of segments right.
+    pub(super) fn repair_segments(&mut self) {
+        self.repair_files(|file| matches!(file, FileId::Segment(_)));
+    }
+
+    fn repair_files(&mut self, which: impl Fn(FileId) -> bool) {
+        let (bad, others) = std::mem::take(&mut self.flips).into_iter().partition(|(file, _)| which(*file));
+        self.flips = others;
+        let bad: BTreeMap<FileId, Vec<Flip>> = bad;
+        for (file, flips) in bad {
             let bytes = self.files.get_mut(&file).expect("flips are forgotten with their file");
             for flip in flips {
                 bytes[flip.at as usize] ^= flip.mask;
             }
         }
+    }
+
+    /// Whether a bit of a segment is wrong now.
+    pub(super) fn has_bad_segments(&self) -> bool {
+        self.flips.iter().any(|(file, flips)| matches!(file, FileId::Segment(_)) && !flips.is_empty())
     }
 
     /// Whether a bit is wrong now.

@@ -162,6 +162,25 @@ impl Plan {
         plan
     }
 
+    /// The circumstances of a seed of a cluster in which bits of one broker's disk turn over, besides all else that goes wrong
+    /// there: the others have to make up for it.
+    pub(super) fn draw_damaged(rng: &mut Rng, brokers: usize) -> Plan {
+        let mut plan = Plan::draw_cluster(rng, brokers);
+        let victim = rng.below(brokers as u64) as usize;
+        let harmless = |(_, _, fault): &(u64, usize, Fault)| !matches!(fault, Fault::PowerCut { .. });
+        plan.faults.retain(harmless);
+        let mut at = rng.between(1_500_000, 3_000_000);
+        while at < plan.end {
+            plan.faults.push((at, victim, Fault::Flip { count: rng.between(3, 12) }));
+            let down_for = *rng.pick(&[1_000, 100_000, 1_000_000]);
+            // Before what is damaged is written over.
+            plan.faults.push((at + rng.between(1_000, 100_000), victim, Fault::Kill { down_for }));
+            at += rng.between(1_500_000, 5_000_000);
+        }
+        plan.faults.sort_by_key(|(at, ..)| *at);
+        plan
+    }
+
     fn cluster_fault(rng: &mut Rng, weights: &[u64], broker: usize, brokers: usize) -> Option<Fault> {
         let kind = kind_of(rng, weights)?;
         let down_for = *rng.pick(&[1_000, 100_000, 1_000_000, 4_000_000]);

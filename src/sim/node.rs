@@ -80,6 +80,7 @@ impl World {
 
     pub(super) fn start(&mut self, place: usize) {
         let now = self.now;
+        let cluster = self.nodes.len() > 1;
         let node = &mut self.nodes[place];
         if node.broker.is_some() {
             return;
@@ -112,9 +113,9 @@ impl World {
                 return;
             }
         };
-        if !node.disk.is_damaged() {
-            node.impaired = false;
-        }
+        // For a damaged WAL others make up, and nobody is to notice.
+        let impaired = if cluster { node.disk.has_bad_segments() } else { node.disk.is_damaged() };
+        node.impaired &= impaired;
         self.model.impaired = self.nodes.iter().any(|node| node.impaired);
         let now = self.clocks(place);
         let mut begun = Vec::new();
@@ -372,7 +373,10 @@ impl World {
                 Effect::Fatal { reason } => {
                     self.trace.note(self.now, "fatal", u64::from(from.0), 0);
                     self.trace.line(self.now, || format!("shard {} of broker {place} ends it: {reason}", from.0));
-                    assert!(self.nodes[place].impaired, "the broker gives up: {reason}");
+                    let node = &mut self.nodes[place];
+                    assert!(node.impaired || node.disk.is_damaged(), "the broker gives up: {reason}");
+                    // Somebody puts the disk right: a log with too few replicas was to be repaired.
+                    node.disk.repair();
                     let down_for = self.rng.between(1_000, 300_000);
                     self.crash(place, down_for);
                     return;

@@ -179,6 +179,7 @@ impl World {
         let plan = match seed % 10 {
             7 => Plan::draw_frozen(&mut rng, 3),
             8 => Plan::draw_full(&mut rng, 3),
+            6 => Plan::draw_damaged(&mut rng, 3),
             _ => Plan::draw_cluster(&mut rng, 3),
         };
         World::begin(rng, plan, 3, (seed.is_multiple_of(5), grows(seed)), print)
@@ -217,6 +218,8 @@ impl World {
         };
         world.model.disturbed = !world.plan.is_quick() && brokers > 1;
         world.model.frozen = world.plan.frozen;
+        let flips = world.plan.faults.iter().any(|(.., fault)| matches!(fault, Fault::Flip { .. }));
+        world.model.everywhere = brokers > 1 && (flips || world.plan.frozen);
         world.invite_clients(grows);
         if groups {
             world.group_logs = world.nodes[0].config.groups.offsets_partitions as usize;
@@ -347,9 +350,14 @@ impl World {
 
     /// Faults are over: whatever is broken is mended.
     fn heal(&mut self) {
+        let cluster = self.nodes.len() > 1;
         for node in &mut self.nodes {
             node.disk.full = false;
-            node.disk.repair();
+            // A damaged WAL is for the other brokers to make up for.
+            match cluster {
+                true => node.disk.repair_segments(),
+                false => node.disk.repair(),
+            }
             // A broker whose clock is more than an hour behind refuses the timestamps of its clients.
             node.wall_skew_ms = 0;
         }
@@ -358,7 +366,7 @@ impl World {
         self.model.disturbed |= power_cut;
         for node in 0..self.nodes.len() {
             let known = &mut self.nodes[node];
-            if known.impaired || known.disk.error_armed.is_some() || power_cut {
+            if known.impaired || known.disk.is_damaged() || known.disk.error_armed.is_some() || power_cut {
                 // Only a start makes fenced files and damage that was seen good again.
                 known.disk.error_armed = None;
                 self.crash(node, 100_000);

@@ -226,6 +226,11 @@ impl Broker {
         launch
     }
 
+    /// How many lines of what it said last, since this start, have this text in them.
+    pub fn said(&self, text: &str) -> usize {
+        self.output.count(text)
+    }
+
     /// User and system time of the process so far.
     pub fn cpu_time(&self) -> Duration {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("the broker runs");
@@ -311,6 +316,11 @@ impl Output {
                 lines.push_back(line);
             }
         });
+    }
+
+    fn count(&self, text: &str) -> usize {
+        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.iter().filter(|line| line.contains(text)).count()
     }
 
     fn show(&self) {

@@ -25,7 +25,7 @@ pub(crate) const NODES: u16 = 3;
 /// Three brokers, numbered from 0; their `node.id`s count from 1.
 pub(crate) struct Cluster {
     pub(crate) brokers: Vec<Option<Broker>>,
-    _directories: Vec<tempfile::TempDir>,
+    directories: Vec<tempfile::TempDir>,
 }
 
 impl Cluster {
@@ -57,12 +57,17 @@ impl Cluster {
                 Launch::new(&data).in_cluster(node, &voters.join(",")).arguments(arguments(node))
             })
             .collect();
-        Some(Cluster { brokers: start_all(launches), _directories: directories })
+        Some(Cluster { brokers: start_all(launches), directories })
     }
 
     /// A broker that runs.
     pub(crate) fn broker(&self, node: usize) -> &Broker {
         self.brokers[node].as_ref().expect("the broker runs")
+    }
+
+    /// Where one that is on no disk of the test's own has its data.
+    pub(crate) fn data_dir(&self, node: usize) -> &Path {
+        self.directories[node].path()
     }
 
     /// Where all of them listen.

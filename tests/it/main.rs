@@ -21,6 +21,7 @@ mod common;
 mod console;
 mod consumer_groups;
 mod crash;
+mod damage;
 mod describe;
 mod environment;
 mod fetch;

@@ -16,7 +16,10 @@ use crate::shard::metadata_of;
 use crate::types::LogId;
 
 fn recovered(dir: &DataDir) -> Result<(Recovered, State)> {
-    let recovered = recover(dir, &DiskConfig::default())?;
+    let mut recovered = recover(dir, &DiskConfig::default())?;
+    if let Some(damage) = recovered.damage.take() {
+        return Err(damage.into());
+    }
     let metadata = recovered.logs.iter().find(|log| log.log == LogId::METADATA);
     let state = match metadata {
         Some(log) => metadata_of(log).map_err(|error| anyhow!("the metadata cannot be read: {error}"))?,

@@ -3,9 +3,15 @@
 use bytes::Bytes;
 
 use super::rig::*;
-use crate::log::recovery::{RecoveryError, recover};
+use crate::log::disk::DiskConfig;
+use crate::log::recovery::{Recovered, RecoveryError, recover};
 use crate::log::wal_format::{HEADER_BYTES, WriteHeader};
 use crate::log::*;
+
+/// The damage that a start finds.
+fn damage_in(memory: &Memory, config: &DiskConfig) -> RecoveryError {
+    recover(memory, config).expect("it is for others to make up for").damage.expect("the damage is noticed")
+}
 
 /// Three acknowledged writes and a last one in flight, each of two blocks.
 fn with_a_write_in_flight() -> Rig {
@@ -87,7 +93,7 @@ fn a_flipped_bit_in_an_acknowledged_write_is_an_error_that_names_it() {
     for sector in 0..4 * 16 {
         let mut memory = rig.memory.clone();
         memory.files.get_mut(&wal(0)).unwrap()[sector * 512 + 7] ^= 0x10;
-        let error = recover(&memory, &rig.config).expect_err("the damage is noticed");
+        let error = damage_in(&memory, &rig.config);
         let write = sector as u64 / 16;
         match &error {
             RecoveryError::Damaged { file, offset, sequence, .. } => {
@@ -115,11 +121,11 @@ fn a_missing_segment_is_an_error_wherever_it_was() {
     let rig = three_segments();
     let mut memory = rig.memory.clone();
     memory.files.remove(&wal(0));
-    let error = recover(&memory, &rig.config).expect_err("the oldest");
+    let error = damage_in(&memory, &rig.config);
     assert!(matches!(error, RecoveryError::Missing { generation: 1, .. }), "{error}");
     let mut memory = rig.memory.clone();
     memory.files.remove(&wal(1));
-    let error = recover(&memory, &rig.config).expect_err("one in the middle");
+    let error = damage_in(&memory, &rig.config);
     assert!(matches!(error, RecoveryError::Damaged { sequence: 6, .. }), "{error}");
 }
 
@@ -129,7 +135,7 @@ fn a_damaged_head_of_a_segment_is_an_error_wherever_it_was() {
     for (slot, sequence) in [(0, 1), (1, 6), (2, 11)] {
         let mut memory = rig.memory.clone();
         memory.files.get_mut(&wal(slot)).unwrap()[..4096].fill(0);
-        match recover(&memory, &rig.config).expect_err("the damage is noticed") {
+        match damage_in(&memory, &rig.config) {
             RecoveryError::Missing { generation, .. } => assert_eq!((slot, generation), (0, 1)),
             RecoveryError::Damaged { sequence: found, .. } => assert_eq!(found, sequence),
             other => panic!("{other}"),
@@ -289,5 +295,90 @@ fn a_write_of_the_process_before_that_arrives_after_the_start_does_not_count() {
         assert_eq!(indexes(&found, 1), (1..=index).collect::<Vec<_>>());
         rig = next;
         rig.settle();
+    }
+}
+
+/// A ring of segments 0 to 3: a checkpoint of log 1 at 3 in the first, entries, one of log 2 in the last.
+fn with_checkpoints() -> Rig {
+    let mut rig = Rig::started(small());
+    append_durable(&mut rig, 3, b"x");
+    rig.append(0, 4, vec![state(1, FrameKind::Checkpoint, 3, b"first")]);
+    rig.settle();
+    for index in 4..=15 {
+        rig.append(0, index + 1, vec![entry(1, index, &filling(3))]);
+        rig.settle();
+    }
+    rig.append(0, 17, vec![state(2, FrameKind::Checkpoint, 7, b"second"), entry(2, 8, b"y")]);
+    rig.settle();
+    rig.tick_after(60);
+    rig.settle();
+    rig
+}
+
+/// The indexes that checkpoints reach, by logs, where nothing but checkpoints was recovered.
+fn reached(found: &Recovered) -> Vec<(u64, u64)> {
+    assert!(found.logs.iter().all(|log| log.entries.is_empty() && log.hard_state.is_none()));
+    found.logs.iter().map(|log| (log.log.0, log.checkpoint.as_ref().map_or(0, |point| point.index))).collect()
+}
+
+#[test]
+fn behind_damage_the_newest_checkpoints_are_found() {
+    let rig = with_checkpoints();
+    let blocks = |slot: u32| rig.memory.files[&wal(slot)].len() / 4096;
+    let second_at = (0..3).flat_map(|slot| (0..blocks(slot)).map(move |block| (slot, block))).find(|(slot, block)| {
+        let header = WriteHeader::decode(&rig.memory.files[&wal(*slot)][block * 4096..]);
+        header.is_ok_and(|header| header.frames == 2)
+    });
+    let second_at = second_at.expect("it was written");
+    for (slot, block) in (0..3).flat_map(|slot| (0..blocks(slot)).map(move |block| (slot, block))) {
+        let mut memory = rig.memory.clone();
+        memory.files.get_mut(&wal(slot)).unwrap()[block * 4096 + 9] ^= 1;
+        let found = recover(&memory, &rig.config).expect("it is for others to make up for");
+        if found.damage.is_none() {
+            // Nothing was written there, or the last write, which no other speaks of.
+            let bytes = &rig.memory.files[&wal(slot)][block * 4096..][..4096];
+            let last = WriteHeader::decode(bytes).is_ok_and(|header| header.frames == 0);
+            assert!(last || bytes.iter().all(|byte| *byte == 0), "slot {slot} block {block} was written to");
+            continue;
+        }
+        // What lies before the damage stays known, and so does what lies behind it; a segment without its head is lost.
+        let lost = |at: (u32, usize)| (slot, block) == at || (slot, block) == (at.0, 0);
+        let first = Some((1, 3)).filter(|_| !lost((0, 1)));
+        let second = Some((2, 7)).filter(|_| !lost(second_at));
+        let known: Vec<_> = reached(&found).into_iter().filter(|(_, reached)| *reached > 0).collect();
+        assert_eq!(known, first.into_iter().chain(second).collect::<Vec<_>>(), "slot {slot} block {block}");
+    }
+}
+
+#[test]
+fn damage_is_found_at_every_start_until_all_shards_have_noted_it() {
+    for (slot, from, to) in [(0, 0, 4096), (1, 4096, 8192), (2, 0, 4096), (1, 0, 65536), (0, 0, 65536)] {
+        let mut rig = with_checkpoints();
+        rig.memory.files.get_mut(&wal(slot)).unwrap()[from..to].fill(0);
+        for start in 1..=3 {
+            let (next, found) = rig.restart();
+            rig = next;
+            assert!(found.damage.is_some(), "slot {slot}, start {start}");
+            rig.settle();
+            // All logs that are known are written anew, and nothing old is needed any more.
+            let frames = [1, 2].map(|log| state(log, FrameKind::Snapshot, 20 + start, b"anew"));
+            rig.append(0, 1, frames.to_vec());
+            rig.settle();
+            rig.request(0, DiskRequest::ForgetDamage);
+            rig.append(0, 2, vec![entry(1, 21 + start, &filling(3))]);
+            rig.settle();
+        }
+        rig.request(1, DiskRequest::ForgetDamage);
+        for ticket in 3..=20 {
+            rig.append(
+                0,
+                ticket,
+                vec![state(1, FrameKind::Snapshot, 100 + ticket, &filling(3)), state(2, FrameKind::Snapshot, 5, b"")],
+            );
+            rig.settle();
+        }
+        let (_, found) = rig.restart();
+        assert!(found.damage.is_none(), "slot {slot}: {:?}", found.damage);
+        assert_eq!(found.logs[0].checkpoint.as_ref().map(|point| point.index), Some(120));
     }
 }

@@ -98,7 +98,7 @@ impl Creator {
             let (keeping, configs) = keeping(cx.rng);
             let names = cx.model.new_topics(&partitions, keeping);
             if cx.brokers > 1 {
-                self.replication = *cx.rng.pick(if cx.model.frozen { &[3][..] } else { &[3, 3, 3, -1, 2, 1] });
+                self.replication = *cx.rng.pick(if cx.model.everywhere { &[3][..] } else { &[3, 3, 3, -1, 2, 1] });
             }
             self.task = Some(Task::Create { topics: names.into_iter().zip(partitions).collect(), configs });
         }

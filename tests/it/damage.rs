@@ -1,0 +1,113 @@
+//! A broker of three finds its write-ahead log damaged: the others make up for it.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::cluster::Cluster;
+use crate::common::librdkafka::{RESILIENT, Recorder, assert_exactly_once, create_replicated, keep_producing};
+use crate::common::process::{Broker, binary};
+use crate::common::records::batch;
+use crate::common::wait_until;
+use crate::common::wire::Wire;
+
+const BLOCK: usize = 4096;
+const PARTITIONS: usize = 3;
+
+/// The partitions' WAL of a data directory.
+fn data_wal(directory: &Path) -> Vec<PathBuf> {
+    let files = fs::read_dir(directory.join("wal")).expect("the directory of the WALs");
+    let files = files.map(|file| file.expect("an entry").path());
+    files.filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("data-"))).collect()
+}
+
+/// Turns a bit over in the middle of what lies in the segment that was written to last.
+fn damage(directory: &Path) {
+    let modified = |path: &PathBuf| fs::metadata(path).and_then(|metadata| metadata.modified()).expect("it is there");
+    let newest = data_wal(directory).into_iter().max_by_key(modified).expect("there is a segment");
+    let bytes = fs::read(&newest).expect("it can be read");
+    let written: Vec<usize> = (0..bytes.len() / BLOCK)
+        .filter(|block| bytes[block * BLOCK..][..BLOCK].iter().any(|byte| *byte != 0))
+        .collect();
+    let at = written[written.len() / 2] * BLOCK + 7;
+    let file = File::options().write(true).open(&newest).expect("it can be written");
+    file.write_all_at(&[bytes[at] ^ 1], at as u64).expect("it can be written");
+}
+
+/// Whether a start would find damage.
+fn is_damaged(directory: &Path) -> bool {
+    let output =
+        Command::new(binary()).args(["inspect", "logs", "--data-dir"]).arg(directory).output().expect("it runs");
+    String::from_utf8_lossy(&output.stderr).contains("was acknowledged")
+}
+
+/// Waits until a broker that was damaged has its place back in all groups.
+fn await_whole(broker: &Broker) {
+    let whole = wait_until(Duration::from_secs(30), || broker.said("this replica is whole again") == PARTITIONS);
+    assert!(whole, "only {} replicas are whole", broker.said("this replica is whole again"));
+}
+
+#[test]
+fn brokers_whose_logs_are_damaged_one_after_the_other_are_made_whole() {
+    let Some(mut cluster) = Cluster::start() else { return };
+    (0..3).for_each(|node| cluster.await_all(node));
+    create_replicated(&cluster.addresses(), "repaired", PARTITIONS as i32, 3, &[]);
+    let stop = Arc::new(AtomicBool::new(false));
+    let recorder = Arc::new(Recorder::new(&cluster.addresses(), &RESILIENT));
+    let producer = keep_producing(&recorder, "repaired", PARTITIONS, &stop);
+    for node in [1, 2] {
+        recorder.wait_for(1_000);
+        let launch = cluster.kill(node);
+        damage(cluster.data_dir(node));
+        assert!(is_damaged(cluster.data_dir(node)), "the damage lies where nobody would look");
+        cluster.put_back(node, launch);
+        recorder.wait_for(1_000);
+        await_whole(cluster.broker(node));
+    }
+    // Without the one that was never damaged these two are the majority, and all that is left of the records.
+    let launch = cluster.kill(0);
+    recorder.wait_for(1_000);
+    stop.store(true, Ordering::Relaxed);
+    producer.join().expect("the producer");
+    for node in [1, 2] {
+        let acknowledged = assert_exactly_once(&cluster.broker(node).address(), "repaired", PARTITIONS, &recorder);
+        assert!(acknowledged >= 5_000, "only {acknowledged} records");
+    }
+    // What was made up for is forgotten.
+    cluster.put_back(0, launch);
+    let launch = cluster.kill(1);
+    assert!(!is_damaged(cluster.data_dir(1)), "the next start would find the damage again");
+    cluster.put_back(1, launch);
+}
+
+#[test]
+fn a_damaged_log_that_the_others_cannot_make_whole_is_refused() {
+    let Some(mut cluster) = Cluster::start() else { return };
+    (0..3).for_each(|node| cluster.await_all(node));
+    create_replicated(&cluster.addresses(), "alone", 3, 1, &[]);
+    let mut wire = Wire::connect(&cluster.broker(0).address());
+    let leader = |partition: i32, wire: &mut Wire| {
+        wire.metadata("alone").topics[0].partitions[partition as usize].leader_id.0 as usize - 1
+    };
+    let partition = (0..3).find(|partition| leader(*partition, &mut wire) == 1).expect("each broker has one");
+    let mut wire = Wire::connect(&cluster.broker(1).address());
+    for _ in 0..10 {
+        assert_eq!(wire.produce("alone", partition, batch(&["only here"])).error_code, 0);
+    }
+    let launch = cluster.kill(1);
+    damage(cluster.data_dir(1));
+    assert!(is_damaged(cluster.data_dir(1)), "the damage lies where nobody would look");
+    for _ in 0..2 {
+        // A start that is refused changes nothing: the next one says the same.
+        let output = launch.command().output().expect("it runs");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "it starts");
+        assert!(text.contains("too few replicas") && text.contains("alone"), "{text}");
+        assert!(!text.contains("panicked"), "{text}");
+        assert!(is_damaged(cluster.data_dir(1)));
+    }
+}
