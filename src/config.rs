@@ -352,13 +352,6 @@ impl Settings {
                 show_size(keys::MIN_MEMORY_BYTES),
             )));
         }
-        if memory_bytes > machine.memory_bytes {
-            return Err(ConfigError::Together(format!(
-                "`memory` is {}, more than the {} that this process may use",
-                show_size(memory_bytes),
-                show_size(machine.memory_bytes),
-            )));
-        }
         let frame_bytes = (memory_bytes / 4).min(1 << 30);
         let max_request_bytes = (frame_bytes / 2).min(self.need("socket.request.max.bytes", Kind::size)?);
         let tail_bytes = (memory_bytes / 8).min(256 << 20);

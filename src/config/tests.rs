@@ -119,8 +119,6 @@ fn a_file_is_refused_with_place_and_reason() {
 fn sizes_have_units() {
     let memory = |text: &str| resolve(&[("memory", text)]).map(|config| config.memory_bytes);
     assert_eq!(memory("512MiB"), Ok(512 << 20));
-    let more = memory("17GiB").unwrap_err().to_string();
-    assert!(more.contains("`memory` is 17GiB, more than the 16GiB that this process may use"), "{more}");
     assert_eq!(memory("1GB"), Ok(1_000_000_000));
     assert_eq!(memory("2g"), Ok(2 << 30));
     assert_eq!(memory("268435456"), Ok(256 << 20));
