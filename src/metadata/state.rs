@@ -13,11 +13,12 @@ use uuid::Uuid;
 
 use super::command::{Command, NewBroker, NewTopic, uuid_as_bytes};
 use super::names;
+use super::nodes::Nodes;
 use super::own::{OwnConfigs, Owner};
 use super::quotas::{Entity, Quota, Quotas, Rate};
 use crate::codec;
-use crate::limits::MAX_TOPIC_METADATA_BYTES;
-use crate::types::{BrokerId, LogId, Map};
+use crate::limits::{MAX_BROKERS, MAX_TOPIC_METADATA_BYTES};
+use crate::types::{BrokerId, LogId, Map, PeerAddress};
 
 /// Brokers, topics and counters as of one index of the metadata's log.
 ///
@@ -51,6 +52,8 @@ pub struct State {
     own: OwnConfigs,
     /// What the configs of single brokers and of groups weigh together.
     own_weight: Weight,
+    nodes: Nodes,
+    nodes_weight: Weight,
 }
 
 /// The bytes of a part of the state in a snapshot: how many, and a checksum. It can be added up in any order.
@@ -140,7 +143,7 @@ pub enum Change {
         id: BrokerId,
     },
     /// A broker came with another data directory than the one that it registered with: what it promised is lost, so
-    /// it is not taken for the old one.
+    /// it is not taken for the old one. Or it is one more than [`MAX_BROKERS`].
     RegisterRejected {
         /// The broker.
         id: BrokerId,
@@ -240,6 +243,7 @@ pub struct Snapshot {
     quotas: Vec<(Entity, BTreeMap<Quota, Rate>)>,
     moves: Vec<(LogId, Move)>,
     own: OwnConfigs,
+    nodes: Nodes,
 }
 
 /// Why a snapshot is no state: it was not made by [`State::snapshot`].
@@ -288,6 +292,8 @@ impl Default for State {
             quotas_weight: Weight::default(),
             own: OwnConfigs::default(),
             own_weight: Weight::default(),
+            nodes: Nodes::default(),
+            nodes_weight: Weight::of(&Nodes::default()),
         }
     }
 }
@@ -338,6 +344,11 @@ impl State {
         self.brokers.values()
     }
 
+    /// Where a broker listens for the others, if it said so when it registered.
+    pub fn address(&self, id: BrokerId) -> Option<&PeerAddress> {
+        self.nodes.addresses.get(&id)
+    }
+
     /// The topic whose name differs from `name` in nothing but '.' and '_', or not at all.
     pub fn colliding(&self, name: &str) -> Option<&Arc<Topic>> {
         if !names::can_collide(name) {
@@ -352,14 +363,8 @@ impl State {
     pub fn apply(&mut self, index: u64, command: &Command) -> Vec<Change> {
         self.skip_to(index);
         match command {
-            Command::RegisterBroker(broker) => {
-                let other = |known: &NewBroker| known.directory_id != broker.directory_id;
-                if self.brokers.get(&broker.id).is_some_and(other) {
-                    return vec![Change::RegisterRejected { id: broker.id }];
-                }
-                self.insert_broker(broker.clone());
-                vec![Change::BrokerRegistered { id: broker.id }]
-            }
+            Command::RegisterBroker(broker) => vec![self.register(broker, None)],
+            Command::RegisterPeer { broker, address } => vec![self.register(broker, Some(address))],
             Command::CreateTopics { topics } => topics.iter().map(|topic| self.create(topic)).collect(),
             Command::DeleteTopics { ids } => ids.iter().map(|&id| self.delete(id)).collect(),
             Command::AllocateProducerIds { broker, count } => vec![self.allocate_producer_ids(*broker, *count)],
@@ -382,6 +387,23 @@ impl State {
             self.applied
         );
         self.applied = index;
+    }
+
+    fn register(&mut self, broker: &NewBroker, address: Option<&PeerAddress>) -> Change {
+        let id = broker.id;
+        let refused = match self.brokers.get(&id) {
+            Some(known) => known.directory_id != broker.directory_id,
+            None => self.brokers.len() >= MAX_BROKERS,
+        };
+        if refused {
+            return Change::RegisterRejected { id };
+        }
+        self.insert_broker(broker.clone());
+        if let Some(address) = address {
+            self.nodes.addresses.insert(id, address.clone());
+            self.nodes_weight = Weight::of(&self.nodes);
+        }
+        Change::BrokerRegistered { id }
     }
 
     fn create(&mut self, new: &NewTopic) -> Change {
@@ -471,8 +493,8 @@ impl State {
         let (topics, brokers) = (self.topics_weight.checksum, self.brokers_weight.checksum);
         let (defaults, quotas) = (Weight::of(&self.defaults).checksum, self.quotas_weight.checksum);
         let counters = (self.applied, self.next_log_id, self.next_producer_id);
-        let (moves, own) = (self.moves_weight.checksum, self.own_weight.checksum);
-        Weight::of(&(counters, topics, brokers, defaults, quotas, moves, own)).checksum
+        let (moves, own, nodes) = (self.moves_weight.checksum, self.own_weight.checksum, self.nodes_weight.checksum);
+        Weight::of(&(counters, topics, brokers, defaults, quotas, moves, own, nodes)).checksum
     }
 
     /// All of the state, to go on from at the next index.
@@ -487,6 +509,7 @@ impl State {
             quotas: self.quotas.clone().into_iter().collect(),
             moves: self.moves.iter().map(|(log, moved)| (*log, moved.clone())).collect(),
             own: self.own.clone(),
+            nodes: self.nodes.clone(),
         }
     }
 
@@ -500,6 +523,8 @@ impl State {
             next_log_id: snapshot.next_log_id,
             next_producer_id: snapshot.next_producer_id,
             defaults: snapshot.defaults,
+            nodes_weight: Weight::of(&snapshot.nodes),
+            nodes: snapshot.nodes,
             ..State::default()
         };
         state.set_quotas(snapshot.quotas.into_iter().collect());

@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 use super::mesh::ShardMessage;
 use crate::log::{DiskReply, DiskRequest};
 use crate::peer::FrameHeader;
-use crate::types::{BrokerId, ConnId, ShardId};
+use crate::types::{BrokerId, ConnId, PeerAddress, ShardId};
 
 /// Something that happened.
 #[derive(Debug)]
@@ -99,6 +99,11 @@ pub enum Effect {
         to: BrokerId,
         /// The frame, its header included, back to back.
         chunks: SmallVec<[Bytes; 8]>,
+    },
+    /// From now on, keep a connection to this other broker, at this address.
+    ReachPeer {
+        /// The broker and its address.
+        peer: PeerAddress,
     },
     /// From now on, another broker is only let in with this data directory.
     KnowPeer {

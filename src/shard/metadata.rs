@@ -69,6 +69,7 @@ impl Shard {
 
     /// Opens this shard's partitions of all topics, and ends the logs that belong to none.
     pub(super) fn open_partitions(&mut self, now: Now) {
+        self.know_peers();
         let mut recovered: Map<LogId, RecoveredLog> = std::mem::take(&mut self.recovered);
         let topics: Vec<Arc<Topic>> = self.state.topics().cloned().collect();
         for topic in topics {
@@ -118,6 +119,7 @@ impl Shard {
 
     /// Makes of the partitions what a snapshot says, which took the place of the state `before`.
     fn follow_snapshot(&mut self, now: Now, before: &State) {
+        self.know_peers();
         let gone: Vec<LogId> = (before.topics())
             .filter(|topic| self.state.topic_by_id(topic.id).is_none())
             .flat_map(|topic| topic.partitions.iter().map(|partition| partition.log))
@@ -361,11 +363,14 @@ impl Shard {
         }
     }
 
-    /// Another broker is let in only with the data directory that it registered.
+    /// Another broker is let in only with the data directory that it registered, and is to be found where it said.
     pub(super) fn know_peer(&mut self, peer: BrokerId) {
         if let Some(broker) = self.state.broker(peer).filter(|_| peer != self.config.broker_id) {
             let directory_id = broker.directory_id;
             self.out.push(Effect::KnowPeer { peer, directory_id });
+        }
+        if let Some(address) = self.state.address(peer).cloned() {
+            self.reach(address, false);
         }
     }
 

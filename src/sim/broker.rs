@@ -55,6 +55,9 @@ pub(super) const TAIL_BYTES: u64 = 192 << 10;
 /// Memory of its read cache, in bytes.
 pub(super) const READ_CACHE_BYTES: u64 = 128 << 10;
 
+/// Brokers that a cluster begins with; further ones join it.
+pub(super) const FIRST_BROKERS: usize = 3;
+
 /// Partitions of the groups' topic in a cluster, whose logs are all replicated: the fewer, the more seeds can be run.
 const GROUP_PARTITIONS: u32 = 4;
 
@@ -74,7 +77,8 @@ pub(super) fn config(place: usize, brokers: usize) -> BrokerConfig {
         config.broker_id = broker_id(place);
         config.directory_id = [place as u8 + 1; 16];
         let peer = |place| PeerAddress { id: broker_id(place), host: "simulated".into(), port: 1 };
-        config.peers = (0..brokers).map(peer).collect();
+        config.peers = (0..brokers.min(FIRST_BROKERS)).map(peer).collect();
+        config.peer_address = Some(peer(place));
         config.groups.offsets_partitions = GROUP_PARTITIONS;
     }
     config

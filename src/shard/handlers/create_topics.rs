@@ -223,7 +223,7 @@ impl Planner<'_> {
         }
         let partitions = requested_partitions(topic, self.config) as usize;
         let replication = match topic.replication_factor {
-            -1 => self.config.default_replication_factor(),
+            -1 => self.config.default_replication_factor(self.placement.brokers()),
             replication => replication,
         } as usize;
         if replication > self.placement.brokers() {
