@@ -398,6 +398,11 @@ impl<C: Core> Driver<C> {
                     peers.know(peer, directory_id);
                 }
             }
+            Effect::ForgetPeer { peer } => {
+                if let Some(peers) = &self.peers {
+                    peers.forget(peer);
+                }
+            }
             Effect::LimitConnections { most, most_per_address } => self.admission.limit(most, most_per_address),
             Effect::Disk { request } => self.disk.send(ToDisk::Request { from: self.id, request }),
             Effect::Fatal { reason } => super::fatal(&reason),

@@ -44,6 +44,8 @@ pub(super) struct Link {
     /// Why the connection is to be ended.
     ending: RefCell<Option<End>>,
     changed: Signal,
+    /// The broker was removed from the cluster: no further connection is made.
+    removed: Cell<bool>,
 }
 
 /// Why there is no connection, or none any more.
@@ -63,6 +65,8 @@ enum End {
     Unexpected,
     #[error("it takes no more: {PEER_UNSENT_BYTES} bytes wait for it")]
     Slow,
+    #[error("it was removed from the cluster")]
+    Removed,
 }
 
 impl Link {
@@ -77,12 +81,19 @@ impl Link {
             unsent: Cell::new(0),
             ending: RefCell::default(),
             changed: Signal::default(),
+            removed: Cell::new(false),
         }
     }
 
     /// The broker listens elsewhere: the next connection is made there.
     pub(super) fn move_to(&self, address: PeerAddress) {
         *self.address.borrow_mut() = address;
+    }
+
+    /// Ends the connection, and makes no other.
+    pub(super) fn end_for_good(&self) {
+        self.removed.set(true);
+        self.end(End::Removed);
     }
 
     /// Queues frames, if the link is up; where too much waits already it is ended instead.
@@ -219,7 +230,7 @@ impl Link {
     }
 }
 
-/// Keeps a link up for as long as the broker runs.
+/// Keeps a link up for as long as the broker runs, or until the other is removed.
 pub(super) async fn keep_up<C: Core>(driver: Rc<Driver<C>>, link: Rc<Link>) {
     let shared = &driver.peers.as_ref().expect("links are there only where there are others").shared;
     let peer = link.peer;
@@ -228,7 +239,7 @@ pub(super) async fn keep_up<C: Core>(driver: Rc<Driver<C>>, link: Rc<Link>) {
     let mut pause_ms = PEER_RETRY_MS;
     let mut told = String::new();
     let mut turn = 0;
-    loop {
+    while !link.removed.get() {
         let end = match link.connect(shared, driver.id, turn).await {
             Ok((mut stream, directory_id)) => {
                 tell(driver.id, &link, None, &mut told);

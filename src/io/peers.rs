@@ -110,6 +110,8 @@ pub(super) struct Registry {
 struct Known {
     directory_id: Option<[u8; 16]>,
     newest: Option<Newest>,
+    /// It was removed from the cluster.
+    removed: bool,
     /// The refusal that was last logged.
     told: Option<Refusal>,
 }
@@ -135,6 +137,11 @@ impl Registry {
         }
     }
 
+    /// `peer` is of the cluster no more.
+    fn remove(&self, peer: BrokerId) {
+        self.lock().entry(peer).or_default().removed = true;
+    }
+
     /// The data directory of `peer`, where it is known.
     pub(super) fn directory_of(&self, peer: BrokerId) -> Option<[u8; 16]> {
         self.lock().get(&peer)?.directory_id
@@ -150,6 +157,9 @@ impl Registry {
     fn claim(&self, hello: &Hello) -> Result<(), Refusal> {
         let mut all = self.lock();
         let known = all.entry(hello.broker).or_default();
+        if known.removed {
+            return Err(Refusal::Removed);
+        }
         if known.directory_id.is_some_and(|directory_id| directory_id != hello.directory_id) {
             return Err(Refusal::OtherDirectory);
         }
@@ -176,7 +186,8 @@ impl Registry {
         let all = self.lock();
         let Some(known) = all.get(&hello.broker) else { return false };
         let Some(newest) = &known.newest else { return false };
-        known.directory_id.is_none_or(|directory_id| directory_id == hello.directory_id)
+        !known.removed
+            && known.directory_id.is_none_or(|directory_id| directory_id == hello.directory_id)
             && newest.directory_id == hello.directory_id
             && newest.incarnation == hello.incarnation
             && newest.connections.get(&hello.shard) == Some(&hello.number)
@@ -225,6 +236,21 @@ impl Peers {
         for link in self.links.borrow().iter().filter(|link| link.peer == peer) {
             link.look_who_it_is(registry);
         }
+        self.end_stale();
+    }
+
+    /// `peer` is of the cluster no more.
+    pub(super) fn forget(&self, peer: BrokerId) {
+        self.shared.registry.remove(peer);
+        for link in self.links.borrow_mut().extract_if(.., |link| link.peer == peer) {
+            link.end_for_good();
+        }
+        self.end_stale();
+    }
+
+    /// Ends the connections that do not count any more.
+    fn end_stale(&self) {
+        let registry = &self.shared.registry;
         self.inbound.borrow().values().filter(|inbound| !registry.is_newest(&inbound.hello)).for_each(|i| i.kill());
     }
 }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::nodes::Voters;
 use super::own::Owner;
 use super::quotas::QuotaChange;
 use crate::types::{BrokerId, PeerAddress};
@@ -79,6 +80,13 @@ pub enum Command {
         broker: NewBroker,
         /// Where it listens for the others.
         address: PeerAddress,
+    },
+    /// Others are to vote on the metadata.
+    AlterVoters(Voters),
+    /// A broker goes for good, and its number with it.
+    UnregisterBroker {
+        /// The broker.
+        id: BrokerId,
     },
 }
 

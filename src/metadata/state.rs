@@ -1,6 +1,7 @@
 //! The state that the metadata's log leads to.
 
 mod alter;
+mod brokers;
 mod moves;
 
 use std::collections::{BTreeMap, BTreeSet, btree_map};
@@ -17,8 +18,8 @@ use super::nodes::Nodes;
 use super::own::{OwnConfigs, Owner};
 use super::quotas::{Entity, Quota, Quotas, Rate};
 use crate::codec;
-use crate::limits::{MAX_BROKERS, MAX_TOPIC_METADATA_BYTES};
-use crate::types::{BrokerId, LogId, Map, PeerAddress};
+use crate::limits::MAX_TOPIC_METADATA_BYTES;
+use crate::types::{BrokerId, LogId, Map};
 
 /// Brokers, topics and counters as of one index of the metadata's log.
 ///
@@ -143,11 +144,19 @@ pub enum Change {
         id: BrokerId,
     },
     /// A broker came with another data directory than the one that it registered with: what it promised is lost, so
-    /// it is not taken for the old one. Or it is one more than [`MAX_BROKERS`].
+    /// it is not taken for the old one. Or it is one more than [`crate::limits::MAX_BROKERS`], or was
+    /// removed.
     RegisterRejected {
         /// The broker.
         id: BrokerId,
     },
+    /// A broker is not of the cluster any more.
+    BrokerUnregistered {
+        /// The broker.
+        id: BrokerId,
+    },
+    /// Others are to vote on the metadata.
+    VotersAltered,
     /// A topic is there, with all its partitions.
     TopicCreated {
         /// The topic.
@@ -228,6 +237,8 @@ pub enum Rejection {
     NameCollides(Arc<str>),
     /// The topics would have more than [`MAX_TOPIC_METADATA_BYTES`].
     Full,
+    /// A broker that was to have a replica was removed.
+    BrokerRemoved,
 }
 
 /// All of a [`State`], to be kept in place of the log before it.
@@ -344,11 +355,6 @@ impl State {
         self.brokers.values()
     }
 
-    /// Where a broker listens for the others, if it said so when it registered.
-    pub fn address(&self, id: BrokerId) -> Option<&PeerAddress> {
-        self.nodes.addresses.get(&id)
-    }
-
     /// The topic whose name differs from `name` in nothing but '.' and '_', or not at all.
     pub fn colliding(&self, name: &str) -> Option<&Arc<Topic>> {
         if !names::can_collide(name) {
@@ -365,6 +371,8 @@ impl State {
         match command {
             Command::RegisterBroker(broker) => vec![self.register(broker, None)],
             Command::RegisterPeer { broker, address } => vec![self.register(broker, Some(address))],
+            Command::AlterVoters(voters) => vec![self.alter_voters(voters)],
+            Command::UnregisterBroker { id } => vec![self.unregister(*id)],
             Command::CreateTopics { topics } => topics.iter().map(|topic| self.create(topic)).collect(),
             Command::DeleteTopics { ids } => ids.iter().map(|&id| self.delete(id)).collect(),
             Command::AllocateProducerIds { broker, count } => vec![self.allocate_producer_ids(*broker, *count)],
@@ -389,26 +397,11 @@ impl State {
         self.applied = index;
     }
 
-    fn register(&mut self, broker: &NewBroker, address: Option<&PeerAddress>) -> Change {
-        let id = broker.id;
-        let refused = match self.brokers.get(&id) {
-            Some(known) => known.directory_id != broker.directory_id,
-            None => self.brokers.len() >= MAX_BROKERS,
-        };
-        if refused {
-            return Change::RegisterRejected { id };
-        }
-        self.insert_broker(broker.clone());
-        if let Some(address) = address {
-            self.nodes.addresses.insert(id, address.clone());
-            self.nodes_weight = Weight::of(&self.nodes);
-        }
-        Change::BrokerRegistered { id }
-    }
-
     fn create(&mut self, new: &NewTopic) -> Change {
         let rejection = if self.by_id.contains_key(&new.id) {
             Some(Rejection::IdTaken)
+        } else if new.partitions.iter().any(|partition| self.any_removed(&partition.replicas)) {
+            Some(Rejection::BrokerRemoved)
         } else if self.topics.contains_key(new.name.as_str()) {
             Some(Rejection::NameTaken)
         } else {
@@ -467,13 +460,6 @@ impl State {
                 Change::ProducerIds { broker, first, count }
             }
             None => Change::ProducerIds { broker, first, count: 0 },
-        }
-    }
-
-    fn insert_broker(&mut self, broker: NewBroker) {
-        self.brokers_weight.add(Weight::of(&broker));
-        if let Some(before) = self.brokers.insert(broker.id, broker) {
-            self.brokers_weight.remove(Weight::of(&before));
         }
     }
 

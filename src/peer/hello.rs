@@ -85,6 +85,9 @@ pub enum Refusal {
     /// Of another cluster.
     #[error("it belongs to another cluster")]
     OtherCluster = 2,
+    /// Removed from the cluster.
+    #[error("it was removed from the cluster")]
+    Removed = 3,
     /// With the number of the broker that answers.
     #[error("it has the node.id of the broker that it talks to")]
     SameId = 4,
@@ -97,8 +100,14 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    const ALL: [Refusal; 5] =
-        [Refusal::Version, Refusal::OtherCluster, Refusal::SameId, Refusal::OtherDirectory, Refusal::Superseded];
+    const ALL: [Refusal; 6] = [
+        Refusal::Version,
+        Refusal::OtherCluster,
+        Refusal::Removed,
+        Refusal::SameId,
+        Refusal::OtherDirectory,
+        Refusal::Superseded,
+    ];
 }
 
 /// Why a greeting came to nothing.

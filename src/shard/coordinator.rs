@@ -25,7 +25,7 @@ use super::handlers::{create_topics, delete_topics, describe_quorum};
 use super::in_sync::Followers;
 use super::mesh::{Question, Reply, ShardMessage};
 use super::rng::Rng;
-use crate::consensus::{Entry, Group, GroupState, HardState, Message, NotLeader, SnapshotPoint};
+use crate::consensus::{Entry, Group, GroupState, HardState, Members, Message, NotLeader, SnapshotPoint};
 use crate::limits::{PRODUCER_ID_BLOCK, REQUEST_TIMEOUT_MS, SHOWN_MS};
 use crate::log::recovery::RecoveredLog;
 use crate::log::{Chunk, Frame, FrameKind};
@@ -187,6 +187,11 @@ impl Coordinator {
     #[cfg(test)]
     pub(super) fn group(&self) -> &Group {
         &self.group
+    }
+
+    /// The members of the metadata's group.
+    pub(super) fn members(&self) -> &Members {
+        self.group.members()
     }
 
     /// Raft's time has passed; whether the disk hangs.

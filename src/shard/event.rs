@@ -112,6 +112,11 @@ pub enum Effect {
         /// The id of its data directory.
         directory_id: [u8; 16],
     },
+    /// From now on, talk to this other broker no more.
+    ForgetPeer {
+        /// The broker.
+        peer: BrokerId,
+    },
     /// From now on there may be so many connections of clients.
     LimitConnections {
         /// `max.connections`.

@@ -263,12 +263,14 @@ impl Shard {
                 }
                 Change::ReplicasMove { topic, partition } => self.replicas_move(now, &topic, partition),
                 Change::BrokerRegistered { id } => self.know_peer(id),
+                Change::BrokerUnregistered { id } => self.forget_peer(id),
                 Change::RegisterRejected { .. }
                 | Change::CreateRejected { .. }
                 | Change::DeleteRejected { .. }
                 | Change::ProducerIds { .. }
                 | Change::QuotasAltered
                 | Change::OwnConfigsAltered { .. }
+                | Change::VotersAltered
                 | Change::Overtaken
                 | Change::Full => {}
             }
@@ -372,6 +374,18 @@ impl Shard {
         if let Some(address) = self.state.address(peer).cloned() {
             self.reach(address, false);
         }
+    }
+
+    /// A broker was removed from the cluster: nothing it says counts any more.
+    pub(super) fn forget_peer(&mut self, peer: BrokerId) {
+        if peer == self.config.broker_id {
+            return self
+                .fatal("this broker was removed from its cluster: its data directory is of no use any more".into());
+        }
+        if self.peers.forget(peer) {
+            self.storage.share_with(self.peers.count() + 1);
+        }
+        self.out.push(Effect::ForgetPeer { peer });
     }
 
     /// Tells all shards, this one included, and the other brokers of the leaders that came up here.

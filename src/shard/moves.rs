@@ -118,7 +118,10 @@ pub(super) fn step(own: BrokerId, now: &Members, goal: &Goal<'_>, has_learned: i
     if !to_vote.into_iter().all(has_learned) {
         return Step::Wait;
     }
-    goal.change(now, goal.brokers, &now.voters, to_observe)
+    // Who votes no more and stays as an observer misses nothing in between.
+    let lose = now.voters.iter().filter(|voter| goal.observers.contains(voter));
+    let observers = to_observe.into_iter().chain(lose.copied()).collect();
+    goal.change(now, goal.brokers, &now.voters, observers)
 }
 
 impl Shard {
@@ -299,6 +302,8 @@ mod tests {
         let left = Members { outgoing: Vec::new(), ..joint.clone() };
         assert_eq!(next(&joint, &[1, 2, 5], &[4]), Step::Change(left));
         assert_eq!(next(&five, &[1, 2, 4], &[5]), Step::Wait);
+        let lost = Members { number: 1, ..members(&[1, 2, 5], &[1, 2, 3], &[4, 3]) };
+        assert_eq!(next(&five, &[1, 2, 5], &[3, 4]), Step::Change(lost));
     }
 
     #[test]

@@ -75,6 +75,13 @@ impl Peers {
         true
     }
 
+    /// Another broker is none any more; whether it was one.
+    pub(super) fn forget(&mut self, peer: BrokerId) -> bool {
+        self.order.retain(|known| *known != peer);
+        self.addresses.remove(&peer);
+        self.by_id.remove(&peer).is_some()
+    }
+
     /// How many others there are.
     pub(super) fn count(&self) -> usize {
         self.order.len()
@@ -216,7 +223,8 @@ impl Shard {
 
     /// Another broker listens here, as it said itself or not.
     pub(super) fn reach(&mut self, peer: PeerAddress, itself: bool) {
-        if peer.id != self.config.broker_id && self.peers.reach(peer.clone(), itself) {
+        let (own, removed) = (self.config.broker_id, self.state.is_removed(peer.id));
+        if peer.id != own && !removed && self.peers.reach(peer.clone(), itself) {
             self.storage.share_with(self.peers.count() + 1);
             self.out.push(Effect::ReachPeer { peer });
         }

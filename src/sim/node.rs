@@ -386,6 +386,7 @@ impl World {
                 Effect::KnowPeer { peer, directory_id } => {
                     self.nodes[place].known.insert(peer, directory_id);
                 }
+                Effect::ForgetPeer { .. } => unreachable!("no broker is removed"),
                 // There are as many connections as there are clients.
                 Effect::LimitConnections { .. } => {}
             }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::broker::{Actor, Broker, FIRST_BROKERS, Input};
 use super::checkers::Model;
-use super::clients::{Client, Consumer, Creator, Deleter, Manner, Member, Mover, Pair, Producer, Watcher};
+use super::clients::{Client, Consumer, Creator, Deleter, Elector, Manner, Member, Mover, Pair, Producer, Watcher};
 use super::faults::{Fault, Plan};
 use super::network::{LinkKey, Network};
 use super::node::Node;
@@ -207,7 +207,7 @@ impl World {
             // small ones are left to the runs of one broker.
             FIRST_BROKERS => DiskConfig { meta: wal(256 << 10, 4), data: wal(*rng.pick(&[512 << 10, 1 << 20]), 8) },
             // Who joins is to find that the metadata's log does not reach back to its beginning.
-            _ => DiskConfig { meta: wal(64 << 10, 4), data: wal(*rng.pick(&[512 << 10, 1 << 20]), 8) },
+            _ => DiskConfig { meta: wal(128 << 10, 4), data: wal(*rng.pick(&[512 << 10, 1 << 20]), 8) },
         };
         let mut world = World {
             now: 0,
@@ -270,6 +270,9 @@ impl World {
         }
         if brokers > 1 && rng.one_in(2) {
             clients.push(Box::new(Mover::new(&mut rng)));
+        }
+        if brokers > FIRST_BROKERS && rng.one_in(2) {
+            clients.push(Box::new(Elector::new(&mut rng)));
         }
         for client in clients {
             self.invite(client);

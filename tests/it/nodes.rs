@@ -1,4 +1,4 @@
-//! Brokers come to a cluster that runs.
+//! Brokers come to a cluster that runs, get votes, and go.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,6 +9,7 @@ use kafka_protocol::messages::describe_quorum_response::PartitionData as Quorum;
 use kafka_protocol::messages::{DescribeClusterRequest, DescribeQuorumRequest};
 
 use crate::cluster::Cluster;
+use crate::commands;
 use crate::common::librdkafka::{RESILIENT, Recorder, assert_exactly_once, create_replicated, keep_producing};
 use crate::common::process::{Broker, Launch, data_dir, free_port};
 use crate::common::wait_until;
@@ -92,4 +93,51 @@ fn a_fourth_broker_joins_three_and_takes_its_share() {
     stop.store(true, Ordering::Relaxed);
     producer.join().expect("the producer");
     assert_exactly_once(&cluster.addresses(), "shared", PARTITIONS, &recorder);
+}
+
+#[test]
+fn one_of_three_is_replaced_under_a_producer() {
+    let Some(mut cluster) = Cluster::start() else { return };
+    (0..3).for_each(|node| cluster.await_all(node));
+    let addresses = cluster.addresses();
+    create_replicated(&addresses, "stays", PARTITIONS as i32, 3, &[]);
+    let stop = Arc::new(AtomicBool::new(false));
+    let recorder = Arc::new(Recorder::new(&addresses, &RESILIENT));
+    let producer = keep_producing(&recorder, "stays", PARTITIONS, &stop);
+    recorder.wait_for(300);
+    let directory = data_dir();
+    cluster.brokers.push(Some(join(&cluster, 4, &directory)));
+    await_shown(&cluster.brokers.iter().flatten().collect::<Vec<_>>(), &[1, 2, 3, 4]);
+
+    assert_eq!(commands::rows(&addresses, &["node", "add", "4"])[0]["outcome"], "votes");
+    assert_eq!(members(cluster.broker(1)), (vec![1, 2, 3, 4], vec![]));
+    let (code, said) = commands::failure(&addresses, &["node", "add", "4"]);
+    assert!(code == Some(1) && said.contains("DUPLICATE_VOTER"), "{said}");
+    let (code, said) = commands::failure(&addresses, &["node", "remove", "1"]);
+    assert!(code == Some(1) && said.contains("node drain 1"), "{said}");
+
+    // The first may lead the metadata, and partitions.
+    commands::rows(&addresses, &["node", "drain", "1"]);
+    recorder.wait_for(300);
+    let others = cluster.broker(1).address();
+    assert_eq!(commands::rows(&others, &["node", "remove", "1"])[0]["outcome"], "removed");
+    await_shown(&cluster.brokers[1..].iter().flatten().collect::<Vec<_>>(), &[2, 3, 4]);
+    let gone = wait_until(20 * SECONDS, || members(cluster.broker(2)) == (vec![2, 3, 4], vec![]));
+    assert!(gone, "the metadata's group is {:?}", members(cluster.broker(2)));
+    let (code, said) = commands::failure(&others, &["node", "remove", "1"]);
+    assert!(code == Some(1) && said.contains("BROKER_ID_NOT_REGISTERED"), "{said}");
+    recorder.wait_for(300);
+
+    // What is left is a cluster of three: one may go, and all at once, with nobody of the first broker's place.
+    drop(cluster.brokers.remove(0));
+    let launch = cluster.kill(0);
+    recorder.wait_for(300);
+    cluster.put_back(0, launch);
+    let launches: Vec<Launch> = (0..3).map(|node| cluster.kill(node)).collect();
+    cluster.start_all(launches);
+    await_shown(&cluster.brokers.iter().flatten().collect::<Vec<_>>(), &[2, 3, 4]);
+    recorder.wait_for(300);
+    stop.store(true, Ordering::Relaxed);
+    producer.join().expect("the producer");
+    assert_exactly_once(&cluster.addresses(), "stays", PARTITIONS, &recorder);
 }

@@ -28,6 +28,10 @@ impl Shard {
         for broker in brokers {
             self.know_peer(broker);
         }
+        let removed: Vec<BrokerId> = self.state.removed().collect();
+        for broker in removed {
+            self.forget_peer(broker);
+        }
     }
 
     /// Looks for brokers where commands say that may not be committed: else nobody might be there to commit them with.
@@ -67,15 +71,18 @@ impl Shard {
     }
 
     /// Takes the next step towards the members that the metadata's group is to have, where it is led here: whoever is
-    /// registered and has no vote observes.
+    /// registered and is to have no vote observes.
     pub(in crate::shard) fn tick_quorum(&mut self, now: Now) {
         let own = self.config.broker_id;
         let Some(coordinator) = self.coordinator.as_mut().filter(|coordinator| coordinator.leads()) else { return };
         let (group, followers) = (&coordinator.group, &coordinator.followers);
         let members = group.members().clone();
+        let (brokers, number) = match self.state.voters() {
+            Some(voters) => (&voters.brokers, voters.number),
+            None => (&members.voters, members.number),
+        };
         let registered = self.state.brokers().map(|broker| broker.id);
-        let observers: Vec<BrokerId> = registered.filter(|broker| !members.voters.contains(broker)).collect();
-        let (brokers, number) = (&members.voters, members.number);
+        let observers: Vec<BrokerId> = registered.filter(|broker| !brokers.contains(broker)).collect();
         let goal = Goal { brokers, observers: &observers, number, life: &|_| 0 };
         let next = match group.is_changing() {
             true => Step::Wait,
@@ -88,7 +95,10 @@ impl Shard {
                     tracing::info!(?wanted, "the members of the metadata's group change");
                 }
             }
-            Step::HandOver => self.hand_metadata_over(now),
+            Step::HandOver => {
+                let peers = &self.peers;
+                coordinator.group.hand_over(|broker| peers.may_lead(broker));
+            }
         }
         // Who joins may need what the log does not hold any more.
         if self.coordinator.as_ref().is_some_and(|coordinator| coordinator.group.takes_snapshot_wanted()) {

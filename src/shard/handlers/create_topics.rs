@@ -106,6 +106,9 @@ pub fn note_rejections(response: &mut CreateTopicsResponse, changes: &[Change]) 
         let (error, message) = match why {
             Rejection::NameTaken => (ErrorCode::TopicAlreadyExists, exists(&result.name)),
             Rejection::NameCollides(other) => (ErrorCode::InvalidTopicException, collides(&result.name, other)),
+            Rejection::BrokerRemoved => {
+                (ErrorCode::InvalidReplicaAssignment, "A broker was removed that was to have a replica.".to_owned())
+            }
             Rejection::Full => (ErrorCode::PolicyViolation, "The cluster's metadata is full.".to_owned()),
             // An earlier try of this very request has made it.
             Rejection::IdTaken => continue,
