@@ -5,6 +5,7 @@ pub mod command;
 mod config_table;
 pub mod configs;
 pub mod names;
+pub mod nodes;
 pub mod own;
 pub mod placement;
 pub mod quotas;

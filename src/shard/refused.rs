@@ -115,18 +115,19 @@ mod tests {
 
     #[test]
     fn many_producers_cost_bounded_memory() {
+        const LAST: i64 = 2 * REFUSED_PRODUCERS as i64;
         let mut refused = Refused::default();
-        for producer in 0..2 * REFUSED_PRODUCERS as i64 {
+        for producer in 0..LAST {
             refused.note(Mono(0), &header(producer, 0, 0), ErrorCode::NotLeaderOrFollower);
         }
         assert_eq!(refused.by_producer.len(), REFUSED_PRODUCERS);
         let later = Mono(0).plus_millis(REFUSED_MS + 1);
-        refused.note(later, &header(-2, 0, 0), ErrorCode::NotLeaderOrFollower);
+        refused.note(later, &header(LAST, 0, 0), ErrorCode::NotLeaderOrFollower);
         assert_eq!(refused.by_producer.len(), 1, "those of before are past");
         for sequence in 0..2 * PRODUCER_WINDOW as i32 {
-            refused.note(later, &header(-2, 0, sequence), ErrorCode::NotLeaderOrFollower);
+            refused.note(later, &header(LAST, 0, sequence), ErrorCode::NotLeaderOrFollower);
         }
-        assert_eq!(refused.before(later, &header(-2, 0, 50), 0), None);
-        assert_eq!(refused.before(later, &header(-2, 0, 50), 9), Some(ErrorCode::NotLeaderOrFollower));
+        assert_eq!(refused.before(later, &header(LAST, 0, 50), 0), None);
+        assert_eq!(refused.before(later, &header(LAST, 0, 50), 9), Some(ErrorCode::NotLeaderOrFollower));
     }
 }

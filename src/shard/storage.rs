@@ -143,8 +143,7 @@ pub(super) struct Storage {
 }
 
 impl Storage {
-    /// With these bytes for tails and for chunks, on one of so many brokers. Each takes from its clients its share of what
-    /// every one has room for: so followers have room for all that is not committed yet, whoever leads.
+    /// With these bytes for tails and for chunks, on one of so many brokers: see [`Storage::share_with`].
     pub(super) fn new(tail_budget: u64, chunk_budget: u64, brokers: usize) -> Storage {
         Storage {
             data: WalHealth::default(),
@@ -170,6 +169,12 @@ impl Storage {
             spent: VecDeque::new(),
             spent_bytes: 0,
         }
+    }
+
+    /// There are so many brokers. Each takes from its clients its share of what every one has room for: so followers have
+    /// room for all that is not committed yet, whoever leads.
+    pub(super) fn share_with(&mut self, brokers: usize) {
+        self.append_budget = self.tail_budget / brokers as u64;
     }
 
     /// The token of an operation that is about to be asked for.
