@@ -110,8 +110,9 @@ fn a_file_that_may_not_grow_is_a_storage_error_and_no_end() {
     let result = unsafe { libc::prlimit(pid, libc::RLIMIT_FSIZE, &raw const limit, std::ptr::null_mut()) };
     assert_eq!(result, 0, "the limit of one's own child may be lowered");
     let value = "x".repeat(32 << 10);
-    let refused = (0..20).map(|_| wire.produce("grows", 0, batch(&[&value])).error_code).find(|code| *code != 0);
-    assert_eq!(refused, Some(code(ResponseError::KafkaStorageError)));
+    // What was on its way when the write failed may be in the log or not: its time is up first.
+    let mut codes = (0..20).map(|_| wire.produce("grows", 0, batch(&[&value])).error_code);
+    assert!(codes.any(|found| found == code(ResponseError::KafkaStorageError)));
     assert!(broker.is_alive());
     assert_eq!(wire.metadata("grows").topics[0].error_code, 0);
 }
