@@ -172,22 +172,27 @@ log_dirs() {
     expect "$(tool LogDirsCommand --describe --topic-list "$topic")" "\"partition\":\"$topic-0\",\"size\":[1-9]"
 }
 
+# worker PORT: what both kinds of a worker of Kafka Connect are told, with the file connectors as their plugins.
+worker() {
+    mkdir "$work/plugins"
+    cp "$KAFKA_LIBS"/connect-file-*.jar "$work/plugins"
+    cat <<END
+bootstrap.servers=$brokers
+key.converter=org.apache.kafka.connect.storage.StringConverter
+value.converter=org.apache.kafka.connect.storage.StringConverter
+offset.flush.interval.ms=500
+listeners=http://127.0.0.1:$1
+plugin.discovery=service_load
+plugin.path=$work/plugins
+END
+}
+
 # One worker of Kafka Connect with a file as source and another as sink.
 connect() {
     local topic port=$((20000 + RANDOM % 1000)) pid
     topic=$(fresh connect)
-    cat >"$work/worker" <<END
-bootstrap.servers=$brokers
-key.converter=org.apache.kafka.connect.storage.StringConverter
-value.converter=org.apache.kafka.connect.storage.StringConverter
-offset.storage.file.filename=$work/offsets
-offset.flush.interval.ms=500
-listeners=http://127.0.0.1:$port
-plugin.discovery=service_load
-plugin.path=$work/plugins
-END
-    mkdir "$work/plugins"
-    cp "$KAFKA_LIBS"/connect-file-*.jar "$work/plugins"
+    worker "$port" >"$work/worker"
+    echo "offset.storage.file.filename=$work/offsets" >>"$work/worker"
     printf '%s\n' name=source connector.class=FileStreamSource tasks.max=1 "file=$work/in" "topic=$topic" >"$work/source"
     printf '%s\n' name=sink connector.class=FileStreamSink tasks.max=1 "file=$work/out" "topics=$topic" >"$work/sink"
     seq 1 1000 >"$work/in"
@@ -215,24 +220,16 @@ distributed() {
     topic=$(fresh distributed)
     name=$(fresh workers)
     connectors=http://127.0.0.1:$port/connectors
-    cat >"$work/worker" <<END
-bootstrap.servers=$brokers
+    worker "$port" >"$work/worker"
+    cat >>"$work/worker" <<END
 group.id=$name
-key.converter=org.apache.kafka.connect.storage.StringConverter
-value.converter=org.apache.kafka.connect.storage.StringConverter
 offset.storage.topic=$name-offsets
 config.storage.topic=$name-configs
 status.storage.topic=$name-status
 offset.storage.replication.factor=1
 config.storage.replication.factor=1
 status.storage.replication.factor=1
-offset.flush.interval.ms=500
-listeners=http://127.0.0.1:$port
-plugin.discovery=service_load
-plugin.path=$work/plugins
 END
-    mkdir "$work/plugins"
-    cp "$KAFKA_LIBS"/connect-file-*.jar "$work/plugins"
     seq 1 1000 >"$work/in"
     : >"$work/out"
     java -Xmx256m -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -cp "$KAFKA_LIBS/*" \
