@@ -74,6 +74,7 @@ fn append(criterion: &mut Criterion) {
                         index,
                         head: SmallVec::from_slice(&[1; 61]),
                         body: body.clone(),
+                        again: false,
                     };
                     let mut frames = vec![frame(FrameKind::Entry)];
                     if round % 64 == 0 {

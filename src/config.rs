@@ -13,6 +13,8 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use crate::limits;
+pub use crate::types::PeerAddress;
+
 use crate::types::BrokerId;
 use keys::{Default, Key, Kind, show_size};
 
@@ -60,9 +62,12 @@ pub struct BrokerConfig {
     pub cluster_id: String,
     /// `node.id`.
     pub broker_id: BrokerId,
-    /// `controller.quorum.voters`: all brokers of the cluster including this one, in the order of their ids; none
-    /// where this one is alone.
+    /// `controller.quorum.voters`: the brokers that the cluster began with, in the order of their ids; none where this one
+    /// is to stay alone.
     pub peers: Vec<PeerAddress>,
+    /// Where this one listens for others: `inter.broker.listener`, or as the voters' list says. None where it is to stay
+    /// alone.
+    pub peer_address: Option<PeerAddress>,
     /// Made at random with the data directory, so that a broker that has lost its disk is not taken for the one that
     /// it was. Zeros until the driver fills it in.
     pub directory_id: [u8; 16],
@@ -96,17 +101,6 @@ pub struct BrokerConfig {
     pub tail_bytes: u64,
     /// Bytes of read cache and read-ahead of all shards together.
     pub read_cache_bytes: u64,
-}
-
-/// A broker of the cluster, and where it listens for the others.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct PeerAddress {
-    /// Its `node.id`.
-    pub id: BrokerId,
-    /// Its name or IP address, the latter without brackets.
-    pub host: String,
-    /// Its port.
-    pub port: u16,
 }
 
 /// What a broker that starts knows of its cluster's id.
@@ -144,17 +138,18 @@ fn derived_cluster_id(voters: &[PeerAddress]) -> String {
 }
 
 impl BrokerConfig {
-    /// The brokers of the cluster that have a vote on its metadata: all of them.
-    pub fn voters(&self) -> Vec<BrokerId> {
+    /// The brokers that had a vote on the metadata when the cluster began.
+    pub fn first_voters(&self) -> Vec<BrokerId> {
         match self.peers.is_empty() {
             true => vec![self.broker_id],
             false => self.peers.iter().map(|peer| peer.id).collect(),
         }
     }
 
-    /// Replicas of a partition whose creation names no number: three, or as many as there are brokers.
-    pub fn default_replication_factor(&self) -> i16 {
-        self.voters().len().min(3) as i16
+    /// Replicas of a partition whose creation names no number: three, or as many as there are brokers, of which so many
+    /// are registered.
+    pub fn default_replication_factor(&self, registered: usize) -> i16 {
+        self.first_voters().len().max(registered).min(3) as i16
     }
 }
 
@@ -373,18 +368,16 @@ impl Settings {
         }
         let listen = self.need("listen", Kind::listen)?;
         let broker_id = BrokerId(self.need("node.id", Kind::integer)? as i32);
-        let voters = self.voters(broker_id)?;
+        let (voters, peer_address) = self.voters(broker_id)?;
         let cluster_id = match self.get("cluster.id", Kind::text)? {
             Some(id) => ClusterId::Given(id),
             None if voters.is_empty() => ClusterId::Any,
             None => ClusterId::Derived(derived_cluster_id(&voters)),
         };
-        // One that is the only voter has nobody to talk to.
-        let peers = if voters.len() > 1 { voters } else { Vec::new() };
         // What came from a leader stays in its frame until it lies in a segment, as with requests. Below three of the
         // largest frames a single one could hold all others up.
         let least = 3 * limits::PEER_FRAME_BYTES as u64;
-        let peer_frame_bytes = if peers.is_empty() { 0 } else { (memory_bytes / 4).clamp(least, 1 << 30) };
+        let peer_frame_bytes = if voters.is_empty() { 0 } else { (memory_bytes / 4).clamp(least, 1 << 30) };
         let (advertised_host, advertised_port) = match self.get("advertise", Kind::advertise)? {
             Some((host, port)) => (host, port.unwrap_or(listen.port())),
             None if !listen.ip().is_unspecified() => (listen.ip().to_string(), listen.port()),
@@ -417,7 +410,8 @@ impl Settings {
             broker: BrokerConfig {
                 cluster_id: String::new(),
                 broker_id,
-                peers,
+                peers: voters,
+                peer_address,
                 directory_id: [0; 16],
                 log_dir: String::new(),
                 incarnation: 0,
@@ -438,8 +432,8 @@ impl Settings {
         })
     }
 
-    /// The voters in the order of their ids; none where the key is not given.
-    fn voters(&self, own: BrokerId) -> Result<Vec<PeerAddress>, ConfigError> {
+    /// The voters in the order of their ids, none where the key is not given; and where this broker listens for the others.
+    fn voters(&self, own: BrokerId) -> Result<(Vec<PeerAddress>, Option<PeerAddress>), ConfigError> {
         let mut voters = self.get("controller.quorum.voters", Kind::voters)?.unwrap_or_default();
         let refuse = |why: String| Err(ConfigError::Together(format!("`controller.quorum.voters` {why}")));
         voters.sort_by_key(|voter| voter.id);
@@ -452,17 +446,32 @@ impl Settings {
                 return refuse(format!("gives brokers {a} and {b} the same address, {}:{}", voter.host, voter.port));
             }
         }
-        if voters.len() > limits::MAX_VOTERS {
+        if voters.len() > limits::MAX_BROKERS {
             return refuse(format!(
                 "names {} brokers, more than the {} there may be",
                 voters.len(),
-                limits::MAX_VOTERS
+                limits::MAX_BROKERS
             ));
         }
-        if !voters.is_empty() && voters.iter().all(|voter| voter.id != own) {
-            return refuse(format!("does not name this broker, whose `node.id` is {}", own.0));
-        }
-        Ok(voters)
+        let among_them = voters.iter().find(|voter| voter.id == own).cloned();
+        let address = match self.get("inter.broker.listener", Kind::advertise)? {
+            None if voters.is_empty() || among_them.is_some() => among_them,
+            None => {
+                return refuse(format!(
+                    "does not name this broker, whose `node.id` is {}: to join the brokers that it names, set \
+                     `inter.broker.listener` to the address that this one listens on for them",
+                    own.0
+                ));
+            }
+            Some(_) if voters.is_empty() => {
+                return refuse("is not set, and says which brokers one with an `inter.broker.listener` joins".into());
+            }
+            Some((_, None)) => {
+                return Err(ConfigError::Together("`inter.broker.listener` names no port".into()));
+            }
+            Some((host, Some(port))) => Some(PeerAddress { id: own, host, port }),
+        };
+        Ok((voters, address))
     }
 
     fn groups(&self) -> Result<GroupConfig, ConfigError> {

@@ -89,8 +89,8 @@ pub const CONN_STARVED_MS: u64 = 30_000;
 /// Silence of a disk's thread, in milliseconds, after which its shards take it to be stuck in the kernel.
 pub const DISK_SILENT_MS: u64 = 500;
 
-/// Most voters of a cluster: each keeps connections to all others.
-pub const MAX_VOTERS: usize = 15;
+/// Most brokers of a cluster: each keeps connections to all others.
+pub const MAX_BROKERS: usize = 15;
 
 /// Bytes of a cluster's id, at most.
 pub const MAX_CLUSTER_ID_BYTES: usize = 64;

@@ -18,6 +18,17 @@ pub type LeaderEpoch = i32;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize, serde::Deserialize)]
 pub struct BrokerId(pub i32);
 
+/// A broker, and where it listens for the others of its cluster.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+pub struct PeerAddress {
+    /// Its `node.id`.
+    pub id: BrokerId,
+    /// Its name or IP address, the latter without brackets.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+}
+
 /// One shard of a broker: one executor on one core, the sole owner of some logs.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ShardId(pub u16);

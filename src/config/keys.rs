@@ -125,7 +125,14 @@ pub const KEYS: &[Key] = &[
         value: "ID@HOST:PORT,...",
         kind: Kind::Voters,
         default: Default::Found("none, this broker is a cluster of its own"),
-        help: "All brokers of the cluster, this one included, each with the address that it listens on for the others",
+        help: "The brokers that the cluster begins with, each with the address that it listens on for the others",
+    },
+    Key {
+        name: "inter.broker.listener",
+        value: "HOST:PORT",
+        kind: Kind::Advertise,
+        default: Default::Found("as in controller.quorum.voters"),
+        help: "Where this broker listens for the others; needed where it joins a cluster later",
     },
     Key {
         name: "cluster.id",

@@ -19,7 +19,7 @@ pub struct Members {
     pub voters: Vec<BrokerId>,
     /// Those who voted before, and still do.
     pub outgoing: Vec<BrokerId>,
-    /// Those who get every entry and have no vote.
+    /// Those who get every entry and have no vote, or none any more once `outgoing` is empty.
     pub learners: Vec<BrokerId>,
     /// The lives of those whose replicas were made by a move; the others are there since the log was made.
     pub lives: Vec<(BrokerId, u32)>,
@@ -118,13 +118,16 @@ impl Members {
         let mut state = pb::ConfState::default();
         state.set_voters(self.ids(&self.voters));
         state.set_voters_outgoing(self.ids(&self.outgoing));
-        state.set_learners(self.ids(&self.learners));
+        let (later, now): (Vec<BrokerId>, _) = self.learners.iter().partition(|one| self.outgoing.contains(one));
+        state.set_learners(self.ids(&now));
+        state.set_learners_next(self.ids(&later));
         state
     }
 
     /// As raft-rs knows them. It knows no numbers of moves.
     pub(super) fn from_conf_state(state: &pb::ConfState, number: u32) -> Members {
-        let (voters, outgoing, learners) = (state.get_voters(), state.get_voters_outgoing(), state.get_learners());
+        let (voters, outgoing) = (state.get_voters(), state.get_voters_outgoing());
+        let learners = &[state.get_learners(), state.get_learners_next()].concat();
         let brokers = |ids: &[u64]| ids.iter().copied().map(broker_of).collect();
         let all = voters.iter().chain(outgoing).chain(learners);
         let mut lives: Vec<(BrokerId, u32)> =

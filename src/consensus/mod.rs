@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use raft::eraftpb::EntryType;
-use raft::{GetEntriesContext, RawNode, StateRole};
+use raft::{GetEntriesContext, ProgressState, RawNode, StateRole};
 
 pub use members::Members;
 pub use message::{Message, MessageKind, SnapshotPoint};
@@ -269,10 +269,14 @@ impl Group {
             let Some(members) = Members::decode(&message.context) else { return };
             self.offered = Some((point.index, members));
         }
+        let went_on = message.kind == MessageKind::AppendResponse && !message.reject;
         let append = (message.kind == MessageKind::Append).then_some((message.index, message.log_term));
         let message = self.after_committed(message).into_raft(from, self.broker);
         // What raft-rs refuses here is a message of a broker that is no replica: it is not for this log any more.
         let _ = self.raw.step(message);
+        if went_on {
+            self.end_snapshot(from);
+        }
         if let Some((index, log_term)) = append.filter(|_| self.leader() == Some(from)) {
             // What is committed is the same in every log.
             let agrees = index <= self.committed() || self.term_at(index) == Some(log_term);
@@ -280,6 +284,16 @@ impl Group {
             if self.hangs && agrees && index <= self.durable() && !self.unsynced.is_empty() {
                 self.outbox.push((from, Message { index, ..self.early(MessageKind::AppendResponse) }));
             }
+        }
+    }
+
+    /// A follower has gone on from a point: if an earlier one than it was sent last, raft-rs would wait for an answer to the
+    /// later one for ever, which it does not look at while it restores the earlier.
+    fn end_snapshot(&mut self, follower: BrokerId) {
+        let id = self.members().id(follower);
+        let progress = self.raw.raft.prs().get(id).filter(|_| self.is_leader());
+        if progress.is_some_and(|progress| progress.state == ProgressState::Snapshot) {
+            self.raw.report_snapshot(id, raft::SnapshotStatus::Failure);
         }
     }
 
@@ -472,6 +486,12 @@ impl Group {
         let reached = Members::from_conf_state(&self.raw.raft.prs().conf().to_conf_state(), wanted.number);
         assert!(reached.equals(&wanted), "the members became {reached:?}, not {wanted:?}");
         self.raw.mut_store().set_members(wanted);
+        if self.is_leader() && !self.votes() {
+            // An earlier leader proposed this, or it would have handed over before. raft-rs 0.7 leads on, and looks for itself
+            // among the members as soon as its disk has written something.
+            let term = self.raw.raft.term;
+            self.raw.raft.become_follower(term, raft::INVALID_ID);
+        }
     }
 
     /// Stands for election now, without waiting for a time-out.
@@ -626,6 +646,16 @@ impl Group {
         let entries = self.raw.raft.raft_log.slice(low, high, None, GetEntriesContext::empty(false));
         let entries = entries.unwrap_or_else(|error| panic!("entries {low}..{high} are not in the log: {error}"));
         entries.into_iter().map(Entry::from_raft).collect()
+    }
+
+    /// The entries after `index` that were given out to be written, in order. Those are left out that a leader has put others
+    /// in the place of, which are given out next.
+    pub fn written_after(&self, index: u64) -> Vec<Entry> {
+        let end = self.raw.store().next_index().min(self.raw.raft.raft_log.unstable.offset);
+        match index + 1 < end {
+            true => self.raw.store().range(index + 1, end).collect(),
+            false => Vec::new(),
+        }
     }
 
     /// The index of the last entry that is not in memory.

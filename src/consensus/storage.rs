@@ -122,7 +122,7 @@ impl GroupStorage {
         self.entries.range(from..from + (high - low) as usize).cloned()
     }
 
-    fn next_index(&self) -> u64 {
+    pub(super) fn next_index(&self) -> u64 {
         self.compacted.0 + 1 + self.entries.len() as u64
     }
 }

@@ -208,3 +208,78 @@ fn a_follower_gets_a_snapshot_though_a_later_one_takes_the_place_of_the_first() 
     assert_eq!(three.leader().matched(last), Some(end));
     three.assert_last_knows_all(end);
 }
+
+#[test]
+fn a_follower_that_went_on_from_an_earlier_point_is_sent_what_is_after_it() {
+    let mut three = Three::new();
+    three.cut = true;
+    three.propose(5);
+    three.cut = false;
+    let (leader, last) = (BrokerId(0), BrokerId(2));
+    let mut offers = Vec::new();
+    for index in [4, 5] {
+        three.groups[0].unreachable(last);
+        three.groups[0].offer_snapshot(SnapshotPoint { index, term: 1, data: Bytes::new() });
+        three.groups[0].compact(5);
+        for _ in 0..HEARTBEAT_TICKS {
+            three.groups[0].tick();
+        }
+        drain(&mut three.groups[0]);
+        let sent = three.groups[0].take_messages().into_iter().filter(|(to, _)| *to == last);
+        for (_, message) in sent {
+            match message.snapshot {
+                Some(_) => offers.push(message),
+                None => three.groups[2].step(leader, message),
+            }
+        }
+        drain(&mut three.groups[2]);
+        for (_, message) in three.groups[2].take_messages() {
+            three.groups[0].step(last, message);
+        }
+        drain(&mut three.groups[0]);
+        let sent = three.groups[0].take_messages().into_iter();
+        offers.extend(sent.map(|(_, message)| message).filter(|message| message.snapshot.is_some()));
+    }
+    let points: Vec<u64> = offers.iter().filter_map(|offer| Some(offer.snapshot.as_ref()?.index)).collect();
+    assert_eq!(points, [4, 5]);
+    // It takes its time with the first, so it does not look at the second.
+    three.groups[2].step(leader, offers.remove(0));
+    three.settle();
+    for _ in 0..2 * HEARTBEAT_TICKS {
+        three.tick();
+    }
+    let end = three.leader().last_index();
+    assert_eq!(three.leader().matched(last), Some(end));
+}
+
+#[test]
+fn a_leader_that_is_no_member_any_more_leads_no_more() {
+    let mut three = Three::new();
+    assert!(three.leader().hand_over(|broker| broker == BrokerId(2)));
+    three.settle();
+    assert!(three.groups[2].is_leader());
+    let rest = Members { number: 1, ..Members::of(&[BrokerId(0), BrokerId(1)]) };
+    let joint = Members { outgoing: three.leader().members().voters.clone(), ..rest.clone() };
+    three.leader().change_members(&joint).expect("it leads");
+    three.settle();
+    // It hears that it is out while its disk has still to write what comes after that.
+    three.hangs = true;
+    three.leader().change_members(&rest).expect("it leads");
+    three.settle();
+    three.propose(1);
+    let first = three.groups[2].unsynced[0];
+    three.groups[2].persisted(first);
+    three.settle();
+    let leads: Vec<bool> = three.groups.iter().map(Group::is_leader).collect();
+    assert_eq!(leads, [false; 3]);
+    assert_eq!(three.groups[2].members(), &rest);
+    three.groups[2].persisted(u64::MAX - 1);
+    three.hangs = false;
+    three.settle();
+    for _ in 0..100 {
+        three.tick();
+    }
+    assert!(!three.groups[2].is_leader());
+    three.propose(1);
+    assert_eq!(three.groups[1].committed(), three.groups[0].committed());
+}

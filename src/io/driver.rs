@@ -369,7 +369,7 @@ impl<C: Core> Driver<C> {
         }
     }
 
-    fn carry_out(&self, effect: Effect, now: Mono) {
+    fn carry_out(self: &Rc<Self>, effect: Effect, now: Mono) {
         match effect {
             Effect::Respond { conn, chunks } => {
                 // A client that has gone meanwhile gets no answer.
@@ -392,9 +392,15 @@ impl<C: Core> Driver<C> {
                     peers.send(to, chunks);
                 }
             }
+            Effect::ReachPeer { peer } => self.reach_peer(peer),
             Effect::KnowPeer { peer, directory_id } => {
                 if let Some(peers) = &self.peers {
                     peers.know(peer, directory_id);
+                }
+            }
+            Effect::ForgetPeer { peer } => {
+                if let Some(peers) = &self.peers {
+                    peers.forget(peer);
                 }
             }
             Effect::LimitConnections { most, most_per_address } => self.admission.limit(most, most_per_address),

@@ -20,11 +20,10 @@ use super::connection::write_front;
 use super::driver::{Core, Driver};
 use super::peers::{Peering, Registry, hang_up, read_all, tune, write_all};
 use super::signal::{Signal, yield_now};
-use crate::config::PeerAddress;
 use crate::limits::{PEER_CONNECT_MS, PEER_HELLO_MS, PEER_RETRY_MOST_MS, PEER_RETRY_MS, PEER_UNSENT_BYTES};
 use crate::peer::{HelloError, Welcome};
 use crate::shard::Event;
-use crate::types::ShardId;
+use crate::types::{BrokerId, PeerAddress, ShardId};
 
 /// Bytes that one connection may move before other tasks get their turn.
 const TURN_BYTES: usize = 512 * 1024;
@@ -32,7 +31,9 @@ const TURN_BYTES: usize = 512 * 1024;
 /// The way from a shard to another broker.
 pub(super) struct Link {
     /// The other broker.
-    pub(super) peer: PeerAddress,
+    pub(super) peer: BrokerId,
+    /// Where it listens.
+    address: RefCell<PeerAddress>,
     /// The data directory of the broker at the other end; nothing while there is no connection.
     up: Cell<Option<[u8; 16]>>,
     /// What the registry was at when that directory was last compared with it.
@@ -43,6 +44,8 @@ pub(super) struct Link {
     /// Why the connection is to be ended.
     ending: RefCell<Option<End>>,
     changed: Signal,
+    /// The broker was removed from the cluster: no further connection is made.
+    removed: Cell<bool>,
 }
 
 /// Why there is no connection, or none any more.
@@ -62,20 +65,35 @@ enum End {
     Unexpected,
     #[error("it takes no more: {PEER_UNSENT_BYTES} bytes wait for it")]
     Slow,
+    #[error("it was removed from the cluster")]
+    Removed,
 }
 
 impl Link {
     /// A link that is not up.
     pub(super) fn new(peer: PeerAddress) -> Link {
         Link {
-            peer,
+            peer: peer.id,
+            address: RefCell::new(peer),
             up: Cell::new(None),
             compared: Cell::new(0),
             outbox: RefCell::default(),
             unsent: Cell::new(0),
             ending: RefCell::default(),
             changed: Signal::default(),
+            removed: Cell::new(false),
         }
+    }
+
+    /// The broker listens elsewhere: the next connection is made there.
+    pub(super) fn move_to(&self, address: PeerAddress) {
+        *self.address.borrow_mut() = address;
+    }
+
+    /// Ends the connection, and makes no other.
+    pub(super) fn end_for_good(&self) {
+        self.removed.set(true);
+        self.end(End::Removed);
     }
 
     /// Queues frames, if the link is up; where too much waits already it is ended instead.
@@ -106,10 +124,10 @@ impl Link {
         if self.compared.replace(changes) == changes {
             return;
         }
-        if let (Some(other), Some(known)) = (self.up.get(), registry.directory_of(self.peer.id))
+        if let (Some(other), Some(known)) = (self.up.get(), registry.directory_of(self.peer))
             && other != known
         {
-            self.end(End::Hello(HelloError::OtherDirectory { broker: self.peer.id }));
+            self.end(End::Hello(HelloError::OtherDirectory { broker: self.peer }));
         }
     }
 
@@ -134,10 +152,10 @@ impl Link {
 
     /// Where to try to connect; a name with many addresses has another one each time.
     async fn address(&self, turn: usize) -> Result<SocketAddr, End> {
-        if let Ok(ip) = self.peer.host.parse::<IpAddr>() {
-            return Ok(SocketAddr::new(ip, self.peer.port));
+        let PeerAddress { host, port, .. } = self.address.borrow().clone();
+        if let Ok(ip) = host.parse::<IpAddr>() {
+            return Ok(SocketAddr::new(ip, port));
         }
-        let (host, port) = (self.peer.host.clone(), self.peer.port);
         // On a thread of its own, as a resolver may take its time.
         let lookup = move || (host.as_str(), port).to_socket_addrs().map(Vec::from_iter);
         let found = glommio::executor().spawn_blocking(lookup).await.map_err(End::Lookup)?;
@@ -156,7 +174,7 @@ impl Link {
         let welcome = Welcome::decode(&bytes)?;
         // Whatever becomes known after this line is found by the comparison at the next send.
         self.compared.set(shared.registry.changes());
-        welcome.check(self.peer.id, shared.registry.directory_of(self.peer.id))?;
+        welcome.check(self.peer, shared.registry.directory_of(self.peer))?;
         Ok(welcome.directory_id)
     }
 
@@ -212,16 +230,16 @@ impl Link {
     }
 }
 
-/// Keeps a link up for as long as the broker runs.
+/// Keeps a link up for as long as the broker runs, or until the other is removed.
 pub(super) async fn keep_up<C: Core>(driver: Rc<Driver<C>>, link: Rc<Link>) {
     let shared = &driver.peers.as_ref().expect("links are there only where there are others").shared;
-    let peer = link.peer.id;
+    let peer = link.peer;
     let hello = shared.hello(driver.id);
     let mut jitter = Jitter::new(&[hello.incarnation, u64::from(hello.shard), hello.broker.0 as u64, peer.0 as u64]);
     let mut pause_ms = PEER_RETRY_MS;
     let mut told = String::new();
     let mut turn = 0;
-    loop {
+    while !link.removed.get() {
         let end = match link.connect(shared, driver.id, turn).await {
             Ok((mut stream, directory_id)) => {
                 tell(driver.id, &link, None, &mut told);
@@ -245,7 +263,7 @@ pub(super) async fn keep_up<C: Core>(driver: Rc<Driver<C>>, link: Rc<Link>) {
 
 /// Logs what has become of a link, once for all shards and where it is not what was said last.
 fn tell(shard: ShardId, link: &Link, end: Option<End>, told: &mut String) {
-    let PeerAddress { id, host, port } = &link.peer;
+    let PeerAddress { id, host, port } = &*link.address.borrow();
     let (up, text) = match end {
         None => (true, format!("connected to node {} at {host}:{port}", id.0)),
         Some(end) => (false, format!("no connection to node {} at {host}:{port}: {end}", id.0)),

@@ -43,7 +43,7 @@ pub(super) struct Peering {
     directory_id: [u8; 16],
     incarnation: u64,
     shards: u16,
-    /// The other brokers of the cluster.
+    /// The other brokers that the cluster began with.
     others: Vec<PeerAddress>,
     /// The memory of frames that come.
     pub(super) budget: Arc<FrameBudget>,
@@ -54,7 +54,7 @@ pub(super) struct Peering {
 }
 
 impl Peering {
-    /// What a broker of `shards` shards needs that has others beside it; nothing where it is alone. Frames of theirs may
+    /// What a broker of `shards` shards needs that may have others beside it; nothing where it is to stay alone. Frames of theirs may
     /// take `frame_bytes` of memory.
     pub(super) fn new(config: &BrokerConfig, shards: u16, frame_bytes: u64) -> Option<Arc<Peering>> {
         if config.peers.is_empty() {
@@ -74,9 +74,9 @@ impl Peering {
     }
 
     /// The threads that a shard needs for looking up names: one for each broker that is known by one, so that a lookup
-    /// that takes long holds up no other.
+    /// that takes long holds up no other, and one for those that join later.
     pub(super) fn lookups(&self) -> usize {
-        self.others.iter().filter(|peer| peer.host.parse::<std::net::IpAddr>().is_err()).count()
+        self.others.iter().filter(|peer| peer.host.parse::<std::net::IpAddr>().is_err()).count() + 1
     }
 
     /// The hello for the next connection that `shard` makes.
@@ -93,8 +93,7 @@ impl Peering {
     }
 
     fn judge(&self, hello: &Hello) -> Result<(), Refusal> {
-        let others: SmallVec<[BrokerId; 8]> = self.others.iter().map(|peer| peer.id).collect();
-        hello.check(&self.cluster_id, self.broker, &others)?;
+        hello.check(&self.cluster_id, self.broker)?;
         self.registry.claim(hello)
     }
 }
@@ -111,6 +110,8 @@ pub(super) struct Registry {
 struct Known {
     directory_id: Option<[u8; 16]>,
     newest: Option<Newest>,
+    /// It was removed from the cluster.
+    removed: bool,
     /// The refusal that was last logged.
     told: Option<Refusal>,
 }
@@ -136,6 +137,11 @@ impl Registry {
         }
     }
 
+    /// `peer` is of the cluster no more.
+    fn remove(&self, peer: BrokerId) {
+        self.lock().entry(peer).or_default().removed = true;
+    }
+
     /// The data directory of `peer`, where it is known.
     pub(super) fn directory_of(&self, peer: BrokerId) -> Option<[u8; 16]> {
         self.lock().get(&peer)?.directory_id
@@ -151,6 +157,9 @@ impl Registry {
     fn claim(&self, hello: &Hello) -> Result<(), Refusal> {
         let mut all = self.lock();
         let known = all.entry(hello.broker).or_default();
+        if known.removed {
+            return Err(Refusal::Removed);
+        }
         if known.directory_id.is_some_and(|directory_id| directory_id != hello.directory_id) {
             return Err(Refusal::OtherDirectory);
         }
@@ -177,7 +186,8 @@ impl Registry {
         let all = self.lock();
         let Some(known) = all.get(&hello.broker) else { return false };
         let Some(newest) = &known.newest else { return false };
-        known.directory_id.is_none_or(|directory_id| directory_id == hello.directory_id)
+        !known.removed
+            && known.directory_id.is_none_or(|directory_id| directory_id == hello.directory_id)
             && newest.directory_id == hello.directory_id
             && newest.incarnation == hello.incarnation
             && newest.connections.get(&hello.shard) == Some(&hello.number)
@@ -193,7 +203,7 @@ impl Registry {
 pub(super) struct Peers {
     /// What it shares with the other shards.
     pub(super) shared: Arc<Peering>,
-    links: Vec<Rc<Link>>,
+    links: RefCell<Vec<Rc<Link>>>,
     /// The connections that are read, by their sender and its shard.
     pub(super) inbound: RefCell<Map<(BrokerId, u16), Rc<Inbound>>>,
     greetings: Cell<usize>,
@@ -201,15 +211,20 @@ pub(super) struct Peers {
 }
 
 impl Peers {
-    /// None of them is up yet.
+    /// There are none yet.
     pub(super) fn new(shared: Arc<Peering>) -> Peers {
-        let links = shared.others.iter().map(|peer| Rc::new(Link::new(peer.clone()))).collect();
-        Peers { shared, links, inbound: RefCell::default(), greetings: Cell::new(0), greeted: Signal::default() }
+        Peers {
+            shared,
+            links: RefCell::default(),
+            inbound: RefCell::default(),
+            greetings: Cell::new(0),
+            greeted: Signal::default(),
+        }
     }
 
     /// Queues frames for `to`, if it is up.
     pub(super) fn send(&self, to: BrokerId, chunks: SmallVec<[Bytes; 8]>) {
-        if let Some(link) = self.links.iter().find(|link| link.peer.id == to) {
+        if let Some(link) = self.links.borrow().iter().find(|link| link.peer == to) {
             link.send(chunks, &self.shared.registry);
         }
     }
@@ -218,9 +233,24 @@ impl Peers {
     pub(super) fn know(&self, peer: BrokerId, directory_id: [u8; 16]) {
         let registry = &self.shared.registry;
         registry.know(peer, directory_id);
-        for link in self.links.iter().filter(|link| link.peer.id == peer) {
+        for link in self.links.borrow().iter().filter(|link| link.peer == peer) {
             link.look_who_it_is(registry);
         }
+        self.end_stale();
+    }
+
+    /// `peer` is of the cluster no more.
+    pub(super) fn forget(&self, peer: BrokerId) {
+        self.shared.registry.remove(peer);
+        for link in self.links.borrow_mut().extract_if(.., |link| link.peer == peer) {
+            link.end_for_good();
+        }
+        self.end_stale();
+    }
+
+    /// Ends the connections that do not count any more.
+    fn end_stale(&self) {
+        let registry = &self.shared.registry;
         self.inbound.borrow().values().filter(|inbound| !registry.is_newest(&inbound.hello)).for_each(|i| i.kill());
     }
 }
@@ -228,8 +258,8 @@ impl Peers {
 /// Starts the tasks of a shard that talk to other brokers; the one with `listener` accepts their connections.
 pub(super) fn start<C: Core>(driver: &Rc<Driver<C>>, listener: Option<TcpListener>) {
     let Some(peers) = &driver.peers else { return };
-    for link in &peers.links {
-        glommio::spawn_local(peer_link::keep_up(Rc::clone(driver), Rc::clone(link))).detach();
+    for peer in &peers.shared.others {
+        driver.reach_peer(peer.clone());
     }
     if let Some(listener) = listener {
         glommio::spawn_local(accept_for_ever(Rc::clone(driver), listener)).detach();
@@ -350,6 +380,20 @@ async fn greet(peers: &Peers, stream: &mut TcpStream) -> Result<Hello, GreetingE
 }
 
 impl<C: Core> Driver<C> {
+    /// From now on keeps a connection to a broker, at this address.
+    pub(super) fn reach_peer(self: &Rc<Self>, peer: PeerAddress) {
+        let Some(peers) = &self.peers else { return };
+        let known = peers.links.borrow().iter().find(|link| link.peer == peer.id).cloned();
+        match known {
+            Some(link) => link.move_to(peer),
+            None => {
+                let link = Rc::new(Link::new(peer));
+                peers.links.borrow_mut().push(Rc::clone(&link));
+                glommio::spawn_local(peer_link::keep_up(Rc::clone(self), link)).detach();
+            }
+        }
+    }
+
     /// Gives a greeted connection to the shard that reads all of its sender's shard.
     fn hand_over(self: &Rc<Self>, stream: AcceptedTcpStream, hello: Hello) {
         let reader = usize::from(hello.shard) % self.shards.len();

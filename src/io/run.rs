@@ -225,8 +225,7 @@ impl Broker {
         }
         let http = config.http.map(listen_for_http).transpose()?;
         let peering = Peering::new(&config.broker, config.shards, config.peer_frame_bytes);
-        let own = config.broker.peers.iter().find(|peer| peer.id == config.broker.broker_id);
-        let peer_listener = own.map(listen_for_peers).transpose()?;
+        let peer_listener = config.broker.peer_address.as_ref().map(listen_for_peers).transpose()?;
         let (writes, most) = LATENCY_WRITES;
         let latency = probe::median(probe::write_latencies(&config.data_dir, BLOCK, writes, most)?);
         print_banner(&mut io::stdout(), &config, addr, http.as_ref().map(|(_, addr)| *addr), latency);
@@ -238,7 +237,7 @@ impl Broker {
 
         let (reporter, reports) = mpsc::channel();
         let (threads, inboxes) = Threads::new(config.shards, reporter);
-        let mends = Members::of(&config.broker.voters()).can_do_without(config.broker.broker_id);
+        let mends = Members::of(&config.broker.first_voters()).can_do_without(config.broker.broker_id);
         let (logs, damage, disk) = threads.start_disk(&config.data_dir, inboxes.disk, mends)?;
         let logs = distribute(logs, config.shards);
         let mut shards = Vec::new();

@@ -109,7 +109,8 @@ pub fn wal_bandwidth(data_dir: &Path, warm_up: Duration, time: Duration) -> Resu
 }
 
 fn append(number: u64, records: &Bytes) -> DiskRequest {
-    let frame = |kind, body| Frame { log: LOG, kind, term: 1, index: number, head: SmallVec::new(), body };
+    let frame =
+        |kind, body| Frame { log: LOG, kind, term: 1, index: number, head: SmallVec::new(), body, again: false };
     let mut frames = vec![frame(FrameKind::Entry, records.clone())];
     if number.is_multiple_of(APPENDS_TO_CHECKPOINT) {
         frames.push(frame(FrameKind::Checkpoint, Bytes::new()));

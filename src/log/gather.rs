@@ -3,7 +3,7 @@
 use smallvec::SmallVec;
 
 use super::pins::Note;
-use super::wal_format::{FRAME_BYTES, FrameHeader, HEADER_BYTES, WriteHeader, align_up};
+use super::wal_format::{FrameHeader, HEADER_BYTES, WriteHeader, align_up};
 use super::{Frame, FrameKind};
 use crate::types::{Mono, ShardId};
 
@@ -55,8 +55,9 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]>> Gather<Buf> {
         align_up(self.used as u64)
     }
 
-    pub(super) fn fits(&self, frame: &Frame) -> bool {
-        self.used + FRAME_BYTES + frame.payload_len() <= self.buf.as_ref().len()
+    /// Whether there is room for so many bytes of frames.
+    pub(super) fn fits(&self, bytes: usize) -> bool {
+        self.used + bytes <= self.buf.as_ref().len()
     }
 
     /// Copies a frame, which [`Gather::fits`].

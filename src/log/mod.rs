@@ -56,12 +56,21 @@ pub struct Frame {
     pub head: SmallVec<[u8; 96]>,
     /// The part of the payload that is shared with a request frame; empty where there is none.
     pub body: Bytes,
+    /// An entry that is in the WAL already and follows its log's checkpoint, or another such entry, in the same append. It
+    /// is written in one write with that checkpoint, so that older segments need not be kept for it; where all of them
+    /// are too many for a write, none is written, and the older segments stay.
+    pub again: bool,
 }
 
 impl Frame {
     /// Bytes of payload.
     pub fn payload_len(&self) -> usize {
         self.head.len() + self.body.len()
+    }
+
+    /// Bytes of its write that it takes.
+    fn wal_len(&self) -> usize {
+        wal_format::FRAME_BYTES + self.payload_len()
     }
 }
 

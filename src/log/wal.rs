@@ -11,7 +11,7 @@ use super::gather::{Acks, Gather, note_ack};
 use super::ops::{Context, Purpose};
 use super::pins::{Note, Pins};
 use super::recovery::WalSeed;
-use super::wal_format::{FRAME_BYTES, HEADER_BYTES, WriteHeader, align_up};
+use super::wal_format::{HEADER_BYTES, WriteHeader, align_up};
 use super::{Buffers, DeviceDone, DeviceOp, DiskError, DiskReply, FileId, Frame, WalId};
 use crate::limits::{BLOCK, RELEASE_LOGS, TICK_MS, WAL_PENDING_BYTES, WAL_WRITE_BYTES, WAL_WRITES_IN_FLIGHT};
 use crate::metrics::WalMetrics;
@@ -73,6 +73,8 @@ struct InFlight {
 /// A frame that was accepted and not copied yet.
 struct Waiting {
     frame: Frame,
+    /// Bytes of it and of those behind it that are to be in the same write.
+    together: usize,
     since: Mono,
     /// Whom to tell of it, with which ticket: the last frame of an append.
     ack: Option<(ShardId, u64)>,
@@ -229,9 +231,17 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
             cx.reply(from, DiskReply::WalFailed { wal: self.id, error });
             return;
         }
-        for frame in frames {
-            self.pending_bytes += (FRAME_BYTES + frame.payload_len()) as u64;
-            self.waiting.push_back(Waiting { frame, since: now.mono, ack: None });
+        let mut frames = frames.into_iter().peekable();
+        while let Some(frame) = frames.next() {
+            let again: Vec<Frame> = std::iter::from_fn(|| frames.next_if(|frame| frame.again)).collect();
+            let alone = frame.wal_len();
+            let together = alone + again.iter().map(Frame::wal_len).sum::<usize>();
+            let fits = HEADER_BYTES + together <= (self.config.segment_bytes / 2) as usize;
+            let (together, again) = if fits { (together, again) } else { (alone, Vec::new()) };
+            self.pending_bytes += together as u64;
+            self.waiting.push_back(Waiting { frame, together, since: now.mono, ack: None });
+            let waiting = |frame: Frame| Waiting { together: frame.wal_len(), frame, since: now.mono, ack: None };
+            self.waiting.extend(again.into_iter().map(waiting));
         }
         if let Some(last) = self.waiting.back_mut() {
             last.ack = Some((from, ticket));
@@ -242,16 +252,16 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
     fn gather<B: Buffers<Buf = Buf>, F>(&mut self, cx: &mut Context<'_, B, F>) {
         let most = self.config.segment_bytes - CLOSING_BYTES;
         while let Some(next) = self.waiting.front() {
-            if let Some(full) = self.gathering.take_if(|gather| !gather.fits(&next.frame)) {
+            if let Some(full) = self.gathering.take_if(|gather| !gather.fits(next.together)) {
                 self.ready.push_back(full);
             }
             if self.gathering.is_none() && self.ready.len() >= GATHERED_AHEAD {
                 return;
             }
-            let Some(Waiting { frame, since, ack }) = self.waiting.pop_front() else { return };
+            let Some(Waiting { frame, together, since, ack }) = self.waiting.pop_front() else { return };
             let notes = &mut self.spare_notes;
             let gather = self.gathering.get_or_insert_with(|| {
-                let needed = align_up((HEADER_BYTES + FRAME_BYTES + frame.payload_len()) as u64);
+                let needed = align_up((HEADER_BYTES + together) as u64);
                 assert!(needed <= most, "a frame of {} bytes does not fit a WAL segment", frame.payload_len());
                 let len = needed.max(most.min(WAL_WRITE_BYTES as u64));
                 let buf = cx.buffers.take(len as usize);
@@ -303,7 +313,7 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
             return;
         }
         let due = self.last_durable_at.plus_millis(CONFIRM_AFTER_MS);
-        if self.wants_confirm() && !self.has_work() && now.mono >= due && self.make_closing_room() {
+        if self.wants_confirm() && now.mono >= due && self.make_confirming_room() {
             self.submit_empty(now, cx);
         }
         self.pump(now, cx);
@@ -369,6 +379,16 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
     /// Room for an empty write: the last block of a segment will do.
     fn make_closing_room(&mut self) -> bool {
         self.closing_room() || self.make_room(CLOSING_BYTES)
+    }
+
+    /// Room to confirm the last write: when nothing else is to be written, or while what is has to wait for a slot. Then the
+    /// last block stays for the write that makes slots usable.
+    fn make_confirming_room(&mut self) -> bool {
+        if !self.has_work() {
+            return self.make_closing_room();
+        }
+        let len = self.ring.back().map_or(0, |segment| segment.len);
+        self.in_flight.is_empty() && self.offset.is_some_and(|offset| offset + 2 * CLOSING_BYTES <= len)
     }
 
     /// Without a slot for the next segment: an empty write makes those usable that were released.

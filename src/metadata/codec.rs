@@ -39,14 +39,18 @@ pub fn decode_command(bytes: &[u8]) -> Result<Command, MetadataCodecError> {
 }
 
 /// The form of snapshots: what follows the format byte is bincode as in format 1, with more behind it.
-const SNAPSHOT_FORMAT: u8 = 3;
+const SNAPSHOT_FORMAT: u8 = 4;
 
 /// What snapshots of format 1 lack: configs of all brokers, and quotas; there are none. Then what those of format 2 lack.
-const LACKING_IN_1: &[u8] = &[0, 0, 0, 0, 0];
+const LACKING_IN_1: &[u8] = &[0, 0, 0, 0, 0, 0, 0, 0];
 
 /// What snapshots of format 2 lack: partitions whose replicas were moved, configs of single brokers, and of groups; there are
-/// none.
-const LACKING_IN_2: &[u8] = &[0, 0, 0];
+/// none. Then what those of format 3 lack.
+const LACKING_IN_2: &[u8] = &[0, 0, 0, 0, 0, 0];
+
+/// What snapshots of format 3 lack: where brokers listen for each other, brokers that were removed, and who is to vote on the
+/// metadata; of none it is said.
+const LACKING_IN_3: &[u8] = &[0, 0, 0];
 
 /// The snapshot as bytes.
 ///
@@ -67,6 +71,7 @@ pub fn decode_snapshot(bytes: &[u8]) -> Result<Snapshot, MetadataCodecError> {
     let mut whole = bytes.to_vec();
     let lacking = match whole.first() {
         Some(&SNAPSHOT_FORMAT) => &[][..],
+        Some(3) => LACKING_IN_3,
         Some(2) => LACKING_IN_2,
         // Whatever else it may be, the decoder says.
         _ => return Ok(codec::decode(&[&whole, LACKING_IN_1].concat())?),
@@ -96,9 +101,10 @@ mod tests {
     use crate::metadata::command::{
         Configs, MorePartitions, NewBroker, NewPartition, NewTopic, OwnerConfigs, Placed, TopicConfigs,
     };
+    use crate::metadata::nodes::Voters;
     use crate::metadata::own::Owner;
     use crate::metadata::quotas::{Entity, Quota, QuotaChange, Rate, Scope};
-    use crate::types::BrokerId;
+    use crate::types::{BrokerId, PeerAddress};
 
     const ID: u128 = 0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10;
     const ID_BYTES: [u8; 16] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16];
@@ -114,15 +120,28 @@ mod tests {
         }
     }
 
-    fn register() -> Command {
-        Command::RegisterBroker(NewBroker {
+    fn broker() -> NewBroker {
+        NewBroker {
             id: BrokerId(1),
             host: "h".to_owned(),
             port: 9092,
             rack: Some("r".to_owned()),
             incarnation: 3,
             directory_id: [5; 16],
-        })
+        }
+    }
+
+    fn register() -> Command {
+        Command::RegisterBroker(broker())
+    }
+
+    fn register_peer() -> Command {
+        let address = PeerAddress { id: BrokerId(1), host: "p".to_owned(), port: 9 };
+        Command::RegisterPeer { broker: broker(), address }
+    }
+
+    fn alter_voters() -> Command {
+        Command::AlterVoters(Voters { brokers: vec![BrokerId(1), BrokerId(2)], number: 1 })
     }
 
     fn alter() -> Command {
@@ -158,6 +177,10 @@ mod tests {
             assert_eq!(&decode_command(&bytes).unwrap(), command);
         };
         golden(&register(), &[&[1, 0], &[2], &[1, b'h'], &[251, 0x84, 0x23], &[1, 1, b'r'], &[3], &[5; 16]]);
+        let peer = [&[2, 1, b'h', 251, 0x84, 0x23, 1, 1, b'r', 3], &[5; 16][..], &[2, 1, b'p', 9]].concat();
+        golden(&register_peer(), &[&[1, 10], &peer]);
+        golden(&alter_voters(), &[&[1, 11], &[2, 2, 4, 1]]);
+        golden(&Command::UnregisterBroker { id: BrokerId(2) }, &[&[1, 12], &[4]]);
         golden(&create(), &[&[1, 1], &[1], &[1, b't'], &ID_BYTES, &[1, 2, 2, 3], &[1, 1, b'k', 1, b'v']]);
         let delete = Command::DeleteTopics { ids: vec![Uuid::from_u128(ID)] };
         golden(&delete, &[&[1, 2], &[1], &ID_BYTES]);
@@ -190,11 +213,11 @@ mod tests {
         state.apply(1, &register());
         state.apply(2, &create());
         state.apply(9, &Command::AllocateProducerIds { broker: BrokerId(1), count: 5 });
-        let broker = &[&[1, 2, 1, b'h', 251, 0x84, 0x23, 1, 1, b'r', 3], &[5; 16][..]].concat()[..];
+        let registered = &[&[1, 2, 1, b'h', 251, 0x84, 0x23, 1, 1, b'r', 3], &[5; 16][..]].concat()[..];
         let topic = [&[1, 1, b't'], &ID_BYTES[..], &[1, 1, 2, 2, 3], &[1, 1, b'k', 1, b'v']].concat();
-        let first = [&[1, 9, 2, 10], broker, &topic].concat();
+        let first = [&[1, 9, 2, 10], registered, &topic].concat();
         assert_eq!(decode_snapshot(&first).unwrap(), state.snapshot());
-        let second = [&[2, 9, 2, 10], broker, &topic, &[0, 0]].concat();
+        let second = [&[2, 9, 2, 10], registered, &topic, &[0, 0]].concat();
         assert_eq!(decode_snapshot(&second).unwrap(), state.snapshot());
         state.apply(10, &alter());
         let placed = Placed { topic: Uuid::from_u128(ID), partition: 0, replicas: vec![BrokerId(3)] };
@@ -205,7 +228,17 @@ mod tests {
         state.apply(13, &alter_own());
         let moves = [&[1, 1], &ID_BYTES[..], &[0], &[2, 2, 3], &[1, 1, 6, 1], &[1, 6], &[1, 1, 6]].concat();
         let own = &[1, 2, 1, 1, b'b', 1, b'x', 1, 1, b'g', 1, 1, b'c', 1, b'y'];
-        let bytes = [&[3, 13, 2, 10], broker, &topic, &[1, 1, b'd', 1, b'w'], &quotas, &moves, own].concat();
+        let third = [&[13, 2, 10], registered, &topic, &[1, 1, b'd', 1, b'w'], &quotas, &moves, own].concat();
+        assert_eq!(decode_snapshot(&[&[3], &third[..]].concat()).unwrap(), state.snapshot());
+        state.apply(14, &register_peer());
+        state.apply(15, &Command::RegisterBroker(NewBroker { id: BrokerId(2), directory_id: [6; 16], ..broker() }));
+        state.apply(16, &alter_voters());
+        state.apply(17, &Command::RegisterBroker(NewBroker { id: BrokerId(9), directory_id: [6; 16], ..broker() }));
+        state.apply(18, &Command::UnregisterBroker { id: BrokerId(9) });
+        let two = [&[2], &registered[1..], &[4, 1, b'h', 251, 0x84, 0x23, 1, 1, b'r', 3], &[6; 16][..]].concat();
+        let third = [&[2, 10], &two[..], &third[3 + registered.len()..]].concat();
+        let nodes = [1, 2, 2, 1, b'p', 9, 1, 18, 1, 2, 2, 4, 1];
+        let bytes = [&[4, 18], &third[..], &nodes].concat();
         assert_eq!(encode_snapshot(&state.snapshot()).unwrap(), bytes);
         assert_eq!(decode_snapshot(&bytes).unwrap(), state.snapshot());
     }
@@ -224,7 +257,7 @@ mod tests {
         assert!(matches!(decode_command(&longer), Err(MetadataCodecError::Malformed(CodecError::TrailingBytes(1)))));
         let newer = [&[2], &bytes[1..]].concat();
         assert!(matches!(decode_command(&newer), Err(MetadataCodecError::Malformed(CodecError::UnknownFormat(2)))));
-        assert!(decode_command(&[1, 10, 0]).is_err(), "a variant of a later version");
+        assert!(decode_command(&[1, 13, 0]).is_err(), "a variant of a later version");
     }
 
     #[test]
@@ -238,7 +271,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
-            for format in 0..4 {
+            for format in 0..5 {
                 let formatted = [&[format], &bytes[..]].concat();
                 let _: Result<Command, _> = decode_command(&formatted);
                 let _: Result<Snapshot, _> = decode_snapshot(&formatted);

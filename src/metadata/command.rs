@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::nodes::Voters;
 use super::own::Owner;
 use super::quotas::QuotaChange;
-use crate::types::BrokerId;
+use crate::types::{BrokerId, PeerAddress};
 
 /// A change of the metadata: one entry of the metadata's log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,6 +73,20 @@ pub enum Command {
         defaults: Option<Configs>,
         /// Of single brokers and of groups, each once.
         owners: Vec<OwnerConfigs>,
+    },
+    /// As `RegisterBroker`, of a broker of a cluster that may have others.
+    RegisterPeer {
+        /// The broker.
+        broker: NewBroker,
+        /// Where it listens for the others.
+        address: PeerAddress,
+    },
+    /// Others are to vote on the metadata.
+    AlterVoters(Voters),
+    /// A broker goes for good, and its number with it.
+    UnregisterBroker {
+        /// The broker.
+        id: BrokerId,
     },
 }
 

@@ -5,10 +5,11 @@ pub mod command;
 mod config_table;
 pub mod configs;
 pub mod names;
+pub mod nodes;
 pub mod own;
 pub mod placement;
 pub mod quotas;
 pub mod state;
 
 pub use command::Command;
-pub use state::{Change, State, Topic};
+pub use state::{Change, RegisterRefusal, State, Topic};

@@ -1,6 +1,7 @@
 //! The state that the metadata's log leads to.
 
 mod alter;
+mod brokers;
 mod moves;
 
 use std::collections::{BTreeMap, BTreeSet, btree_map};
@@ -11,8 +12,11 @@ use crc_fast::{CrcAlgorithm, checksum};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+pub use brokers::RegisterRefusal;
+
 use super::command::{Command, NewBroker, NewTopic, uuid_as_bytes};
 use super::names;
+use super::nodes::Nodes;
 use super::own::{OwnConfigs, Owner};
 use super::quotas::{Entity, Quota, Quotas, Rate};
 use crate::codec;
@@ -51,6 +55,8 @@ pub struct State {
     own: OwnConfigs,
     /// What the configs of single brokers and of groups weigh together.
     own_weight: Weight,
+    nodes: Nodes,
+    nodes_weight: Weight,
 }
 
 /// The bytes of a part of the state in a snapshot: how many, and a checksum. It can be added up in any order.
@@ -139,12 +145,18 @@ pub enum Change {
         /// The broker.
         id: BrokerId,
     },
-    /// A broker came with another data directory than the one that it registered with: what it promised is lost, so
-    /// it is not taken for the old one.
+    /// A broker is not let in; [`State::refuses`] says why.
     RegisterRejected {
         /// The broker.
         id: BrokerId,
     },
+    /// A broker is not of the cluster any more.
+    BrokerUnregistered {
+        /// The broker.
+        id: BrokerId,
+    },
+    /// Others are to vote on the metadata.
+    VotersAltered,
     /// A topic is there, with all its partitions.
     TopicCreated {
         /// The topic.
@@ -225,6 +237,8 @@ pub enum Rejection {
     NameCollides(Arc<str>),
     /// The topics would have more than [`MAX_TOPIC_METADATA_BYTES`].
     Full,
+    /// A broker that was to have a replica was removed.
+    BrokerRemoved,
 }
 
 /// All of a [`State`], to be kept in place of the log before it.
@@ -240,6 +254,7 @@ pub struct Snapshot {
     quotas: Vec<(Entity, BTreeMap<Quota, Rate>)>,
     moves: Vec<(LogId, Move)>,
     own: OwnConfigs,
+    nodes: Nodes,
 }
 
 /// Why a snapshot is no state: it was not made by [`State::snapshot`].
@@ -288,6 +303,8 @@ impl Default for State {
             quotas_weight: Weight::default(),
             own: OwnConfigs::default(),
             own_weight: Weight::default(),
+            nodes: Nodes::default(),
+            nodes_weight: Weight::of(&Nodes::default()),
         }
     }
 }
@@ -352,14 +369,10 @@ impl State {
     pub fn apply(&mut self, index: u64, command: &Command) -> Vec<Change> {
         self.skip_to(index);
         match command {
-            Command::RegisterBroker(broker) => {
-                let other = |known: &NewBroker| known.directory_id != broker.directory_id;
-                if self.brokers.get(&broker.id).is_some_and(other) {
-                    return vec![Change::RegisterRejected { id: broker.id }];
-                }
-                self.insert_broker(broker.clone());
-                vec![Change::BrokerRegistered { id: broker.id }]
-            }
+            Command::RegisterBroker(broker) => vec![self.register(broker, None)],
+            Command::RegisterPeer { broker, address } => vec![self.register(broker, Some(address))],
+            Command::AlterVoters(voters) => vec![self.alter_voters(voters)],
+            Command::UnregisterBroker { id } => vec![self.unregister(*id)],
             Command::CreateTopics { topics } => topics.iter().map(|topic| self.create(topic)).collect(),
             Command::DeleteTopics { ids } => ids.iter().map(|&id| self.delete(id)).collect(),
             Command::AllocateProducerIds { broker, count } => vec![self.allocate_producer_ids(*broker, *count)],
@@ -387,6 +400,8 @@ impl State {
     fn create(&mut self, new: &NewTopic) -> Change {
         let rejection = if self.by_id.contains_key(&new.id) {
             Some(Rejection::IdTaken)
+        } else if new.partitions.iter().any(|partition| self.any_removed(&partition.replicas)) {
+            Some(Rejection::BrokerRemoved)
         } else if self.topics.contains_key(new.name.as_str()) {
             Some(Rejection::NameTaken)
         } else {
@@ -448,13 +463,6 @@ impl State {
         }
     }
 
-    fn insert_broker(&mut self, broker: NewBroker) {
-        self.brokers_weight.add(Weight::of(&broker));
-        if let Some(before) = self.brokers.insert(broker.id, broker) {
-            self.brokers_weight.remove(Weight::of(&before));
-        }
-    }
-
     fn insert_topic(&mut self, topic: &Arc<Topic>, weight: Weight) {
         self.topics_weight.add(weight);
         self.partitions += topic.partitions.len();
@@ -471,8 +479,8 @@ impl State {
         let (topics, brokers) = (self.topics_weight.checksum, self.brokers_weight.checksum);
         let (defaults, quotas) = (Weight::of(&self.defaults).checksum, self.quotas_weight.checksum);
         let counters = (self.applied, self.next_log_id, self.next_producer_id);
-        let (moves, own) = (self.moves_weight.checksum, self.own_weight.checksum);
-        Weight::of(&(counters, topics, brokers, defaults, quotas, moves, own)).checksum
+        let (moves, own, nodes) = (self.moves_weight.checksum, self.own_weight.checksum, self.nodes_weight.checksum);
+        Weight::of(&(counters, topics, brokers, defaults, quotas, moves, own, nodes)).checksum
     }
 
     /// All of the state, to go on from at the next index.
@@ -487,6 +495,7 @@ impl State {
             quotas: self.quotas.clone().into_iter().collect(),
             moves: self.moves.iter().map(|(log, moved)| (*log, moved.clone())).collect(),
             own: self.own.clone(),
+            nodes: self.nodes.clone(),
         }
     }
 
@@ -500,6 +509,8 @@ impl State {
             next_log_id: snapshot.next_log_id,
             next_producer_id: snapshot.next_producer_id,
             defaults: snapshot.defaults,
+            nodes_weight: Weight::of(&snapshot.nodes),
+            nodes: snapshot.nodes,
             ..State::default()
         };
         state.set_quotas(snapshot.quotas.into_iter().collect());

@@ -76,10 +76,10 @@ pub enum FlushOutcome {
 pub enum FlushStep {
     /// Write this, then call [`Partition::flush_written`].
     Write(FlushWrite),
-    /// Append this checkpoint to the WAL. The flush is over.
+    /// Append these to the WAL. The flush is over.
     Checkpoint {
-        /// The checkpoint.
-        frame: Frame,
+        /// The checkpoint, and the entries after it that are to be written again.
+        frames: Vec<Frame>,
         /// Segments that it does not name any more: their files are to be removed when it is durable.
         released: Vec<SegmentName>,
     },
@@ -285,15 +285,31 @@ impl Partition {
             return FlushStep::Done;
         };
         self.drop_obsolete();
+        let stays = self.checkpointed == index;
+        if stays && self.checkpointing && self.released.is_empty() && !self.flush.wrote {
+            return FlushStep::Done;
+        }
         let checkpoint = self.checkpoint_state(self.group.hard_state(), index, self.stored_to);
         self.flush.wrote = false;
-        self.checkpointed = index;
+        (self.checkpointed, self.checkpointing) = (index, true);
         self.compact();
         let body = checkpoint.encode();
         if self.is_replicated() {
             self.group.offer_snapshot(SnapshotPoint { index, term, data: body.clone() });
         }
         let frame = Frame { body, ..self.frame(FrameKind::Checkpoint, term, index, &[], bytes::Bytes::new()) };
-        FlushStep::Checkpoint { frame, released: std::mem::take(&mut self.released) }
+        let mut frames = vec![frame];
+        if stays {
+            // What cannot be committed for long, as where too few replicas are there, keeps segments of the WAL, which is the
+            // other logs' too. Under load the first checkpoint frees them.
+            let again = |entry| Frame { again: true, ..self.entry_frame(&entry) };
+            frames.extend(self.group.written_after(index).into_iter().map(again));
+        }
+        FlushStep::Checkpoint { frames, released: std::mem::take(&mut self.released) }
+    }
+
+    /// The frames of a checkpoint are durable.
+    pub fn checkpoint_durable(&mut self) {
+        self.checkpointing = false;
     }
 }

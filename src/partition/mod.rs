@@ -195,6 +195,8 @@ pub struct Partition {
     flush: Flush,
     /// The index of the last checkpoint: what is before it need not stay in memory.
     checkpointed: u64,
+    /// It is on its way to the WAL.
+    checkpointing: bool,
     /// Records that are fetched because the leader's log begins behind the end of this one.
     install: Option<Box<Install>>,
     /// A follower needs entries whose batches are only in segments.
@@ -310,6 +312,7 @@ impl Partition {
             next_offset,
             flush: Flush::default(),
             checkpointed,
+            checkpointing: false,
             install: None,
             point_wanted: false,
             released: Vec::new(),
@@ -507,23 +510,27 @@ impl Partition {
                 frames.push(self.frame(FrameKind::HardState, state.term, 0, &state.to_bytes(), Bytes::new()));
             }
             for entry in ready.entries {
-                let mut frame = self.frame(FrameKind::Entry, entry.term, entry.index, &entry.data, Bytes::new());
-                if Descriptor::has_batch(&entry.data) {
-                    let found = self.tail.at_index(entry.index);
-                    let Some(TailEntry { batch, .. }) = found else {
-                        panic!("entry {} of log {} has lost its batch", entry.index, self.log);
-                    };
-                    frame.head.extend_from_slice(batch.header.as_bytes());
-                    frame.body = batch.body.clone();
-                }
-                frames.push(frame);
+                frames.push(self.entry_frame(&entry));
             }
         }
         last
     }
 
+    fn entry_frame(&self, entry: &Entry) -> Frame {
+        let mut frame = self.frame(FrameKind::Entry, entry.term, entry.index, &entry.data, Bytes::new());
+        if Descriptor::has_batch(&entry.data) {
+            let found = self.tail.at_index(entry.index);
+            let Some(TailEntry { batch, .. }) = found else {
+                panic!("entry {} of log {} has lost its batch", entry.index, self.log);
+            };
+            frame.head.extend_from_slice(batch.header.as_bytes());
+            frame.body = batch.body.clone();
+        }
+        frame
+    }
+
     fn frame(&self, kind: FrameKind, term: u64, index: u64, head: &[u8], body: Bytes) -> Frame {
-        Frame { log: self.log, kind, term, index, head: SmallVec::from_slice(head), body }
+        Frame { log: self.log, kind, term, index, head: SmallVec::from_slice(head), body, again: false }
     }
 
     fn file(&self, name: SegmentName, file: SegmentFile) -> SegmentRef {

@@ -64,8 +64,9 @@ impl Disk {
                     self.write(&write);
                     (step, _) = partition.flush_written(FlushOutcome::Durable);
                 }
-                FlushStep::Checkpoint { frame, released } => {
-                    self.frames.push(frame);
+                FlushStep::Checkpoint { frames, released } => {
+                    self.frames.extend(frames);
+                    partition.checkpoint_durable();
                     self.files.retain(|file, _| !released.contains(&file.name));
                     return;
                 }

@@ -85,9 +85,9 @@ pub enum Refusal {
     /// Of another cluster.
     #[error("it belongs to another cluster")]
     OtherCluster = 2,
-    /// Not in the list of voters.
-    #[error("it is none of controller.quorum.voters")]
-    NotAVoter = 3,
+    /// Removed from the cluster.
+    #[error("it was removed from the cluster")]
+    Removed = 3,
     /// With the number of the broker that answers.
     #[error("it has the node.id of the broker that it talks to")]
     SameId = 4,
@@ -103,7 +103,7 @@ impl Refusal {
     const ALL: [Refusal; 6] = [
         Refusal::Version,
         Refusal::OtherCluster,
-        Refusal::NotAVoter,
+        Refusal::Removed,
         Refusal::SameId,
         Refusal::OtherDirectory,
         Refusal::Superseded,
@@ -201,18 +201,16 @@ impl Hello {
         })
     }
 
-    /// Whether the broker `own` of the cluster `cluster_id` may talk to the sender. `peers` are the cluster's voters.
-    /// Whether the sender is still the broker that it was is not judged here.
+    /// Whether the broker `own` of the cluster `cluster_id` may talk to the sender, which may be one that joins. Whether it is
+    /// still the broker that it was is not judged here.
     ///
     /// # Errors
     /// Why not.
-    pub fn check(&self, cluster_id: &str, own: BrokerId, peers: &[BrokerId]) -> Result<(), Refusal> {
+    pub fn check(&self, cluster_id: &str, own: BrokerId) -> Result<(), Refusal> {
         if self.cluster_id != cluster_id {
             Err(Refusal::OtherCluster)
         } else if self.broker == own {
             Err(Refusal::SameId)
-        } else if !peers.contains(&self.broker) {
-            Err(Refusal::NotAVoter)
         } else {
             Ok(())
         }
@@ -302,12 +300,10 @@ mod tests {
         }
     }
 
-    const BLUE: [BrokerId; 3] = [BrokerId(1), BrokerId(2), BrokerId(3)];
-
     #[test]
     fn the_bytes_of_a_hello_never_change() {
         let bytes = hello().encode();
-        let mut expected = b"RLPH\x02\0\x04\0".to_vec();
+        let mut expected = b"RLPH\x03\0\x04\0".to_vec();
         expected.extend([7; 16]);
         expected.extend([2, 1, 0, 0, 0, 0, 0, 0]); // incarnation
         expected.extend([6, 5, 0, 0, 0, 0, 0, 0]); // number
@@ -324,7 +320,7 @@ mod tests {
     fn the_bytes_of_a_welcome_never_change() {
         let welcome = Welcome { broker: BrokerId(2), directory_id: [7; 16], verdict: Err(Refusal::OtherDirectory) };
         let bytes = welcome.encode();
-        let mut expected = b"RLPW\x02\0\x05\0".to_vec();
+        let mut expected = b"RLPW\x03\0\x05\0".to_vec();
         expected.extend([7; 16]);
         expected.extend([2, 0, 0, 0]);
         assert_eq!(bytes[..28], expected);
@@ -335,8 +331,8 @@ mod tests {
         }
     }
 
-    const HELLO_CRC: [u8; 4] = [0x6a, 0xfd, 0x2c, 0x2f];
-    const WELCOME_CRC: [u8; 4] = [0x3a, 0xd3, 0xdb, 0x20];
+    const HELLO_CRC: [u8; 4] = [0xd2, 0x3d, 0x66, 0xe9];
+    const WELCOME_CRC: [u8; 4] = [0x1d, 0xb6, 0xfe, 0xa1];
 
     #[test]
     fn every_flipped_bit_is_noticed() {
@@ -357,11 +353,11 @@ mod tests {
     #[test]
     fn another_version_is_named_whatever_follows() {
         let mut bytes = [9; Hello::BYTES];
-        bytes[..6].copy_from_slice(b"RLPH\x03\0");
-        assert_eq!(Hello::decode(&bytes), Err(HelloError::Version(3)));
+        bytes[..6].copy_from_slice(b"RLPH\x04\0");
+        assert_eq!(Hello::decode(&bytes), Err(HelloError::Version(4)));
         let mut bytes = [9; Welcome::BYTES];
-        bytes[..6].copy_from_slice(b"RLPW\x03\0");
-        assert_eq!(Welcome::decode(&bytes), Err(HelloError::Version(3)));
+        bytes[..6].copy_from_slice(b"RLPW\x04\0");
+        assert_eq!(Welcome::decode(&bytes), Err(HelloError::Version(4)));
     }
 
     #[test]
@@ -380,10 +376,9 @@ mod tests {
 
     #[test]
     fn a_broker_talks_to_the_others_of_its_cluster_only() {
-        assert_eq!(hello().check("blue", BrokerId(1), &BLUE), Ok(()));
-        assert_eq!(hello().check("red", BrokerId(1), &BLUE), Err(Refusal::OtherCluster));
-        assert_eq!(hello().check("blue", BrokerId(2), &BLUE), Err(Refusal::SameId));
-        assert_eq!(hello().check("blue", BrokerId(1), &BLUE[..1]), Err(Refusal::NotAVoter));
+        assert_eq!(hello().check("blue", BrokerId(1)), Ok(()));
+        assert_eq!(hello().check("red", BrokerId(1)), Err(Refusal::OtherCluster));
+        assert_eq!(hello().check("blue", BrokerId(2)), Err(Refusal::SameId));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::consensus::Message;
 use crate::log::Chunk;
-use crate::types::{BrokerId, LeaderEpoch, LogId, Offset};
+use crate::types::{BrokerId, LeaderEpoch, LogId, Offset, PeerAddress};
 
 mod hello;
 mod wire;
@@ -16,7 +16,7 @@ pub use hello::{Hello, HelloError, Refusal, Welcome};
 pub use wire::{FRAME_HEADER_BYTES, FrameHeader, WireError, decode, encode};
 
 /// The version of greetings and frames that this broker speaks, and the only one.
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
 
 /// A message to another broker.
 #[derive(Clone, Debug)]
@@ -64,6 +64,9 @@ pub enum PeerMessage {
     Lagging(Vec<Lagging>),
     /// How the sender is; comes all the time, so that silence means something.
     Status(Status),
+    /// Where the sender and the others that it knows listen for brokers; comes when a connection is there. So those that
+    /// join, or do not know yet who has joined, can be answered.
+    Addresses(Vec<PeerAddress>),
     /// A replica whose log ends where the leader's entries are gone asks for the records themselves.
     FetchLog {
         /// The log.

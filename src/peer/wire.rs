@@ -237,6 +237,10 @@ fn put_message(meta: &mut BytesMut, message: &PeerMessage) -> usize {
             put(&codec::encode(lagging));
             kind::LAGGING
         }
+        PeerMessage::Addresses(addresses) => {
+            put(&codec::encode(addresses));
+            kind::ADDRESSES
+        }
     };
     let body = start + size_of::<RawMessage>();
     let head = RawMessage { kind, reserved: [0; 3], len: length(meta.len() - body).into() };
@@ -414,6 +418,7 @@ fn take_message(kind: u8, body: &mut Cursor, beside: &mut Cursor) -> Result<Peer
             PeerMessage::HandOver { log: LogId(raw.log.get()), to: BrokerId(raw.to.get()) }
         }
         kind::LAGGING => PeerMessage::Lagging(codec::decode(&body.rest())?),
+        kind::ADDRESSES => PeerMessage::Addresses(codec::decode(&body.rest())?),
         _ => return Err(WireError::Malformed("an unknown kind of message")),
     })
 }

@@ -157,6 +157,16 @@ error_codes! {
     EligibleLeadersNotAvailable = EligibleLeadersNotAvailable;
     /// The partition's replicas are not being moved.
     NoReassignmentInProgress = NoReassignmentInProgress;
+    /// No broker of this number is registered.
+    BrokerIdNotRegistered = BrokerIdNotRegistered;
+    /// The request is for another cluster.
+    InconsistentClusterId = InconsistentClusterId;
+    /// The voter's data directory is another one.
+    InvalidVoterKey = InvalidVoterKey;
+    /// The broker votes on the metadata already.
+    DuplicateVoter = DuplicateVoter;
+    /// The broker does not vote on the metadata.
+    VoterNotFound = VoterNotFound;
     /// The broker is not the controller.
     NotController = NotController;
     /// The client may not touch the topic.

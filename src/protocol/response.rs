@@ -90,7 +90,7 @@ impl ResponseBody {
             DeleteGroups ElectLeaders IncrementalAlterConfigs OffsetDelete DescribeClientQuotas
             AlterClientQuotas DescribeCluster DescribeProducers ConsumerGroupHeartbeat ConsumerGroupDescribe
             ListConfigResources DescribeTopicPartitions AlterPartitionReassignments ListPartitionReassignments
-            DescribeAcls CreateAcls DeleteAcls
+            DescribeAcls CreateAcls DeleteAcls UnregisterBroker AddRaftVoter RemoveRaftVoter
         }
     }
 }

@@ -308,6 +308,25 @@ pub(super) static LIST_PARTITION_REASSIGNMENTS: Schema = Schema {
     ],
 };
 
+pub(super) static UNREGISTER_BROKER: Schema = Schema { flexible: 0, fields: &[field("broker_id", INT32)] };
+
+pub(super) static ADD_RAFT_VOTER: Schema = Schema {
+    flexible: 0,
+    fields: &[
+        field("cluster_id", String).nullable(),
+        field("timeout_ms", INT32),
+        field("voter_id", INT32),
+        field("voter_directory_id", UUID),
+        // Ports have as many bytes as an INT16.
+        field("listeners", Array(&Struct(&[field("name", String), field("host", String), field("port", INT16)]))),
+    ],
+};
+
+pub(super) static REMOVE_RAFT_VOTER: Schema = Schema {
+    flexible: 0,
+    fields: &[field("cluster_id", String).nullable(), field("voter_id", INT32), field("voter_directory_id", UUID)],
+};
+
 pub(super) static DESCRIBE_QUORUM: Schema = Schema {
     flexible: 0,
     fields: &[field(

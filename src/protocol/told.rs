@@ -75,6 +75,9 @@ impl ResponseBody {
                 partitions.for_each(|partition| note(partition.error_code));
             }
             B::ListPartitionReassignments(body) => note(body.error_code),
+            B::AddRaftVoter(body) => note(body.error_code),
+            B::RemoveRaftVoter(body) => note(body.error_code),
+            B::UnregisterBroker(body) => note(body.error_code),
             B::DescribeQuorum(body) => {
                 note(body.error_code);
                 let partitions = body.topics.iter().flat_map(|topic| &topic.partitions);

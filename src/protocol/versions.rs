@@ -51,10 +51,13 @@ macro_rules! for_each_api {
             DescribeQuorum: DescribeQuorumRequest, DescribeQuorumResponse, 0..=2, DESCRIBE_QUORUM;
             DescribeCluster: DescribeClusterRequest, DescribeClusterResponse, 0..=2, DESCRIBE_CLUSTER;
             DescribeProducers: DescribeProducersRequest, DescribeProducersResponse, 0..=0, DESCRIBE_PRODUCERS;
+            UnregisterBroker: UnregisterBrokerRequest, UnregisterBrokerResponse, 0..=0, UNREGISTER_BROKER;
             ConsumerGroupHeartbeat: ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, 0..=1, CONSUMER_GROUP_HEARTBEAT;
             ConsumerGroupDescribe: ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse, 0..=1, CONSUMER_GROUP_DESCRIBE;
             ListConfigResources: ListConfigResourcesRequest, ListConfigResourcesResponse, 0..=1, LIST_CONFIG_RESOURCES;
             DescribeTopicPartitions: DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse, 0..=0, DESCRIBE_TOPIC_PARTITIONS;
+            AddRaftVoter: AddRaftVoterRequest, AddRaftVoterResponse, 0..=0, ADD_RAFT_VOTER;
+            RemoveRaftVoter: RemoveRaftVoterRequest, RemoveRaftVoterResponse, 0..=0, REMOVE_RAFT_VOTER;
         }
     };
 }

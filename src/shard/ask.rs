@@ -177,7 +177,7 @@ mod tag {
 }
 
 /// A question for another broker; `None` where its version cannot hold it, which its request's own always can.
-fn encode_question(question: &Question) -> Option<Bytes> {
+pub(super) fn encode_question(question: &Question) -> Option<Bytes> {
     let mut out = BytesMut::new();
     match question {
         Question::CreateTopics { request, version, token } => {
@@ -209,9 +209,9 @@ fn encode_question(question: &Question) -> Option<Bytes> {
             out.put_u8(tag::REPLICAS_MOVED);
             out.extend_from_slice(&crate::codec::encode(&(placed, number)));
         }
-        Question::Register(broker) => {
+        Question::Register(broker, address) => {
             out.put_u8(tag::REGISTER);
-            out.extend_from_slice(&crate::codec::encode(&**broker));
+            out.extend_from_slice(&crate::codec::encode(&(&**broker, address)));
         }
     }
     Some(out.freeze())
@@ -248,7 +248,10 @@ fn decode_question(mut bytes: Bytes) -> Option<Question> {
             let (placed, number) = crate::codec::decode(&bytes).ok()?;
             Some(Question::ReplicasMoved { placed, number })
         }
-        tag::REGISTER => Some(Question::Register(Box::new(crate::codec::decode(&bytes).ok()?))),
+        tag::REGISTER => {
+            let (broker, address) = crate::codec::decode(&bytes).ok()?;
+            Some(Question::Register(Box::new(broker), address))
+        }
         _ => None,
     }
 }

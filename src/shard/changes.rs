@@ -7,6 +7,7 @@
 use super::Shard;
 use super::ask::Asker;
 use super::coordinator::{PlannedChange, prefer};
+use super::handlers::raft_voters::{self, Standing};
 use super::handlers::{alter_configs, alter_partition_reassignments, client_quotas, create_partitions};
 use super::mesh::Reply;
 use crate::metadata::{Change, Command};
@@ -32,6 +33,9 @@ pub(super) fn failed(request: &RequestBody, error: ErrorCode) -> ResponseBody {
         RequestBody::AlterConfigs(request) => alter_configs::failed_replace(request, error).replaced().into(),
         RequestBody::AlterClientQuotas(request) => client_quotas::failed(request, error).into(),
         RequestBody::AlterPartitionReassignments(_) => alter_partition_reassignments::failed(error).into(),
+        RequestBody::AddRaftVoter(_) => raft_voters::added(Some((error, String::new()))).into(),
+        RequestBody::RemoveRaftVoter(_) => raft_voters::removed(Some((error, String::new()))).into(),
+        RequestBody::UnregisterBroker(_) => raft_voters::unregistered(Some((error, String::new()))).into(),
         other => unreachable!("{:?} changes nothing", other.api()),
     }
 }
@@ -43,6 +47,14 @@ pub(super) fn for_version(response: ResponseBody, version: i16) -> ResponseBody 
             alter_partition_reassignments::for_version(response, version).into()
         }
         other => other,
+    }
+}
+
+/// A command, or why there is none.
+fn parted<E>(outcome: Result<Option<Command>, E>) -> (Option<Command>, Option<E>) {
+    match outcome {
+        Ok(command) => (command, None),
+        Err(refusal) => (None, Some(refusal)),
     }
 }
 
@@ -96,9 +108,28 @@ impl Shard {
                 let plan = alter_partition_reassignments::plan(&self.state, request, again);
                 (plan.command, plan.response.into())
             }
+            RequestBody::AddRaftVoter(request) => {
+                let (command, refusal) = parted(self.standing(again).add(request));
+                (command, raft_voters::added(refusal).into())
+            }
+            RequestBody::RemoveRaftVoter(request) => {
+                let (command, refusal) = parted(self.standing(again).remove(request));
+                (command, raft_voters::removed(refusal).into())
+            }
+            RequestBody::UnregisterBroker(request) => {
+                let (command, refusal) = parted(self.standing(again).unregister(request));
+                (command, raft_voters::unregistered(refusal).into())
+            }
             other => unreachable!("{:?} changes nothing", other.api()),
         };
         Plan { command, response, made_before: Vec::new() }
+    }
+
+    /// What changes of the brokers go out from.
+    fn standing(&self, again: bool) -> Standing<'_> {
+        let coordinator = self.coordinator.as_ref().expect("the shard with the metadata's log");
+        let (state, members, cluster_id) = (&self.state, coordinator.members(), self.config.cluster_id.as_str());
+        Standing { state, members, cluster_id, again }
     }
 
     /// The command of a change is applied: what waits for it to be shown, where it has done anything.

@@ -5,38 +5,37 @@
 
 mod creations;
 mod durable;
+mod quorum;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use durable::{MetadataCheckpoint, checkpoint_frame, entry_frame, hard_state_frame, read_checkpoint, with_hard_state};
+pub use durable::{MetadataRecoveryError, metadata_of};
 use kafka_protocol::messages::{
     CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse, InitProducerIdRequest,
     InitProducerIdResponse, ProducerId,
 };
-use uuid::Uuid;
-
-use durable::{MetadataCheckpoint, checkpoint_frame, hard_state_frame, read_checkpoint, with_hard_state};
-pub use durable::{MetadataRecoveryError, metadata_of};
 
 use super::Shard;
 use super::ask::Asker;
 use super::creation::{Stages, Watch};
 use super::handlers::{create_topics, delete_topics, describe_quorum};
 use super::in_sync::Followers;
-use super::mesh::{Question, Reply, RequestId, ShardMessage};
+use super::mesh::{Question, Reply, ShardMessage};
 use super::rng::Rng;
-use crate::consensus::{Entry, Group, GroupState, HardState, Message, NotLeader, SnapshotPoint};
-use crate::limits::{PRODUCER_ID_BLOCK, REGISTER_AGAIN_MS, REQUEST_TIMEOUT_MS, SHOWN_MS};
+use crate::consensus::{Entry, Group, GroupState, HardState, Members, Message, NotLeader, SnapshotPoint};
+use crate::limits::{PRODUCER_ID_BLOCK, REQUEST_TIMEOUT_MS, SHOWN_MS};
 use crate::log::recovery::RecoveredLog;
-use crate::log::{Chunk, Frame, FrameKind};
-use crate::metadata::command::{NewBroker, NewPartition};
+use crate::log::{Chunk, FrameKind};
+use crate::metadata::command::NewPartition;
 use crate::metadata::{Change, Command, State, codec};
 use crate::metrics::Stage;
 use crate::peer::PeerMessage;
 use crate::protocol::request::RequestBody;
 use crate::protocol::{ErrorCode, ResponseBody};
-use crate::types::{BrokerId, Deadline, LeaderEpoch, LogId, Mono, Now, Set, ShardId};
+use crate::types::{BrokerId, Deadline, LogId, Mono, Now, PeerAddress, Set, ShardId};
 
 /// The coordinator's state beside the metadata, which every shard has. Every broker of a cluster has one; the one whose
 /// replica of the metadata's group leads does the work, the others send it what they are asked.
@@ -62,6 +61,14 @@ pub(super) struct Coordinator {
     incarnation: u64,
     registered: bool,
     next_register: Mono,
+    /// Where brokers listen, by commands that the disk held at the start and that may not be committed.
+    noted: Vec<PeerAddress>,
+    /// Brokers that were not let in, with their data directories.
+    turned_away: BTreeSet<(BrokerId, [u8; 16])>,
+    /// The index of the last checkpoint since the start.
+    checkpointed: u64,
+    /// It is on its way to the WAL.
+    pub(super) checkpointing: bool,
 }
 
 /// A command that is applied here.
@@ -121,7 +128,8 @@ impl Coordinator {
         let mut offer = None;
         if let Some(recovered) = recovered {
             if let Some(frame) = recovered.checkpoint {
-                (group.hard_state, state) = read_checkpoint(&frame.payload).map_err(MetadataRecoveryError)?;
+                (group.hard_state, state, group.members) =
+                    read_checkpoint(&frame.payload).map_err(MetadataRecoveryError)?;
                 group.compacted = (frame.index, frame.term);
                 offer = Some(SnapshotPoint { index: frame.index, term: frame.term, data: frame.payload });
             }
@@ -133,6 +141,7 @@ impl Coordinator {
             group.entries =
                 entries.map(|entry| Entry { index: entry.index, term: entry.term, data: entry.payload }).collect();
         }
+        let noted = group.entries.iter().filter_map(|entry| quorum::address_in(&entry.data)).collect();
         let weigh = |data: &[u8]| data.len() as u64 + 64;
         let mut group = Group::new(LogId::METADATA, (broker, 0), voters, group, weigh, logger);
         if let Some(point) = offer {
@@ -152,6 +161,10 @@ impl Coordinator {
             incarnation,
             registered: false,
             next_register: Mono::default(),
+            noted,
+            turned_away: BTreeSet::new(),
+            checkpointed: 0,
+            checkpointing: false,
         };
         Ok((coordinator, state))
     }
@@ -185,6 +198,11 @@ impl Coordinator {
         &self.group
     }
 
+    /// The members of the metadata's group.
+    pub(super) fn members(&self) -> &Members {
+        self.group.members()
+    }
+
     /// Raft's time has passed; whether the disk hangs.
     pub(super) fn tick(&mut self, now: Mono, hangs: bool) {
         self.group.set_hangs(hangs);
@@ -207,14 +225,7 @@ impl Shard {
             coordinator.group.campaign();
         }
         self.know_peers();
-    }
-
-    /// The other brokers are let in only with the data directories that they registered.
-    fn know_peers(&mut self) {
-        let brokers: Vec<BrokerId> = self.state.brokers().map(|broker| broker.id).collect();
-        for broker in brokers {
-            self.know_peer(broker);
-        }
+        self.reach_noted();
     }
 
     /// Moves what the metadata's group must write into this turn's frames, and what it says to the other brokers into
@@ -234,11 +245,7 @@ impl Shard {
             if let Some(state) = ready.hard_state {
                 appends.frames().push(hard_state_frame(state));
             }
-            for entry in ready.entries {
-                let kind = FrameKind::Entry;
-                let (term, index, body) = (entry.term, entry.index, entry.data);
-                appends.frames().push(Frame { log, kind, term, index, head: Default::default(), body });
-            }
+            appends.frames().extend(ready.entries.into_iter().map(|entry| entry_frame(entry, false)));
             appends.ready(log, ready.number);
         }
         for (to, message) in coordinator.group.take_messages() {
@@ -273,7 +280,7 @@ impl Shard {
     /// The metadata's log begins anew with a snapshot of another broker's.
     fn metadata_replaced(&mut self, now: Now, point: &SnapshotPoint) {
         let state = match read_checkpoint(&point.data) {
-            Ok((_, state)) => state,
+            Ok((_, state, _)) => state,
             Err(error) => return self.fatal(format!("the metadata's snapshot cannot be read: {error}")),
         };
         let coordinator = self.coordinator.as_mut().expect("the shard with the metadata's log");
@@ -303,29 +310,9 @@ impl Shard {
             for shard in 1..self.shards {
                 self.send(ShardId(shard), ShardMessage::Metadata(Box::new(self.state.clone())));
             }
-            self.know_peers();
             self.open_partitions(now);
         }
         self.register(now);
-    }
-
-    /// Sees to it that the broker is registered with this start's incarnation.
-    fn register(&mut self, now: Now) {
-        let Some(coordinator) = self.coordinator.as_mut().filter(|coordinator| coordinator.started) else { return };
-        if coordinator.registered || now.mono < coordinator.next_register {
-            return;
-        }
-        coordinator.next_register = now.mono.plus_millis(REGISTER_AGAIN_MS);
-        let broker = NewBroker {
-            id: self.config.broker_id,
-            host: self.config.advertised_host.clone(),
-            port: self.config.advertised_port,
-            rack: self.config.rack.clone(),
-            incarnation: coordinator.incarnation,
-            directory_id: self.config.directory_id,
-        };
-        let deadline = Deadline(coordinator.next_register);
-        self.ask(now, RequestId { shard: self.id, number: 0 }, deadline, Question::Register(Box::new(broker)));
     }
 
     /// Does what is due by time.
@@ -395,7 +382,7 @@ impl Shard {
             }
             None => None,
         };
-        if entry.data.is_empty() {
+        if entry.is_rafts_own() {
             self.state.skip_to(entry.index);
             return;
         }
@@ -660,8 +647,15 @@ impl Shard {
                 let response = describe_quorum::respond(&self.quorum(now), &wanted);
                 self.tell(now, asker, Ok(Reply::DescribeQuorum(Box::new(response))));
             }
-            Question::Register(broker) => {
-                if let Err((error, _)) = self.propose(&Command::RegisterBroker(*broker), Waiting::Register) {
+            Question::Register(broker, address) => {
+                if let Some(refusal) = self.state.refuses(&broker) {
+                    return self.turn_away(&broker, refusal);
+                }
+                let command = match address {
+                    Some(address) => Command::RegisterPeer { broker: *broker, address },
+                    None => Command::RegisterBroker(*broker),
+                };
+                if let Err((error, _)) = self.propose(&command, Waiting::Register) {
                     tracing::debug!(?error, "a broker cannot be registered yet");
                 }
             }
@@ -678,34 +672,6 @@ impl Shard {
             Waiting::Change(planned) => (error, planned),
             _ => unreachable!("what is not proposed is given back"),
         })
-    }
-
-    /// How the metadata's group stands, which is led here.
-    fn quorum(&self, now: Now) -> describe_quorum::Quorum<'_> {
-        let coordinator = self.coordinator.as_ref().expect("the shard with the metadata's log");
-        let (group, own) = (&coordinator.group, self.config.broker_id);
-        let ago = |at: Mono| now.wall_ms - (now.mono.micros_since(at) / 1_000) as i64;
-        let voter = |id: BrokerId| {
-            let directory = self.state.broker(id).map(|broker| Uuid::from_bytes(broker.directory_id));
-            let (log_end, heard, caught_up) = match id == own {
-                true => (group.last_index(), Some(now.mono), Some(now.mono)),
-                false => (group.matched(id).unwrap_or(0), self.peers.heard(id), coordinator.followers.caught_up(id)),
-            };
-            describe_quorum::Voter {
-                id,
-                directory_id: directory.unwrap_or_default(),
-                log_end: log_end as i64 + 1,
-                heard_ms: heard.map_or(-1, ago),
-                caught_up_ms: caught_up.map_or(-1, ago),
-            }
-        };
-        describe_quorum::Quorum {
-            leader: own,
-            epoch: group.term() as LeaderEpoch,
-            high_watermark: group.committed() as i64 + 1,
-            voters: group.voters().map(voter).collect(),
-            addresses: &self.config.peers,
-        }
     }
 
     pub(super) fn refuse(&mut self, now: Now, asker: Asker, error: ErrorCode, reply: Reply) {
@@ -753,14 +719,23 @@ impl Shard {
         let Some(coordinator) = &mut self.coordinator else { return };
         let index = self.state.applied();
         let Some(term) = coordinator.group.term_at(index) else { return };
+        if coordinator.checkpointing && coordinator.checkpointed == index {
+            return;
+        }
         let snapshot = match codec::encode_snapshot(&self.state.snapshot()) {
             Ok(snapshot) => snapshot,
             Err(error) => return tracing::error!(%error, "the metadata is too large for a checkpoint"),
         };
-        let data = crate::codec::encode(&MetadataCheckpoint { hard_state: coordinator.group.hard_state(), snapshot });
-        let point = SnapshotPoint { index, term, data: data.into() };
+        let (hard_state, members) = (coordinator.group.hard_state(), coordinator.group.members_at(index).clone());
+        let data = MetadataCheckpoint { hard_state, snapshot, members: Some(members) }.encode();
+        let point = SnapshotPoint { index, term, data };
         coordinator.group.compact(index);
-        self.storage.meta_appends.frames().push(checkpoint_frame(FrameKind::Checkpoint, &point));
+        let after = coordinator.group.written_after(index);
+        // What cannot be committed for long, as where nobody else is there, keeps no more of the WAL than this.
+        let again = after.into_iter().map(|entry| entry_frame(entry, true));
+        let frames = [checkpoint_frame(FrameKind::Checkpoint, &point)].into_iter().chain(again);
+        self.storage.meta_appends.checkpoint(LogId::METADATA, frames);
+        (coordinator.checkpointed, coordinator.checkpointing) = (index, true);
         coordinator.group.offer_snapshot(point);
     }
 }

@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 use super::mesh::ShardMessage;
 use crate::log::{DiskReply, DiskRequest};
 use crate::peer::FrameHeader;
-use crate::types::{BrokerId, ConnId, ShardId};
+use crate::types::{BrokerId, ConnId, PeerAddress, ShardId};
 
 /// Something that happened.
 #[derive(Debug)]
@@ -100,12 +100,22 @@ pub enum Effect {
         /// The frame, its header included, back to back.
         chunks: SmallVec<[Bytes; 8]>,
     },
+    /// From now on, keep a connection to this other broker, at this address.
+    ReachPeer {
+        /// The broker and its address.
+        peer: PeerAddress,
+    },
     /// From now on, another broker is only let in with this data directory.
     KnowPeer {
         /// The broker.
         peer: BrokerId,
         /// The id of its data directory.
         directory_id: [u8; 16],
+    },
+    /// From now on, talk to this other broker no more.
+    ForgetPeer {
+        /// The broker.
+        peer: BrokerId,
     },
     /// From now on there may be so many connections of clients.
     LimitConnections {

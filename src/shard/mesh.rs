@@ -18,7 +18,7 @@ use crate::peer::{DiskState, Lagging, PeerMessage};
 use crate::protocol::request::RequestBody;
 use crate::protocol::{ErrorCode, ResponseBody};
 use crate::record::Batch;
-use crate::types::{BrokerId, Deadline, LeaderEpoch, LogId, Mono, Offset, ShardId};
+use crate::types::{BrokerId, Deadline, LeaderEpoch, LogId, Mono, Offset, PeerAddress, ShardId};
 
 /// A message from one shard to another.
 #[derive(Debug)]
@@ -298,8 +298,8 @@ pub enum Question {
     },
     /// Describe the metadata's Raft group.
     DescribeQuorum(Box<DescribeQuorumRequest>),
-    /// Register a broker that has started; the metadata itself is the answer.
-    Register(Box<NewBroker>),
+    /// Register a broker that has started, and where it listens for others; the metadata itself is the answer.
+    Register(Box<NewBroker>, Option<PeerAddress>),
 }
 
 /// What the coordinator answers.

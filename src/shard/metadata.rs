@@ -71,6 +71,7 @@ impl Shard {
 
     /// Opens this shard's partitions of all topics, and ends the logs that belong to none.
     pub(super) fn open_partitions(&mut self, now: Now) {
+        self.know_peers();
         let mut recovered: Map<LogId, RecoveredLog> = std::mem::take(&mut self.recovered);
         let topics: Vec<Arc<Topic>> = self.state.topics().cloned().collect();
         for topic in topics {
@@ -124,6 +125,7 @@ impl Shard {
 
     /// Makes of the partitions what a snapshot says, which took the place of the state `before`.
     fn follow_snapshot(&mut self, now: Now, before: &State) {
+        self.know_peers();
         let gone: Vec<LogId> = (before.topics())
             .filter(|topic| self.state.topic_by_id(topic.id).is_none())
             .flat_map(|topic| topic.partitions.iter().map(|partition| partition.log))
@@ -293,12 +295,14 @@ impl Shard {
                 }
                 Change::ReplicasMove { topic, partition } => self.replicas_move(now, &topic, partition),
                 Change::BrokerRegistered { id } => self.know_peer(id),
+                Change::BrokerUnregistered { id } => self.forget_peer(id),
                 Change::RegisterRejected { .. }
                 | Change::CreateRejected { .. }
                 | Change::DeleteRejected { .. }
                 | Change::ProducerIds { .. }
                 | Change::QuotasAltered
                 | Change::OwnConfigsAltered { .. }
+                | Change::VotersAltered
                 | Change::Overtaken
                 | Change::Full => {}
             }
@@ -393,12 +397,27 @@ impl Shard {
         }
     }
 
-    /// Another broker is let in only with the data directory that it registered.
+    /// Another broker is let in only with the data directory that it registered, and is to be found where it said.
     pub(super) fn know_peer(&mut self, peer: BrokerId) {
         if let Some(broker) = self.state.broker(peer).filter(|_| peer != self.config.broker_id) {
             let directory_id = broker.directory_id;
             self.out.push(Effect::KnowPeer { peer, directory_id });
         }
+        if let Some(address) = self.state.address(peer).cloned() {
+            self.reach(address, false);
+        }
+    }
+
+    /// A broker was removed from the cluster: nothing it says counts any more.
+    pub(super) fn forget_peer(&mut self, peer: BrokerId) {
+        if peer == self.config.broker_id {
+            return self
+                .fatal("this broker was removed from its cluster: its data directory is of no use any more".into());
+        }
+        if self.peers.forget(peer) {
+            self.storage.share_with(self.peers.count() + 1);
+        }
+        self.out.push(Effect::ForgetPeer { peer });
     }
 
     /// Tells all shards, this one included, and the other brokers of the leaders that came up here.

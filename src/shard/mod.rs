@@ -164,13 +164,13 @@ impl Shard {
         if id == LogId::METADATA.shard(shards) {
             let found = recovered.remove(&LogId::METADATA);
             let (begun, metadata) =
-                Coordinator::recover(config.broker_id, &config.voters(), found, rng.next(), &logger)?;
+                Coordinator::recover(config.broker_id, &config.first_voters(), found, rng.next(), &logger)?;
             (coordinator, state) = (Some(begun), metadata);
         }
         let share = |bytes: u64| bytes / u64::from(shards);
-        let peers = Peers::new(config.broker_id, &config.voters());
+        let peers = Peers::new(config.broker_id, &config.peers);
         let throttle = Throttle::new(share(config.follower_throttled_rate));
-        let storage = Storage::new(share(config.tail_bytes), share(config.read_cache_bytes), config.voters().len());
+        let storage = Storage::new(share(config.tail_bytes), share(config.read_cache_bytes), peers.count() + 1);
         Ok(Shard {
             id,
             shards,

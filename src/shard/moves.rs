@@ -7,12 +7,11 @@
 use super::Shard;
 use super::in_sync::Followers;
 use super::mesh::{Question, RequestId};
-use crate::consensus::Members;
 use crate::consensus::members::same;
+use crate::consensus::{Group, Members};
 use crate::limits::{MOVED_AGAIN_MS, REPLICA_LAG_MS};
 use crate::metadata::command::Placed;
 use crate::metadata::state::{Move, Topic};
-use crate::partition::Partition;
 use crate::protocol::ErrorCode;
 use crate::types::{BrokerId, Deadline, LogId, Mono, Now};
 
@@ -47,7 +46,7 @@ impl Throttle {
 
 /// What the leader of a group does next to bring its members to a target.
 #[derive(Debug, PartialEq, Eq)]
-enum Step {
+pub(super) enum Step {
     /// Wait: a change is under way, or the new replicas are behind.
     Wait,
     /// Propose these members.
@@ -59,11 +58,14 @@ enum Step {
 }
 
 /// What the members are to become.
-struct Goal<'a> {
-    brokers: &'a [BrokerId],
+pub(super) struct Goal<'a> {
+    /// Those who are to vote.
+    pub(super) brokers: &'a [BrokerId],
+    /// Those who are to get every entry without a vote, and stay so.
+    pub(super) observers: &'a [BrokerId],
     /// The number of the move.
-    number: u32,
-    life: &'a dyn Fn(BrokerId) -> u32,
+    pub(super) number: u32,
+    pub(super) life: &'a dyn Fn(BrokerId) -> u32,
 }
 
 impl Goal<'_> {
@@ -79,24 +81,27 @@ impl Goal<'_> {
     }
 }
 
-fn step(own: BrokerId, now: &Members, goal: &Goal<'_>, has_learned: impl Fn(BrokerId) -> bool) -> Step {
+pub(super) fn step(own: BrokerId, now: &Members, goal: &Goal<'_>, has_learned: impl Fn(BrokerId) -> bool) -> Step {
     // An earlier leader knew of a later move. What it has reached may be what brokers delete their replicas by.
     if now.number > goal.number {
         return Step::Wait;
     }
     if now.is_joint() {
         return match now.voters.contains(&own) {
-            true => goal.change(now, &now.voters, &[], Vec::new()),
+            true => goal.change(now, &now.voters, &[], now.learners.clone()),
             false => Step::HandOver,
         };
     }
-    let new = |broker: &&BrokerId| goal.brokers.contains(broker) && !now.voters.contains(broker);
+    let wanted = |broker: &BrokerId| goal.brokers.contains(broker) || goal.observers.contains(broker);
+    let new = |broker: &&BrokerId| wanted(broker) && !now.voters.contains(broker);
     let right = |broker: &&BrokerId| new(broker) && now.life(**broker) == (goal.life)(**broker);
     if let Some(over) = now.learners.iter().find(|learner| !right(learner)) {
         let learners = now.learners.iter().copied().filter(|learner| learner != over).collect();
         return goal.change(now, &now.voters, &[], learners);
     }
-    if let Some(next) = goal.brokers.iter().filter(new).find(|broker| !now.learners.contains(broker)) {
+    if let Some(next) =
+        goal.brokers.iter().chain(goal.observers).filter(new).find(|broker| !now.learners.contains(broker))
+    {
         let learners = now.learners.iter().chain([next]).copied().collect();
         return goal.change(now, &now.voters, &[], learners);
     }
@@ -109,10 +114,14 @@ fn step(own: BrokerId, now: &Members, goal: &Goal<'_>, has_learned: impl Fn(Brok
             false => Step::Change(Members { number: goal.number, ..now.clone() }),
         };
     }
-    if !now.learners.iter().all(|broker| has_learned(*broker)) {
+    let (to_vote, to_observe): (Vec<BrokerId>, _) = now.learners.iter().partition(|one| goal.brokers.contains(one));
+    if !to_vote.into_iter().all(has_learned) {
         return Step::Wait;
     }
-    goal.change(now, goal.brokers, &now.voters, Vec::new())
+    // Who votes no more and stays as an observer misses nothing in between.
+    let lose = now.voters.iter().filter(|voter| goal.observers.contains(voter));
+    let observers = to_observe.into_iter().chain(lose.copied()).collect();
+    goal.change(now, goal.brokers, &now.voters, observers)
 }
 
 impl Shard {
@@ -173,11 +182,12 @@ impl Shard {
             let (partition, followers) = (&mut owned.partition, &owned.followers);
             let members = partition.members().clone();
             let brokers = moved.target.clone().unwrap_or_default();
-            let goal = Goal { brokers: &brokers, number: moved.number, life: &|broker| moved.life(broker) };
+            let life = |broker| moved.life(broker);
+            let goal = Goal { brokers: &brokers, observers: &[], number: moved.number, life: &life };
             let next = match partition.group().is_changing() {
                 true => Step::Wait,
                 false => step(self.config.broker_id, &members, &goal, |broker| {
-                    has_learned(partition, followers, broker, now.mono)
+                    has_learned(partition.group(), followers, broker, now.mono)
                 }),
             };
             match next {
@@ -209,8 +219,8 @@ impl Shard {
 }
 
 /// Whether a learner keeps up, so that its vote holds nobody up: it would be in sync.
-fn has_learned(partition: &Partition, followers: &Followers, learner: BrokerId, now: Mono) -> bool {
-    let has_any = partition.group().matched(learner).is_some_and(|matched| matched > 0);
+pub(super) fn has_learned(group: &Group, followers: &Followers, learner: BrokerId, now: Mono) -> bool {
+    let has_any = group.matched(learner).is_some_and(|matched| matched > 0);
     has_any && followers.caught_up(learner).is_some_and(|at| now <= at.plus_millis(REPLICA_LAG_MS))
 }
 
@@ -231,7 +241,8 @@ mod tests {
     }
 
     fn next(now: &Members, target: &[i32], learned: bool) -> Step {
-        step(BrokerId(1), now, &Goal { brokers: &IDS(target), number: 1, life: &|_| 0 }, |_| learned)
+        let goal = Goal { brokers: &IDS(target), observers: &[], number: 1, life: &|_| 0 };
+        step(BrokerId(1), now, &goal, |_| learned)
     }
 
     #[test]
@@ -248,7 +259,7 @@ mod tests {
 
     #[test]
     fn a_replica_of_an_earlier_life_makes_room_for_the_new_one() {
-        let goal = |life| Goal { brokers: &[BrokerId(1), BrokerId(2)], number: 3, life };
+        let goal = |life| Goal { brokers: &[BrokerId(1), BrokerId(2)], observers: &[], number: 3, life };
         let old = Members { lives: vec![(BrokerId(2), 1)], ..members(&[1], &[], &[2]) };
         let gone = members(&[1], &[], &[]);
         let life: &dyn Fn(BrokerId) -> u32 = &|broker| if broker == BrokerId(2) { 3 } else { 0 };
@@ -269,6 +280,30 @@ mod tests {
         assert_eq!(next(&joint, &target, true), Step::Change(members(&[1, 4, 5], &[], &[])));
         assert_eq!(next(&members(&[1, 4, 5], &[], &[]), &target, true), Step::Change(arrived(&[1, 4, 5])));
         assert_eq!(next(&arrived(&[1, 4, 5]), &target, true), Step::Done);
+    }
+
+    #[test]
+    fn observers_come_without_a_vote_and_stay_while_others_get_one() {
+        let next = |now: &Members, brokers: &[i32], observers: &[i32]| {
+            let (brokers, observers) = (&IDS(brokers), &IDS(observers));
+            step(BrokerId(1), now, &Goal { brokers, observers, number: 1, life: &|_| 0 }, |broker| {
+                broker == BrokerId(5)
+            })
+        };
+        let four = Members { number: 1, ..members(&[1, 2, 3], &[], &[4]) };
+        let five = Members { learners: IDS(&[4, 5]), ..four.clone() };
+        assert_eq!(next(&arrived(&[1, 2, 3]), &[1, 2, 3], &[4, 5]), Step::Change(four.clone()));
+        assert_eq!(next(&four, &[1, 2, 3], &[4, 5]), Step::Change(five.clone()));
+        assert_eq!(next(&five, &[1, 2, 3], &[4, 5]), Step::Done);
+        assert_eq!(next(&five, &[1, 2, 3], &[4]), Step::Change(four));
+        // The vote of 5 does not wait for 4, which stays as it is.
+        let joint = Members { number: 1, ..members(&[1, 2, 5], &[1, 2, 3], &[4]) };
+        assert_eq!(next(&five, &[1, 2, 5], &[4]), Step::Change(joint.clone()));
+        let left = Members { outgoing: Vec::new(), ..joint.clone() };
+        assert_eq!(next(&joint, &[1, 2, 5], &[4]), Step::Change(left));
+        assert_eq!(next(&five, &[1, 2, 4], &[5]), Step::Wait);
+        let lost = Members { number: 1, ..members(&[1, 2, 5], &[1, 2, 3], &[4, 3]) };
+        assert_eq!(next(&five, &[1, 2, 5], &[3, 4]), Step::Change(lost));
     }
 
     #[test]

@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::Shard;
+use super::ask::encode_question;
 use super::event::Effect;
-use super::mesh::{Leader, Op, OpKind, RequestId, ShardMessage};
+use super::mesh::{Leader, Op, OpKind, Question, RequestId, ShardMessage};
 use crate::limits::{
     AWAY_MS, BALANCE_MS, DISK_SLOW_MS, LEADERS_PER_MESSAGE, LEASE_BACK_MS, LEASE_MS, PEER_SILENT_MS, RAFT_TICK_MS,
     REST_TICKS, STATUS_MS,
 };
 use crate::peer::{self, DiskState, FrameHeader, PeerMessage, Status};
-use crate::types::{BrokerId, LogId, Map, Mono, Now, ShardId};
+use crate::types::{BrokerId, LogId, Map, Mono, Now, PeerAddress, ShardId};
 
 /// Another broker.
 #[derive(Default)]
@@ -34,6 +35,8 @@ pub(super) struct Peers {
     by_id: Map<BrokerId, Peer>,
     /// In a fixed order, for replays.
     order: Vec<BrokerId>,
+    /// Where they listen, and whether they said so themselves since this start.
+    addresses: BTreeMap<BrokerId, (PeerAddress, bool)>,
     /// When this shard looked at the clock last without having been told of anything.
     last_tick: Mono,
     next_status: Mono,
@@ -50,9 +53,38 @@ pub(super) struct Peers {
 }
 
 impl Peers {
-    pub(super) fn new(own: BrokerId, voters: &[BrokerId]) -> Peers {
-        let order: Vec<BrokerId> = voters.iter().copied().filter(|voter| *voter != own).collect();
-        Peers { by_id: order.iter().map(|peer| (*peer, Peer::default())).collect(), order, ..Peers::default() }
+    pub(super) fn new(own: BrokerId, configured: &[PeerAddress]) -> Peers {
+        let mut peers = Peers::default();
+        for address in configured.iter().filter(|address| address.id != own) {
+            peers.reach(address.clone(), false);
+        }
+        peers
+    }
+
+    /// Notes where another broker listens, as it said itself or not; whether that is news. What it said itself is newer than
+    /// all that is known otherwise.
+    fn reach(&mut self, address: PeerAddress, itself: bool) -> bool {
+        let id = address.id;
+        if self.addresses.get(&id).is_some_and(|(known, itself_then)| *known == address || *itself_then && !itself) {
+            return false;
+        }
+        if self.addresses.insert(id, (address, itself)).is_none() {
+            self.by_id.insert(id, Peer::default());
+            self.order.push(id);
+        }
+        true
+    }
+
+    /// Another broker is none any more; whether it was one.
+    pub(super) fn forget(&mut self, peer: BrokerId) -> bool {
+        self.order.retain(|known| *known != peer);
+        self.addresses.remove(&peer);
+        self.by_id.remove(&peer).is_some()
+    }
+
+    /// How many others there are.
+    pub(super) fn count(&self) -> usize {
+        self.order.len()
     }
 
     /// Whether there are others at all.
@@ -171,6 +203,9 @@ impl Shard {
         known.connected = true;
         known.heard.get_or_insert(now.mono);
         let status = self.status(now);
+        if self.id == ShardId(0) {
+            self.peers.send(peer, PeerMessage::Addresses(self.addresses()));
+        }
         self.peers.send(peer, PeerMessage::Status(status));
         for led in self.led().into_iter().chain(self.lagging()) {
             self.peers.send(peer, led);
@@ -178,6 +213,39 @@ impl Shard {
         // What was meant for it while there was no connection was lost as well.
         self.send_again(peer);
         self.watch_peers(now);
+    }
+
+    /// Where this broker and all that it knows listen.
+    pub(super) fn addresses(&self) -> Vec<PeerAddress> {
+        let others = self.peers.addresses.values().map(|(address, _)| address);
+        self.config.peer_address.iter().chain(others).cloned().collect()
+    }
+
+    /// Another broker listens here, as it said itself or not.
+    pub(super) fn reach(&mut self, peer: PeerAddress, itself: bool) {
+        let (own, removed) = (self.config.broker_id, self.state.is_removed(peer.id));
+        if peer.id != own && !removed && self.peers.reach(peer.clone(), itself) {
+            self.storage.share_with(self.peers.count() + 1);
+            self.out.push(Effect::ReachPeer { peer });
+        }
+    }
+
+    /// A broker says where it and others listen. Of those that are known here already it may know less.
+    fn told_addresses(&mut self, from: BrokerId, addresses: Vec<PeerAddress>) {
+        for address in addresses {
+            if address.id == from || !self.peers.by_id.contains_key(&address.id) {
+                let itself = address.id == from;
+                self.reach(address, itself);
+            }
+        }
+    }
+
+    /// Sends a question to all brokers that are there, for one that does not know which of them leads. The metadata itself is
+    /// the answer.
+    pub(super) fn ask_all(&mut self, question: &Question, within_ms: u64) {
+        let Some(question) = encode_question(question) else { return };
+        let time_left_ms = within_ms as u32;
+        self.peers.send_all(&PeerMessage::Ask { shard: self.id.0, number: 0, time_left_ms, question });
     }
 
     /// The logs that are led here, as messages.
@@ -221,9 +289,6 @@ impl Shard {
 
     /// A frame of another broker.
     pub(super) fn peer_frame(&mut self, now: Now, from: BrokerId, header: &FrameHeader, frame: Bytes) {
-        if !self.peers.by_id.contains_key(&from) {
-            return;
-        }
         let messages = match peer::decode(header, frame) {
             Ok(messages) => messages,
             Err(error) => return tracing::error!(from = from.0, %error, "a broker sent a frame that cannot be read"),
@@ -232,7 +297,11 @@ impl Shard {
             known.heard = Some(now.mono);
         }
         for message in messages {
-            if let (PeerMessage::Status(_), ShardId(0)) = (&message, self.id) {
+            // One that joins says first where it can be answered.
+            if !self.peers.by_id.contains_key(&from) && !matches!(message, PeerMessage::Addresses(_)) {
+                continue;
+            }
+            if let (PeerMessage::Status(_) | PeerMessage::Addresses(_), ShardId(0)) = (&message, self.id) {
                 // One shard of a broker speaks for all, to one.
                 for shard in 1..self.shards {
                     let message = Box::new(message.clone());
@@ -253,9 +322,11 @@ impl Shard {
             | PeerMessage::HandOver { log, .. } => log.shard(self.shards),
             PeerMessage::Ask { .. } | PeerMessage::Applied { .. } => ShardId(0),
             PeerMessage::Told { shard, .. } => ShardId(*shard),
-            PeerMessage::Leaders(_) | PeerMessage::Lagging(_) | PeerMessage::Rest(_) | PeerMessage::Status(_) => {
-                self.id
-            }
+            PeerMessage::Leaders(_)
+            | PeerMessage::Lagging(_)
+            | PeerMessage::Rest(_)
+            | PeerMessage::Addresses(_)
+            | PeerMessage::Status(_) => self.id,
         };
         if owner != self.id {
             // The other broker may have known this one with more shards.
@@ -273,6 +344,7 @@ impl Shard {
             }
             PeerMessage::Lagging(lagging) => self.spread_lagging(lagging),
             PeerMessage::Rest(logs) => self.rest_everywhere(from, logs),
+            PeerMessage::Addresses(addresses) => self.told_addresses(from, addresses),
             PeerMessage::Applied { index } => self.peer_applied(now, from, index),
             PeerMessage::Ask { shard, number, time_left_ms, question } => {
                 self.peer_asked(now, from, (shard, number), time_left_ms, &question);
@@ -328,6 +400,7 @@ impl Shard {
         if now.mono >= self.peers.next_raft_tick {
             self.peers.next_raft_tick = now.mono.plus_millis(RAFT_TICK_MS);
             self.tick_moves(now);
+            self.tick_quorum(now);
             self.tick_replicas(now);
             if let Some(coordinator) = &mut self.coordinator {
                 coordinator.tick(now.mono, self.peers.disk(now) >= DiskState::Hangs);

@@ -206,6 +206,14 @@ impl Shard {
                 let deadline = Deadline::after_millis(now, i64::from(request.timeout_ms));
                 self.ask_for_change(now, origin, deadline, body);
             }
+            RequestBody::AddRaftVoter(ref request) => {
+                let deadline = Deadline::after_millis(now, i64::from(request.timeout_ms));
+                self.ask_for_change(now, origin, deadline, body);
+            }
+            RequestBody::RemoveRaftVoter(_) | RequestBody::UnregisterBroker(_) => {
+                let deadline = Deadline::after_millis(now, REQUEST_TIMEOUT_MS);
+                self.ask_for_change(now, origin, deadline, body);
+            }
             RequestBody::ListPartitionReassignments(request) => {
                 let body = list_partition_reassignments::respond(&self.state, &request);
                 self.respond(origin, &body.into());

@@ -56,6 +56,8 @@ struct Outcome {
     deleted: Vec<LogId>,
     /// Segments that no checkpoint names any more.
     released: Vec<(LogId, SegmentName)>,
+    /// Logs with a checkpoint.
+    checkpoints: Vec<LogId>,
     /// What the damage of the WAL has cost the logs of this shard.
     notes_damage: bool,
 }
@@ -66,6 +68,12 @@ impl Appends {
         let last = self.in_flight.back_mut().map(|(.., outcome)| outcome);
         let outcome = if self.frames.is_empty() { last } else { Some(&mut self.outcome) };
         outcome.map(|outcome| outcome.notes_damage = true).is_some()
+    }
+
+    /// Adds a checkpoint of a log, and what follows it.
+    pub(super) fn checkpoint(&mut self, log: LogId, frames: impl IntoIterator<Item = Frame>) {
+        self.frames.extend(frames);
+        self.outcome.checkpoints.push(log);
     }
 
     /// Adds what a ready of a log made of frames.
@@ -143,8 +151,7 @@ pub(super) struct Storage {
 }
 
 impl Storage {
-    /// With these bytes for tails and for chunks, on one of so many brokers. Each takes from its clients its share of what
-    /// every one has room for: so followers have room for all that is not committed yet, whoever leads.
+    /// With these bytes for tails and for chunks, on one of so many brokers: see [`Storage::share_with`].
     pub(super) fn new(tail_budget: u64, chunk_budget: u64, brokers: usize) -> Storage {
         Storage {
             data: WalHealth::default(),
@@ -170,6 +177,12 @@ impl Storage {
             spent: VecDeque::new(),
             spent_bytes: 0,
         }
+    }
+
+    /// There are so many brokers. Each takes from its clients its share of what every one has room for: so followers have
+    /// room for all that is not committed yet, whoever leads.
+    pub(super) fn share_with(&mut self, brokers: usize) {
+        self.append_budget = self.tail_budget / brokers as u64;
     }
 
     /// The token of an operation that is about to be asked for.
@@ -419,6 +432,7 @@ impl Shard {
             index: 0,
             head: Default::default(),
             body: Default::default(),
+            again: false,
         };
         self.ending.insert(log);
         self.storage.data_appends.frames().push(frame);
@@ -531,6 +545,13 @@ impl Shard {
                 match wal {
                     WalId::Meta => self.metadata_persisted(now, number),
                     WalId::Data => self.log_persisted(now, log, number),
+                }
+            }
+            for log in outcome.checkpoints {
+                match (wal, &mut self.coordinator, self.owned.get_mut(&log)) {
+                    (WalId::Meta, Some(coordinator), _) => coordinator.checkpointing = false,
+                    (WalId::Data, _, Some(owned)) => owned.partition.checkpoint_durable(),
+                    (WalId::Meta, None, _) | (WalId::Data, _, None) => {}
                 }
             }
             if outcome.notes_damage {
@@ -653,9 +674,9 @@ impl Shard {
                 };
                 self.out.push(Effect::Disk { request });
             }
-            FlushStep::Checkpoint { frame, released } => {
+            FlushStep::Checkpoint { frames, released } => {
                 let appends = &mut self.storage.data_appends;
-                appends.frames().push(frame);
+                appends.checkpoint(log, frames);
                 appends.outcome.released.extend(released.into_iter().map(|segment| (log, segment)));
             }
             FlushStep::Done => {}

@@ -56,6 +56,9 @@ pub(super) const TAIL_BYTES: u64 = 192 << 10;
 /// Memory of its read cache, in bytes.
 pub(super) const READ_CACHE_BYTES: u64 = 128 << 10;
 
+/// Brokers that a cluster begins with; further ones join it.
+pub(super) const FIRST_BROKERS: usize = 3;
+
 /// Partitions of the groups' topic in a cluster, whose logs are all replicated: the fewer, the more seeds can be run.
 const GROUP_PARTITIONS: u32 = 4;
 
@@ -75,7 +78,8 @@ pub(super) fn config(place: usize, brokers: usize) -> BrokerConfig {
         config.broker_id = broker_id(place);
         config.directory_id = [place as u8 + 1; 16];
         let peer = |place| PeerAddress { id: broker_id(place), host: "simulated".into(), port: 1 };
-        config.peers = (0..brokers).map(peer).collect();
+        config.peers = (0..brokers.min(FIRST_BROKERS)).map(peer).collect();
+        config.peer_address = Some(peer(place));
         config.groups.offsets_partitions = GROUP_PARTITIONS;
     }
     config
@@ -97,7 +101,8 @@ impl Broker {
     ) -> Result<Broker, String> {
         let recovered = recover(disk, &sizes).map_err(|error| error.to_string())?;
         let damage = recovered.damage.map(|damage| damage.to_string());
-        if let Some(damage) = damage.clone().filter(|_| !Members::of(&config.voters()).can_do_without(config.broker_id))
+        if let Some(damage) =
+            damage.clone().filter(|_| !Members::of(&config.first_voters()).can_do_without(config.broker_id))
         {
             return Err(damage);
         }

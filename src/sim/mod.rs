@@ -1,4 +1,4 @@
-//! The second driver: a whole broker, or a cluster of three, in one thread, from one seed.
+//! The second driver: a whole broker, or a cluster of three, which a fourth may join, in one thread, from one seed.
 //!
 //! A run has brokers with their clients on a virtual clock, network and disks ([`world`]). Faults come by chance
 //! ([`faults`]): stalls, errors, a full disk, flipped bits, kills at any moment, with torn writes. Clients
@@ -43,6 +43,8 @@ fn progress(step: u64, micros: u64) {
 enum Brokers {
     One,
     Three,
+    /// Three, which a fourth joins.
+    Joined,
 }
 
 /// A run that broke an invariant.
@@ -59,7 +61,11 @@ impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Failure { brokers, seed, step, micros, message } = self;
         let millis = micros / 1_000;
-        let option = if *brokers == Brokers::Three { "--cluster " } else { "" };
+        let option = match brokers {
+            Brokers::One => "",
+            Brokers::Three => "--cluster ",
+            Brokers::Joined => "--joined ",
+        };
         write!(f, "seed {seed} failed at step {step}, {millis} ms: {message}\n  replay: scripts/sim.sh {option}{seed}")
     }
 }
@@ -70,6 +76,7 @@ fn run(brokers: Brokers, seed: u64, print: bool) -> Result<Summary, Failure> {
     let begin = match brokers {
         Brokers::One => World::new,
         Brokers::Three => World::cluster,
+        Brokers::Joined => World::joined,
     };
     catch_unwind(AssertUnwindSafe(|| begin(seed, print).run())).map_err(|panic| {
         let message = match (panic.downcast_ref::<String>(), panic.downcast_ref::<&str>()) {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::broker::{Actor, Broker, Input, broker_id};
+use super::broker::{Actor, Broker, FIRST_BROKERS, Input, broker_id};
 use super::faults::Cut;
 use super::world::{What, World};
 use crate::limits::{PEER_RETRY_MOST_MS, PEER_RETRY_MS, PEER_UNACKED_MS};
@@ -50,12 +50,20 @@ impl Network {
 }
 
 impl World {
-    /// A process has started: its shards connect to the other brokers.
+    /// A process has started: its shards connect to the brokers that the cluster began with.
     pub(super) fn begin_links(&mut self, from: usize, shards: u16) {
-        for to in (0..self.nodes.len()).filter(|to| *to != from) {
+        for to in (0..self.nodes.len().min(FIRST_BROKERS)).filter(|to| *to != from) {
             for shard in 0..shards {
                 self.connect_soon((from, shard, to), 100, 2_000);
             }
+        }
+    }
+
+    /// A shard knows of another broker.
+    pub(super) fn reach_peer(&mut self, key: LinkKey) {
+        // The others are connected to from the start.
+        if key.2 >= FIRST_BROKERS {
+            self.connect_soon(key, 100, 2_000);
         }
     }
 

@@ -386,9 +386,11 @@ impl World {
                     self.trace.note(self.now, "peer", to.0 as u64, digest(&bytes));
                     self.send_to_peer((place, from.0, to.0 as usize - 1), bytes);
                 }
+                Effect::ReachPeer { peer } => self.reach_peer((place, from.0, peer.id.0 as usize - 1)),
                 Effect::KnowPeer { peer, directory_id } => {
                     self.nodes[place].known.insert(peer, directory_id);
                 }
+                Effect::ForgetPeer { .. } => unreachable!("no broker is removed"),
                 // There are as many connections as there are clients.
                 Effect::LimitConnections { .. } => {}
             }

@@ -10,9 +10,9 @@ use std::collections::{BTreeMap, BinaryHeap};
 
 use bytes::Bytes;
 
-use super::broker::{Actor, Broker, Input};
+use super::broker::{Actor, Broker, FIRST_BROKERS, Input};
 use super::checkers::Model;
-use super::clients::{Client, Consumer, Creator, Deleter, Manner, Member, Mover, Pair, Producer, Watcher};
+use super::clients::{Client, Consumer, Creator, Deleter, Elector, Manner, Member, Mover, Pair, Producer, Watcher};
 use super::faults::{Fault, Plan};
 use super::network::{LinkKey, Network};
 use super::node::Node;
@@ -27,6 +27,9 @@ use crate::types::{Mono, Now};
 
 /// Microseconds that the faults may last, and then that the clients may take to end what they began.
 const SETTLE_WITHIN: u64 = 90_000_000;
+
+/// Microseconds within which a broker that joins a cluster is started.
+const JOINS_WITHIN: u64 = 6_000_000;
 
 /// The wall clock at the start of a run, milliseconds since the Unix epoch.
 const EPOCH_MS: i64 = 1_700_000_000_000;
@@ -173,16 +176,24 @@ impl World {
         World::begin(rng, plan, 1, (seed.is_multiple_of(5), grows(seed)), print)
     }
 
+    /// A run of a cluster of three, which a fourth broker joins, that is about to begin.
+    pub(super) fn joined(seed: u64, print: bool) -> World {
+        let mut rng = Rng::new(seed ^ 0xC4C4_C4C4_0000_0000);
+        let brokers = FIRST_BROKERS + 1;
+        let plan = Plan::draw_cluster(&mut rng, brokers);
+        World::begin(rng, plan, brokers, (seed.is_multiple_of(5), grows(seed)), print)
+    }
+
     /// A run of a cluster of three that is about to begin. Its seeds have nothing to do with those of a single broker.
     pub(super) fn cluster(seed: u64, print: bool) -> World {
         let mut rng = Rng::new(seed ^ 0xC1C1_C1C1_0000_0000);
         let plan = match seed % 10 {
-            7 => Plan::draw_frozen(&mut rng, 3),
-            8 => Plan::draw_full(&mut rng, 3),
-            6 => Plan::draw_damaged(&mut rng, 3),
-            _ => Plan::draw_cluster(&mut rng, 3),
+            7 => Plan::draw_frozen(&mut rng, FIRST_BROKERS),
+            8 => Plan::draw_full(&mut rng, FIRST_BROKERS),
+            6 => Plan::draw_damaged(&mut rng, FIRST_BROKERS),
+            _ => Plan::draw_cluster(&mut rng, FIRST_BROKERS),
         };
-        World::begin(rng, plan, 3, (seed.is_multiple_of(5), grows(seed)), print)
+        World::begin(rng, plan, FIRST_BROKERS, (seed.is_multiple_of(5), grows(seed)), print)
     }
 
     fn begin(mut rng: Rng, plan: Plan, brokers: usize, (groups, grows): (bool, u64), print: bool) -> World {
@@ -195,7 +206,9 @@ impl World {
             1 => disk_config,
             // A WAL that is full of entries which are not committed makes a follower refuse what would commit them:
             // small ones are left to the runs of one broker.
-            _ => DiskConfig { meta: wal(256 << 10, 4), data: wal(*rng.pick(&[512 << 10, 1 << 20]), 8) },
+            FIRST_BROKERS => DiskConfig { meta: wal(64 << 10, 4), data: wal(*rng.pick(&[512 << 10, 1 << 20]), 8) },
+            // Who joins is to find that the metadata's log does not reach back to its beginning.
+            _ => DiskConfig { meta: wal(64 << 10, 4), data: wal(*rng.pick(&[256 << 10, 1 << 20]), 8) },
         };
         let mut world = World {
             now: 0,
@@ -230,7 +243,8 @@ impl World {
             world.at(at, What::Fault { node, fault });
         }
         for node in 0..brokers {
-            world.at(0, What::Start { node });
+            let at = if node < FIRST_BROKERS { 0 } else { world.rng.between(100_000, JOINS_WITHIN) };
+            world.at(at, What::Start { node });
         }
         world.at(world.plan.end, What::Look);
         world
@@ -259,6 +273,9 @@ impl World {
         }
         if brokers > 1 && rng.one_in(2) {
             clients.push(Box::new(Mover::new(&mut rng)));
+        }
+        if brokers > FIRST_BROKERS && rng.one_in(2) {
+            clients.push(Box::new(Elector::new(&mut rng)));
         }
         for client in clients {
             self.invite(client);

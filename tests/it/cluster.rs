@@ -25,6 +25,8 @@ pub(crate) const NODES: u16 = 3;
 /// Three brokers, numbered from 0; their `node.id`s count from 1.
 pub(crate) struct Cluster {
     pub(crate) brokers: Vec<Option<Broker>>,
+    /// `controller.quorum.voters`.
+    pub(crate) voters: String,
     directories: Vec<tempfile::TempDir>,
 }
 
@@ -57,7 +59,7 @@ impl Cluster {
                 Launch::new(&data).in_cluster(node, &voters.join(",")).arguments(arguments(node))
             })
             .collect();
-        Some(Cluster { brokers: start_all(launches), directories })
+        Some(Cluster { brokers: start_all(launches), voters: voters.join(","), directories })
     }
 
     /// A broker that runs.
@@ -72,7 +74,7 @@ impl Cluster {
 
     /// Where all of them listen.
     pub(crate) fn addresses(&self) -> String {
-        let addresses: Vec<String> = (0..NODES as usize).map(|node| self.broker(node).address()).collect();
+        let addresses: Vec<String> = self.brokers.iter().flatten().map(Broker::address).collect();
         addresses.join(",")
     }
 
@@ -84,6 +86,11 @@ impl Cluster {
     /// Starts one again that was killed.
     pub fn put_back(&mut self, node: usize, launch: Launch) {
         self.brokers[node] = Some(launch.start());
+    }
+
+    /// Starts all again, of which none runs.
+    pub(crate) fn start_all(&mut self, launches: Vec<Launch>) {
+        self.brokers = start_all(launches);
     }
 
     /// Waits until a broker shows all three.

@@ -36,6 +36,7 @@ mod inspect;
 mod java;
 mod kcat;
 mod librdkafka;
+mod nodes;
 mod pipes;
 mod produce;
 mod quotas;

@@ -254,7 +254,13 @@ fn any_broker_describes_the_quorum() {
 }
 
 /// Wants the replicas of all partitions of a topic on these brokers.
-fn alter(cluster: &Cluster, node: usize, topic: &str, partitions: usize, target: Option<&[i32]>) -> Vec<i16> {
+pub(crate) fn alter(
+    cluster: &Cluster,
+    node: usize,
+    topic: &str,
+    partitions: usize,
+    target: Option<&[i32]>,
+) -> Vec<i16> {
     let target = target.map(|brokers| brokers.iter().map(|broker| (*broker).into()).collect::<Vec<_>>());
     let partition =
         |index| ReassignablePartition::default().with_partition_index(index as i32).with_replicas(target.clone());
@@ -268,12 +274,12 @@ fn alter(cluster: &Cluster, node: usize, topic: &str, partitions: usize, target:
 }
 
 /// Waits until the replicas of all partitions are on these brokers, in sync, and nowhere else.
-fn await_moved(cluster: &Cluster, topic: &str, target: &[i32]) {
+pub(crate) fn await_moved(cluster: &Cluster, topic: &str, target: &[i32]) {
     let mut last = String::new();
     // A broker whose disk was slow takes no leaderships for 15 s, and a move may wait for one.
     let moved = wait_until(90 * SECONDS, || {
-        (0..3).all(|node| {
-            let mut wire = Wire::connect(&cluster.broker(node).address());
+        cluster.brokers.iter().flatten().enumerate().all(|(node, broker)| {
+            let mut wire = Wire::connect(&broker.address());
             let list = ListPartitionReassignmentsRequest::default().with_topics(None).with_timeout_ms(5_000);
             let moving = wire.call(0, &list).topics.len();
             let shown = wire.metadata(topic).topics.remove(0).partitions;

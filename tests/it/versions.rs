@@ -22,13 +22,13 @@ use kafka_protocol::messages::offset_fetch_request::{
 };
 use kafka_protocol::messages::offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
 use kafka_protocol::messages::{
-    AlterPartitionReassignmentsRequest, ApiKey, ApiVersionsRequest, BrokerId, ConsumerGroupDescribeRequest,
-    ConsumerGroupHeartbeatRequest, CreateTopicsRequest, DeleteGroupsRequest, DeleteTopicsRequest,
-    DescribeClusterRequest, DescribeConfigsRequest, DescribeGroupsRequest, DescribeQuorumRequest, ElectLeadersRequest,
-    FetchRequest, FindCoordinatorRequest, GroupId, HeartbeatRequest, InitProducerIdRequest, JoinGroupRequest,
-    LeaveGroupRequest, ListGroupsRequest, ListOffsetsRequest, ListPartitionReassignmentsRequest, MetadataRequest,
-    OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest, RequestKind,
-    ResponseKind, SyncGroupRequest,
+    AddRaftVoterRequest, AlterPartitionReassignmentsRequest, ApiKey, ApiVersionsRequest, BrokerId,
+    ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest, CreateTopicsRequest, DeleteGroupsRequest,
+    DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest, DescribeGroupsRequest, DescribeQuorumRequest,
+    ElectLeadersRequest, FetchRequest, FindCoordinatorRequest, GroupId, HeartbeatRequest, InitProducerIdRequest,
+    JoinGroupRequest, LeaveGroupRequest, ListGroupsRequest, ListOffsetsRequest, ListPartitionReassignmentsRequest,
+    MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest,
+    RemoveRaftVoterRequest, RequestKind, ResponseKind, SyncGroupRequest, UnregisterBrokerRequest,
 };
 use kafka_protocol::protocol::Decodable;
 use uuid::Uuid;
@@ -144,6 +144,17 @@ pub(crate) fn request(api: ApiKey, version: i16, topic: &Topic, spare: &str) -> 
             let moved = ReassignableTopic::default().with_name(topic_name(&topic.name)).with_partitions(partitions);
             let request = AlterPartitionReassignmentsRequest::default().with_topics(vec![moved]);
             RequestKind::AlterPartitionReassignments(request.with_timeout_ms(5_000))
+        }
+        // Of a broker that there is not.
+        ApiKey::UnregisterBroker => {
+            RequestKind::UnregisterBroker(UnregisterBrokerRequest::default().with_broker_id(BrokerId(77)))
+        }
+        ApiKey::AddRaftVoter => {
+            let request = AddRaftVoterRequest::default().with_cluster_id(None).with_voter_id(77);
+            RequestKind::AddRaftVoter(request.with_timeout_ms(5_000))
+        }
+        ApiKey::RemoveRaftVoter => {
+            RequestKind::RemoveRaftVoter(RemoveRaftVoterRequest::default().with_cluster_id(None).with_voter_id(77))
         }
         ApiKey::ListPartitionReassignments => {
             let request = ListPartitionReassignmentsRequest::default().with_topics(None);
@@ -313,6 +324,15 @@ fn check(response: ResponseKind, version: i16, topic: &Topic, spare: &str) {
             let answer = &response.responses[0].partitions[0];
             assert_eq!(answer.error_code, code(ResponseError::NoReassignmentInProgress));
         }
+        ResponseKind::UnregisterBroker(response) => {
+            assert_eq!(response.error_code, code(ResponseError::BrokerIdNotRegistered));
+        }
+        ResponseKind::AddRaftVoter(response) => {
+            assert_eq!(response.error_code, code(ResponseError::BrokerIdNotRegistered));
+        }
+        ResponseKind::RemoveRaftVoter(response) => {
+            assert_eq!(response.error_code, code(ResponseError::VoterNotFound));
+        }
         ResponseKind::ListPartitionReassignments(response) => {
             assert_eq!((response.error_code, response.topics.len()), (0, 0));
         }
@@ -473,6 +493,9 @@ fn the_baseline_of_apis_is_advertised() {
         (ApiKey::AlterPartitionReassignments, 1),
         (ApiKey::ListPartitionReassignments, 0),
         (ApiKey::DescribeQuorum, 2),
+        (ApiKey::UnregisterBroker, 0),
+        (ApiKey::AddRaftVoter, 0),
+        (ApiKey::RemoveRaftVoter, 0),
     ] {
         let (_, max) = advertised.get(&(api as i16)).unwrap_or_else(|| panic!("{api:?} is not advertised"));
         assert!(*max >= most, "{api:?} goes up to {max}");

@@ -1,7 +1,8 @@
-//! `ringlog node`: the brokers of a cluster, and moving everything off one of them.
+//! `ringlog node`: the brokers of a cluster, giving one a vote, moving everything off one, and removing it.
 
 mod drain;
 mod status;
+mod voters;
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -18,6 +19,10 @@ pub enum What {
     Status,
     /// Move all replicas off a broker, and wait until they have moved
     Drain(drain::DrainArgs),
+    /// Give a broker that has joined the cluster a vote on its metadata
+    Add(voters::AddArgs),
+    /// Take a broker that has no replicas out of the cluster, for good
+    Remove(voters::RemoveArgs),
 }
 
 /// Does what was asked, and shows it.
@@ -29,6 +34,8 @@ pub fn run(args: &AdminArgs<What>) -> anyhow::Result<ExitCode> {
     let shown = match &args.what {
         What::Status => status::run(&mut cluster),
         What::Drain(drain) => drain::run(&mut cluster, drain),
+        What::Add(add) => voters::add(&mut cluster, add),
+        What::Remove(remove) => voters::remove(&mut cluster, remove),
     };
     finish(args.format, shown)
 }

@@ -83,7 +83,7 @@ impl Running {
 
 fn entry(log: u64, index: u64, body: Vec<u8>) -> Frame {
     let head = SmallVec::from_slice(&index.to_be_bytes());
-    Frame { log: LogId(log), kind: FrameKind::Entry, term: 1, index, head, body: Bytes::from(body) }
+    Frame { log: LogId(log), kind: FrameKind::Entry, term: 1, index, head, body: Bytes::from(body), again: false }
 }
 
 fn body(log: u64, index: u64, len: usize) -> Vec<u8> {

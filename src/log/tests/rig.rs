@@ -240,6 +240,7 @@ pub(super) fn entry(log: u64, index: u64, payload: &[u8]) -> Frame {
         index,
         head: SmallVec::from_slice(&payload[..payload.len().min(16)]),
         body: Bytes::copy_from_slice(&payload[payload.len().min(16)..]),
+        again: false,
     }
 }
 

@@ -116,6 +116,38 @@ fn a_wal_without_checkpoints_asks_then_calls_itself_full_then_waits_and_goes_on_
 }
 
 #[test]
+fn entries_that_cannot_be_passed_are_written_again_and_keep_no_segment() {
+    let mut rig = Rig::started(small());
+    let stuck: Vec<Frame> = (4..=6).map(|index| entry(2, index, &[index as u8; 100])).collect();
+    rig.append(0, 1, [vec![state(2, FrameKind::Checkpoint, 3, b"stuck")], stuck.clone()].concat());
+    let again = || stuck.iter().cloned().map(|frame| Frame { again: true, ..frame });
+    for ticket in 2..=200 {
+        let asked: Vec<LogId> = (rig.take_replies().into_iter())
+            .filter_map(|(_, reply)| match reply {
+                DiskReply::Release { logs, .. } => Some(logs),
+                _ => None,
+            })
+            .flatten()
+            .collect();
+        let mut frames = vec![entry(1, ticket - 1, &filling(2))];
+        if asked.contains(&LogId(1)) {
+            frames.push(state(1, FrameKind::Checkpoint, ticket - 1, b"c"));
+        }
+        if asked.contains(&LogId(2)) {
+            frames.push(state(2, FrameKind::Checkpoint, 3, b"stuck"));
+            frames.extend(again());
+        }
+        rig.append(0, ticket, frames);
+        rig.settle();
+        rig.tick_after(250);
+        let (found, expected) = (rig.recover().expect("the disk is sound"), (4..=6));
+        let expected: Vec<_> = expected.map(|index| (index, Bytes::from(vec![index as u8; 100]))).collect();
+        assert_eq!(entries(&found, 2), expected, "at ticket {ticket}");
+    }
+    assert!(data_slots(&rig) <= 6, "{} segments", data_slots(&rig));
+}
+
+#[test]
 fn starts_in_quick_succession_do_not_fill_the_wal() {
     let mut rig = Rig::started(small());
     for index in 1..=30 {

@@ -41,7 +41,8 @@ impl State {
         let mut next = self.next_log_id;
         let mut grown = Vec::with_capacity(topics.len());
         for more in topics {
-            let same = |topic: &&Arc<Topic>| topic.partitions.len() == more.before as usize;
+            let removed = more.partitions.iter().any(|new| self.any_removed(&new.replicas));
+            let same = |topic: &&Arc<Topic>| topic.partitions.len() == more.before as usize && !removed;
             let Some(topic) = self.topic_by_id(more.id).filter(same) else { return vec![Change::Overtaken] };
             let mut partitions = topic.partitions.to_vec();
             for new in &more.partitions {

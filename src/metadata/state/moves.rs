@@ -21,6 +21,9 @@ impl State {
         if self.topics_weight.bytes + self.moves_weight.bytes + more > MAX_TOPIC_METADATA_BYTES {
             return vec![Change::Full];
         }
+        if moves.iter().any(|placed| self.any_removed(&placed.replicas)) {
+            return vec![Change::Overtaken];
+        }
         moves.iter().filter_map(|placed| self.move_replicas(placed)).collect()
     }
 

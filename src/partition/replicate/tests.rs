@@ -516,8 +516,8 @@ fn members_outlive_restarts_and_checkpoints() {
             disk.write(&write);
             (step, _) = partition.flush_written(FlushOutcome::Durable);
         }
-        let FlushStep::Checkpoint { frame, .. } = step else { panic!("a checkpoint was wanted") };
-        disk.frames.push(frame);
+        let FlushStep::Checkpoint { frames, .. } = step else { panic!("a checkpoint was wanted") };
+        disk.frames.extend(frames);
         cluster.restart(at);
         assert_eq!(cluster.nodes[at].partition.members(), &members(&BROKERS, &[], &[]), "replica {at}");
     }

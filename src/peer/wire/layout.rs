@@ -139,6 +139,7 @@ pub(super) mod kind {
     pub(in super::super) const REST: u8 = 9;
     pub(in super::super) const LAGGING: u8 = 10;
     pub(in super::super) const HAND_OVER: u8 = 11;
+    pub(in super::super) const ADDRESSES: u8 = 12;
 }
 
 const _: () = assert!(size_of::<RawHeader>() == 24);

@@ -3,6 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::peer::{DiskState, Lagging, Status};
 use crate::types::BrokerId;
+use crate::types::PeerAddress;
 
 fn chunk(head: &[u8], body: &[u8]) -> Chunk {
     Chunk { head: SmallVec::from_slice(head), body: Bytes::copy_from_slice(body) }
@@ -97,6 +98,7 @@ fn some_of_all() -> Vec<PeerMessage> {
         PeerMessage::Rest(vec![(LogId(4), 5, 6)]),
         PeerMessage::Lagging(vec![Lagging { log: LogId(4), epoch: 5, brokers: vec![BrokerId(1)] }]),
         PeerMessage::HandOver { log: LogId(4), to: BrokerId(5) },
+        PeerMessage::Addresses(vec![PeerAddress { id: BrokerId(4), host: "h".to_owned(), port: 9 }]),
         PeerMessage::LogPart {
             log: LogId(4),
             offset: 5,
@@ -113,7 +115,7 @@ fn numbers(fields: &[(u64, usize)]) -> Vec<u8> {
 
 #[test]
 fn the_bytes_of_a_frame_never_change() {
-    let mut expected = b"RLPF\x02\0\0\0".to_vec();
+    let mut expected = b"RLPF\x03\0\0\0".to_vec();
     let meta = [
         numbers(&[(1, 1), (0, 3), (88 + 2 * 34, 4)]), // Raft
         numbers(&[(0x11, 8), (1, 8), (2, 8), (3, 8), (4, 8), (5, 8), (6, 8), (7, 8)]),
@@ -143,6 +145,8 @@ fn the_bytes_of_a_frame_never_change() {
         numbers(&[(10, 1), (0, 3), (6, 4)]),                         // Lagging
         vec![1, 1, 4, 10, 1, 2],
         numbers(&[(11, 1), (0, 3), (12, 4), (4, 8), (5, 4)]), // HandOver
+        numbers(&[(12, 1), (0, 3), (6, 4)]),                  // Addresses
+        vec![1, 1, 8, 1, b'h', 9],
         numbers(&[(8, 1), (0, 3), (32, 4), (4, 8), (5, 8), (3, 8), (2, 4), (2, 4)]), // LogPart
     ]
     .concat();
@@ -156,8 +160,8 @@ fn the_bytes_of_a_frame_never_change() {
 }
 
 /// CRC-32 of what they cover, computed with another implementation.
-const META_CRC: [u8; 4] = [0x56, 0x74, 0x5c, 0xd2];
-const HEADER_CRC: [u8; 4] = [0xa0, 0x1a, 0xf9, 0xff];
+const META_CRC: [u8; 4] = [0x2b, 0xca, 0x4c, 0xff];
+const HEADER_CRC: [u8; 4] = [0xd5, 0xc6, 0x0b, 0xf0];
 
 #[test]
 fn large_bodies_are_not_copied_on_either_side() {
@@ -295,10 +299,10 @@ fn absurd_lengths_and_counts_are_refused() {
 #[test]
 fn a_newer_version_is_named() {
     let (mut header, rest) = one_frame(&some_of_all());
-    header[4] = 3;
+    header[4] = 4;
     let crc = crc32fast::hash(&header[..CHECKED_BYTES]);
     header[CHECKED_BYTES..].copy_from_slice(&crc.to_le_bytes());
-    assert!(matches!(read(&header, &rest), Err(WireError::Version(3))));
+    assert!(matches!(read(&header, &rest), Err(WireError::Version(4))));
 }
 
 fn bytes() -> impl Strategy<Value = Bytes> {

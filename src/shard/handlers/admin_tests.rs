@@ -16,6 +16,7 @@ pub(super) fn config() -> BrokerConfig {
         cluster_id: "a-cluster".to_owned(),
         broker_id: BrokerId(1),
         peers: Vec::new(),
+        peer_address: None,
         directory_id: [0; 16],
         log_dir: "/data".to_owned(),
         incarnation: 0,

@@ -106,6 +106,9 @@ pub fn note_rejections(response: &mut CreateTopicsResponse, changes: &[Change]) 
         let (error, message) = match why {
             Rejection::NameTaken => (ErrorCode::TopicAlreadyExists, exists(&result.name)),
             Rejection::NameCollides(other) => (ErrorCode::InvalidTopicException, collides(&result.name, other)),
+            Rejection::BrokerRemoved => {
+                (ErrorCode::InvalidReplicaAssignment, "A broker was removed that was to have a replica.".to_owned())
+            }
             Rejection::Full => (ErrorCode::PolicyViolation, "The cluster's metadata is full.".to_owned()),
             // An earlier try of this very request has made it.
             Rejection::IdTaken => continue,
@@ -223,7 +226,7 @@ impl Planner<'_> {
         }
         let partitions = requested_partitions(topic, self.config) as usize;
         let replication = match topic.replication_factor {
-            -1 => self.config.default_replication_factor(),
+            -1 => self.config.default_replication_factor(self.placement.brokers()),
             replication => replication,
         } as usize;
         if replication > self.placement.brokers() {

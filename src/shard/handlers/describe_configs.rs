@@ -71,7 +71,7 @@ fn describe(
     request: &DescribeConfigsRequest,
     resource: &DescribeConfigsResource,
 ) -> Result<Vec<DescribeConfigsResourceResult>, Refusal> {
-    let values = broker_values(state, config);
+    let (values, registered) = (broker_values(state, config), state.brokers().len());
     match resource.resource_type {
         TOPIC => {
             let name = resource.resource_name.as_str();
@@ -81,7 +81,7 @@ fn describe(
         }
         BROKER if resource.resource_name.is_empty() => {
             // Of all brokers together only what was set for all of them is told.
-            let mut keys = broker_keys(config, values);
+            let mut keys = broker_keys(config, values, registered);
             keys.iter_mut().for_each(|key| key.values.retain(|(_, source)| *source == DynamicDefault));
             Ok(broker_configs(keys.into_iter().filter(|key| !key.values.is_empty()), request, resource))
         }
@@ -96,7 +96,7 @@ fn describe(
                 let message = format!("Unexpected broker id, expected {own} or empty string, but received {id}");
                 return Err((ErrorCode::InvalidRequest, Some(message)));
             }
-            Ok(broker_configs(broker_keys(config, values).into_iter(), request, resource))
+            Ok(broker_configs(broker_keys(config, values, registered).into_iter(), request, resource))
         }
         GROUP if resource.resource_name.is_empty() => {
             Err((ErrorCode::InvalidRequest, Some("Group name must not be empty".to_owned())))
@@ -220,7 +220,7 @@ fn broker_configs<'a>(
 }
 
 /// The configs of this broker: what it was given, what is built in, and what it gives to topics.
-fn broker_keys<'a>(config: &BrokerConfig, given: BrokerValues<'a>) -> Vec<BrokerKey<'a>> {
+fn broker_keys<'a>(config: &BrokerConfig, given: BrokerValues<'a>, registered: usize) -> Vec<BrokerKey<'a>> {
     let mut keys = Vec::new();
     let mut configured = |name, config_type, default: Option<&'static str>, value: Option<String>, doc| {
         let mut values = Vec::new();
@@ -315,7 +315,7 @@ fn broker_keys<'a>(config: &BrokerConfig, given: BrokerValues<'a>) -> Vec<Broker
     built_in(
         "default.replication.factor",
         ConfigType::Int,
-        config.default_replication_factor().to_string(),
+        config.default_replication_factor(registered).to_string(),
         "Replicas of a partition whose creation names no number.",
     );
     built_in("delete.topic.enable", ConfigType::Boolean, true.to_string(), "Whether clients may delete topics.");

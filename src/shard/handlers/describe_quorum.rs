@@ -7,13 +7,12 @@ use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
 use super::create_topics::METADATA_TOPIC;
-use crate::config::PeerAddress;
 use crate::protocol::ErrorCode;
-use crate::types::{BrokerId, LeaderEpoch};
+use crate::types::{BrokerId, LeaderEpoch, PeerAddress};
 
-/// A voter of the metadata's group.
+/// A member of the metadata's group.
 #[derive(Clone, Copy, Debug)]
-pub struct Voter {
+pub struct Replica {
     /// Its broker.
     pub id: BrokerId,
     /// The broker's data directory, nil where it never registered.
@@ -28,7 +27,7 @@ pub struct Voter {
 
 /// The group as its leader sees it.
 #[derive(Debug)]
-pub struct Quorum<'a> {
+pub struct Quorum {
     /// The leader.
     pub leader: BrokerId,
     /// Its term.
@@ -36,20 +35,22 @@ pub struct Quorum<'a> {
     /// The index after that of the last committed entry.
     pub high_watermark: i64,
     /// All voters.
-    pub voters: Vec<Voter>,
+    pub voters: Vec<Replica>,
+    /// Those who have no vote.
+    pub observers: Vec<Replica>,
     /// Where they listen for each other.
-    pub addresses: &'a [PeerAddress],
+    pub addresses: Vec<PeerAddress>,
 }
 
 /// The answer of the leader: only the metadata's log has a quorum to describe.
-pub fn respond(quorum: &Quorum<'_>, request: &DescribeQuorumRequest) -> DescribeQuorumResponse {
-    let state = |voter: &Voter| {
+pub fn respond(quorum: &Quorum, request: &DescribeQuorumRequest) -> DescribeQuorumResponse {
+    let state = |replica: &Replica| {
         ReplicaState::default()
-            .with_replica_id(voter.id.0.into())
-            .with_replica_directory_id(voter.directory_id)
-            .with_log_end_offset(voter.log_end)
-            .with_last_fetch_timestamp(voter.heard_ms)
-            .with_last_caught_up_timestamp(voter.caught_up_ms)
+            .with_replica_id(replica.id.0.into())
+            .with_replica_directory_id(replica.directory_id)
+            .with_log_end_offset(replica.log_end)
+            .with_last_fetch_timestamp(replica.heard_ms)
+            .with_last_caught_up_timestamp(replica.caught_up_ms)
     };
     let partition = |topic: &TopicName, index: i32| {
         let partition = PartitionData::default().with_partition_index(index);
@@ -61,6 +62,7 @@ pub fn respond(quorum: &Quorum<'_>, request: &DescribeQuorumRequest) -> Describe
             .with_leader_epoch(quorum.epoch)
             .with_high_watermark(quorum.high_watermark)
             .with_current_voters(quorum.voters.iter().map(state).collect())
+            .with_observers(quorum.observers.iter().map(state).collect())
     };
     let topic = |topic: &kafka_protocol::messages::describe_quorum_request::TopicData| {
         let partitions = topic.partitions.iter().map(|wanted| partition(&topic.topic_name, wanted.partition_index));
@@ -89,12 +91,13 @@ pub fn for_version(mut response: DescribeQuorumResponse, version: i16) -> Descri
         response.nodes.clear();
     }
     let partitions = response.topics.iter_mut().flat_map(|topic| &mut topic.partitions);
-    for voter in partitions.flat_map(|partition| &mut partition.current_voters) {
+    for replica in partitions.flat_map(|partition| partition.current_voters.iter_mut().chain(&mut partition.observers))
+    {
         if version < 2 {
-            voter.replica_directory_id = Uuid::nil();
+            replica.replica_directory_id = Uuid::nil();
         }
         if version < 1 {
-            (voter.last_fetch_timestamp, voter.last_caught_up_timestamp) = (-1, -1);
+            (replica.last_fetch_timestamp, replica.last_caught_up_timestamp) = (-1, -1);
         }
     }
     response
@@ -119,7 +122,7 @@ mod tests {
             asked(METADATA_TOPIC, 1),
             asked("a", 0),
         ]);
-        let voter = Voter {
+        let voter = Replica {
             id: BrokerId(2),
             directory_id: Uuid::from_u128(7),
             log_end: 11,
@@ -127,8 +130,14 @@ mod tests {
             caught_up_ms: 900,
         };
         let address = PeerAddress { id: BrokerId(2), host: "two".into(), port: 9093 };
-        let quorum =
-            Quorum { leader: BrokerId(1), epoch: 3, high_watermark: 11, voters: vec![voter], addresses: &[address] };
+        let quorum = Quorum {
+            leader: BrokerId(1),
+            epoch: 3,
+            high_watermark: 11,
+            voters: vec![voter],
+            observers: vec![Replica { id: BrokerId(4), ..voter }],
+            addresses: vec![address],
+        };
         let response = respond(&quorum, &request);
         for version in 0..=2 {
             assert_encodable(&for_version(response.clone(), version), version..=version);
@@ -139,6 +148,7 @@ mod tests {
         assert_eq!((described.leader_id.0, described.leader_epoch, described.high_watermark), (1, 3, 11));
         let voter = &described.current_voters[0];
         assert_eq!((voter.replica_id.0, voter.log_end_offset, voter.last_caught_up_timestamp), (2, 11, 900));
+        assert_eq!((described.observers.len(), described.observers[0].replica_id.0), (1, 4));
         assert_eq!((response.nodes[0].node_id.0, response.nodes[0].listeners[0].port), (2, 9093));
     }
 }

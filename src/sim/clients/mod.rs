@@ -3,6 +3,7 @@
 mod admin;
 mod consumer;
 mod deleter;
+mod elector;
 mod group;
 mod mover;
 mod pair;
@@ -21,6 +22,7 @@ use super::wire;
 pub(super) use admin::{Creator, Watcher};
 pub(super) use consumer::Consumer;
 pub(super) use deleter::Deleter;
+pub(super) use elector::Elector;
 pub(super) use group::Member;
 pub(super) use mover::Mover;
 pub(super) use pair::Pair;
