@@ -101,6 +101,8 @@ pub struct BrokerConfig {
     pub tail_bytes: u64,
     /// Bytes of read cache and read-ahead of all shards together.
     pub read_cache_bytes: u64,
+    /// Memory for the last entries of the metadata's log that a checkpoint has passed, in bytes.
+    pub metadata_kept_bytes: u64,
 }
 
 /// What a broker that starts knows of its cluster's id.
@@ -428,6 +430,7 @@ impl Settings {
                 groups: self.groups()?,
                 tail_bytes,
                 read_cache_bytes,
+                metadata_kept_bytes: limits::METADATA_KEPT_BYTES,
             },
         })
     }

@@ -315,6 +315,10 @@ pub const LEADERS_PER_MESSAGE: usize = 1_024;
 /// Messages for logs that this broker has not heard of yet, which a shard keeps until it has.
 pub const UNBORN_MESSAGES: usize = 16_384;
 
+/// Memory for the last entries of the metadata's log that a checkpoint has passed, in bytes. A broker whose disk hangs is sent
+/// entries and hears of all that is committed; a snapshot it could not take before its disk is back.
+pub const METADATA_KEPT_BYTES: u64 = 4 * 1024 * 1024;
+
 /// Time between two tries of a starting broker to register, in milliseconds.
 pub const REGISTER_AGAIN_MS: u64 = 300;
 

@@ -217,8 +217,8 @@ def table(results):
             lines += [f"{result['cluster']}: {line}" for line in shown(**result["many"])]
         lines.append(f"{result['cluster']}: {result['cpu_at_rest']} % of a core at rest, before any topic")
         for count, figures in result.get("throughput", {}).items():
-            shown = figures.get("error") or f"{figures['mb_per_s']:.1f} MB/s, {figures['records_per_s']:,.0f} records/s"
-            lines.append(f"{result['cluster']}: 1 KiB x {count} partitions, RF 3, acks=all, idempotent: {shown}")
+            said = figures.get("error") or f"{figures['mb_per_s']:.1f} MB/s, {figures['records_per_s']:,.0f} records/s"
+            lines.append(f"{result['cluster']}: 1 KiB x {count} partitions, RF 3, acks=all, idempotent: {said}")
     return "\n".join(lines)
 
 

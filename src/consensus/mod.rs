@@ -664,6 +664,11 @@ impl Group {
         raft::Storage::first_index(self.raw.store()).map_or(0, |first| first - 1)
     }
 
+    /// Forgets the entries up to `index`, but for the last of them that weigh no more than `kept` bytes together.
+    pub fn compact_but(&mut self, index: u64, kept: u64) {
+        self.compact(self.raw.store().before_last(index, kept));
+    }
+
     /// Forgets the entries up to `index`, which lie in segments or a snapshot now; those that raft-rs has still to look
     /// at stay until the next call.
     pub fn compact(&mut self, index: u64) {

@@ -103,6 +103,20 @@ impl GroupStorage {
         self.hard_state = state;
     }
 
+    /// The index before the last entries up to `index` that weigh no more than `bytes` together.
+    pub(super) fn before_last(&self, index: u64, bytes: u64) -> u64 {
+        let mut room = bytes;
+        let passed = self.entries.iter().rev().skip_while(|entry| entry.index > index);
+        let fits = |entry: &&Entry| {
+            let weight = (self.weigh)(&entry.data);
+            let fits = weight <= room;
+            room = room.saturating_sub(weight);
+            fits
+        };
+        let kept = passed.take_while(fits).count() as u64;
+        index.saturating_sub(kept)
+    }
+
     pub(super) fn compact(&mut self, index: u64) {
         while self.entries.front().is_some_and(|entry| entry.index <= index) {
             let entry = self.entries.pop_front().expect("there is a front");

@@ -210,6 +210,18 @@ fn a_follower_gets_a_snapshot_though_a_later_one_takes_the_place_of_the_first() 
 }
 
 #[test]
+fn the_last_entries_that_a_checkpoint_has_passed_stay() {
+    let mut three = Three::new();
+    three.propose(6);
+    let leader = three.leader();
+    let (last, bytes) = (leader.last_index(), b"entry".len() as u64);
+    leader.compact_but(last - 1, 2 * bytes + 1);
+    assert_eq!(leader.compacted(), last - 3);
+    leader.compact_but(last, 0);
+    assert_eq!(leader.compacted(), last);
+}
+
+#[test]
 fn a_follower_that_went_on_from_an_earlier_point_is_sent_what_is_after_it() {
     let mut three = Three::new();
     three.cut = true;

@@ -729,7 +729,7 @@ impl Shard {
         let (hard_state, members) = (coordinator.group.hard_state(), coordinator.group.members_at(index).clone());
         let data = MetadataCheckpoint { hard_state, snapshot, members: Some(members) }.encode();
         let point = SnapshotPoint { index, term, data };
-        coordinator.group.compact(index);
+        coordinator.group.compact_but(index, self.config.metadata_kept_bytes);
         let after = coordinator.group.written_after(index);
         // What cannot be committed for long, as where nobody else is there, keeps no more of the WAL than this.
         let again = after.into_iter().map(|entry| entry_frame(entry, true));

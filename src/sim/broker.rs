@@ -56,6 +56,9 @@ pub(super) const TAIL_BYTES: u64 = 192 << 10;
 /// Memory of its read cache, in bytes.
 pub(super) const READ_CACHE_BYTES: u64 = 128 << 10;
 
+/// Memory for the metadata's entries that a checkpoint has passed, in bytes: so little that some replicas need a snapshot.
+const METADATA_KEPT_BYTES: u64 = 1 << 10;
+
 /// Brokers that a cluster begins with; further ones join it.
 pub(super) const FIRST_BROKERS: usize = 3;
 
@@ -72,6 +75,7 @@ pub(super) fn config(place: usize, brokers: usize) -> BrokerConfig {
         retention_check_ms: 300,
         tail_bytes: TAIL_BYTES,
         read_cache_bytes: READ_CACHE_BYTES,
+        metadata_kept_bytes: METADATA_KEPT_BYTES,
         ..config.broker
     };
     if brokers > 1 {

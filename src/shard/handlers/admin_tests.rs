@@ -33,6 +33,7 @@ pub(super) fn config() -> BrokerConfig {
         groups: GroupConfig::default(),
         tail_bytes: 0,
         read_cache_bytes: 0,
+        metadata_kept_bytes: 0,
     }
 }
 
