@@ -122,6 +122,25 @@ impl Three {
         }
     }
 
+    /// The last replica lacks entries, which the first one leads.
+    fn leave_last_behind(&mut self, entries: usize) {
+        self.cut = true;
+        self.propose(entries);
+        self.cut = false;
+    }
+
+    /// The first forgets its entries and is to send the last this point in their place; it has until its next heartbeat.
+    fn offer_to_last(&mut self, index: u64) {
+        let first = &mut self.groups[0];
+        first.unreachable(BrokerId(2));
+        first.offer_snapshot(SnapshotPoint { index, term: 1, data: Bytes::new() });
+        first.compact(5);
+        for _ in 0..HEARTBEAT_TICKS {
+            first.tick();
+        }
+        drain(first);
+    }
+
     /// The last replica has heard of all that is committed, and nobody believes that more than this is durable there.
     fn assert_last_knows_all(&mut self, durable: u64) {
         let committed = self.leader().committed();
@@ -180,18 +199,9 @@ fn a_replica_whose_disk_hangs_hears_of_all_that_is_committed() {
 #[test]
 fn a_follower_gets_a_snapshot_though_a_later_one_takes_the_place_of_the_first() {
     let mut three = Three::new();
-    three.cut = true;
-    three.propose(5);
-    three.cut = false;
+    three.leave_last_behind(5);
     let (leader, last) = (BrokerId(0), BrokerId(2));
-    let point = |index| SnapshotPoint { index, term: 1, data: Bytes::new() };
-    three.groups[0].unreachable(last);
-    three.groups[0].offer_snapshot(point(4));
-    three.groups[0].compact(5);
-    for _ in 0..HEARTBEAT_TICKS {
-        three.groups[0].tick();
-    }
-    drain(&mut three.groups[0]);
+    three.offer_to_last(4);
     for (to, message) in three.groups[0].take_messages() {
         three.groups[to.0 as usize].step(leader, message);
     }
@@ -200,7 +210,7 @@ fn a_follower_gets_a_snapshot_though_a_later_one_takes_the_place_of_the_first() 
         // By this answer Raft takes the point at 4.
         three.groups[0].step(last, message);
     }
-    three.groups[0].offer_snapshot(point(5));
+    three.groups[0].offer_snapshot(SnapshotPoint { index: 5, term: 1, data: Bytes::new() });
     for _ in 0..2 * HEARTBEAT_TICKS {
         three.tick();
     }
@@ -224,19 +234,11 @@ fn the_last_entries_that_a_checkpoint_has_passed_stay() {
 #[test]
 fn a_follower_that_went_on_from_an_earlier_point_is_sent_what_is_after_it() {
     let mut three = Three::new();
-    three.cut = true;
-    three.propose(5);
-    three.cut = false;
+    three.leave_last_behind(5);
     let (leader, last) = (BrokerId(0), BrokerId(2));
     let mut offers = Vec::new();
     for index in [4, 5] {
-        three.groups[0].unreachable(last);
-        three.groups[0].offer_snapshot(SnapshotPoint { index, term: 1, data: Bytes::new() });
-        three.groups[0].compact(5);
-        for _ in 0..HEARTBEAT_TICKS {
-            three.groups[0].tick();
-        }
-        drain(&mut three.groups[0]);
+        three.offer_to_last(index);
         let sent = three.groups[0].take_messages().into_iter().filter(|(to, _)| *to == last);
         for (_, message) in sent {
             match message.snapshot {

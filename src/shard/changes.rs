@@ -128,7 +128,8 @@ impl Shard {
     /// What changes of the brokers go out from.
     fn standing(&self, again: bool) -> Standing<'_> {
         let coordinator = self.coordinator.as_ref().expect("the shard with the metadata's log");
-        let (state, members, cluster_id) = (&self.state, coordinator.members(), self.config.cluster_id.as_str());
+        let (state, members, cluster_id) =
+            (&self.state, coordinator.group().members(), self.config.cluster_id.as_str());
         Standing { state, members, cluster_id, again }
     }
 

@@ -11,12 +11,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use durable::{MetadataCheckpoint, checkpoint_frame, entry_frame, hard_state_frame, read_checkpoint, with_hard_state};
-pub use durable::{MetadataRecoveryError, metadata_of};
 use kafka_protocol::messages::{
     CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse, InitProducerIdRequest,
     InitProducerIdResponse, ProducerId,
 };
+
+use durable::{MetadataCheckpoint, checkpoint_frame, entry_frame, hard_state_frame, read_checkpoint, with_hard_state};
+pub use durable::{MetadataRecoveryError, metadata_of};
 
 use super::Shard;
 use super::ask::Asker;
@@ -25,7 +26,7 @@ use super::handlers::{create_topics, delete_topics, describe_quorum};
 use super::in_sync::Followers;
 use super::mesh::{Question, Reply, ShardMessage};
 use super::rng::Rng;
-use crate::consensus::{Entry, Group, GroupState, HardState, Members, Message, NotLeader, SnapshotPoint};
+use crate::consensus::{Entry, Group, GroupState, HardState, Message, NotLeader, SnapshotPoint};
 use crate::limits::{PRODUCER_ID_BLOCK, REQUEST_TIMEOUT_MS, SHOWN_MS};
 use crate::log::recovery::RecoveredLog;
 use crate::log::{Chunk, FrameKind};
@@ -65,10 +66,8 @@ pub(super) struct Coordinator {
     noted: Vec<PeerAddress>,
     /// Brokers that were not let in, with their data directories.
     turned_away: BTreeSet<(BrokerId, [u8; 16])>,
-    /// The index of the last checkpoint since the start.
-    checkpointed: u64,
-    /// It is on its way to the WAL.
-    pub(super) checkpointing: bool,
+    /// The index of the checkpoint that is on its way to the WAL.
+    checkpointing: Option<u64>,
 }
 
 /// A command that is applied here.
@@ -163,8 +162,7 @@ impl Coordinator {
             next_register: Mono::default(),
             noted,
             turned_away: BTreeSet::new(),
-            checkpointed: 0,
-            checkpointing: false,
+            checkpointing: None,
         };
         Ok((coordinator, state))
     }
@@ -193,14 +191,13 @@ impl Coordinator {
     }
 
     /// The metadata's Raft group.
-    #[cfg(test)]
     pub(super) fn group(&self) -> &Group {
         &self.group
     }
 
-    /// The members of the metadata's group.
-    pub(super) fn members(&self) -> &Members {
-        self.group.members()
+    /// The frames of its checkpoint are durable.
+    pub(super) fn checkpoint_durable(&mut self) {
+        self.checkpointing = None;
     }
 
     /// Raft's time has passed; whether the disk hangs.
@@ -719,7 +716,7 @@ impl Shard {
         let Some(coordinator) = &mut self.coordinator else { return };
         let index = self.state.applied();
         let Some(term) = coordinator.group.term_at(index) else { return };
-        if coordinator.checkpointing && coordinator.checkpointed == index {
+        if coordinator.checkpointing == Some(index) {
             return;
         }
         let snapshot = match codec::encode_snapshot(&self.state.snapshot()) {
@@ -735,7 +732,7 @@ impl Shard {
         let again = after.into_iter().map(|entry| entry_frame(entry, true));
         let frames = [checkpoint_frame(FrameKind::Checkpoint, &point)].into_iter().chain(again);
         self.storage.meta_appends.checkpoint(LogId::METADATA, frames);
-        (coordinator.checkpointed, coordinator.checkpointing) = (index, true);
+        coordinator.checkpointing = Some(index);
         coordinator.group.offer_snapshot(point);
     }
 }

@@ -548,11 +548,7 @@ impl Shard {
                 }
             }
             for log in outcome.checkpoints {
-                match (wal, &mut self.coordinator, self.owned.get_mut(&log)) {
-                    (WalId::Meta, Some(coordinator), _) => coordinator.checkpointing = false,
-                    (WalId::Data, _, Some(owned)) => owned.partition.checkpoint_durable(),
-                    (WalId::Meta, None, _) | (WalId::Data, _, None) => {}
-                }
+                self.checkpoint_durable(log);
             }
             if outcome.notes_damage {
                 self.out.push(Effect::Disk { request: DiskRequest::ForgetDamage });
@@ -566,6 +562,15 @@ impl Shard {
                     self.remove_segment(log, segment);
                 }
             }
+        }
+    }
+
+    /// A checkpoint of a log is durable, which may be deleted by now.
+    fn checkpoint_durable(&mut self, log: LogId) {
+        if let Some(owned) = self.owned.get_mut(&log) {
+            owned.partition.checkpoint_durable();
+        } else if let Some(coordinator) = self.coordinator.as_mut().filter(|_| log == LogId::METADATA) {
+            coordinator.checkpoint_durable();
         }
     }
 

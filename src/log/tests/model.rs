@@ -212,14 +212,7 @@ impl World {
 
     /// Does as a shard does when it is asked for space.
     fn release(&mut self) {
-        let asked: Vec<LogId> = (self.rig.replies.iter())
-            .filter_map(|(_, reply)| match reply {
-                DiskReply::Release { logs, .. } => Some(logs.clone()),
-                _ => None,
-            })
-            .flatten()
-            .collect();
-        for log in asked {
+        for log in asked_for_space(&self.rig.replies) {
             let current = self.current();
             let known = current.get(&log.0).filter(|known| !known.deleted);
             let Some(known) = known else { continue };

@@ -248,6 +248,15 @@ pub(super) fn state(log: u64, kind: FrameKind, index: u64, payload: &[u8]) -> Fr
     Frame { kind, ..entry(log, index, payload) }
 }
 
+/// The logs that these replies ask for space.
+pub(super) fn asked_for_space<'a>(replies: impl IntoIterator<Item = &'a (ShardId, DiskReply)>) -> Vec<LogId> {
+    let asked = replies.into_iter().filter_map(|(_, reply)| match reply {
+        DiskReply::Release { logs, .. } => Some(logs.clone()),
+        _ => None,
+    });
+    asked.flatten().collect()
+}
+
 /// The entries of a log as indexes and payloads.
 pub(super) fn entries(found: &Recovered, log: u64) -> Vec<(u64, Bytes)> {
     let log = found.logs.iter().find(|found| found.log == LogId(log));

@@ -122,13 +122,7 @@ fn entries_that_cannot_be_passed_are_written_again_and_keep_no_segment() {
     rig.append(0, 1, [vec![state(2, FrameKind::Checkpoint, 3, b"stuck")], stuck.clone()].concat());
     let again = || stuck.iter().cloned().map(|frame| Frame { again: true, ..frame });
     for ticket in 2..=200 {
-        let asked: Vec<LogId> = (rig.take_replies().into_iter())
-            .filter_map(|(_, reply)| match reply {
-                DiskReply::Release { logs, .. } => Some(logs),
-                _ => None,
-            })
-            .flatten()
-            .collect();
+        let asked = asked_for_space(&rig.take_replies());
         let mut frames = vec![entry(1, ticket - 1, &filling(2))];
         if asked.contains(&LogId(1)) {
             frames.push(state(1, FrameKind::Checkpoint, ticket - 1, b"c"));

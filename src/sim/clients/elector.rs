@@ -5,7 +5,8 @@ use kafka_protocol::messages::{
     AddRaftVoterRequest, AddRaftVoterResponse, RemoveRaftVoterRequest, RemoveRaftVoterResponse,
 };
 
-use super::{Client, Context, Link};
+use super::errand::Errand;
+use super::{Client, Context};
 use crate::sim::checkers::Model;
 use crate::sim::rng::Rng;
 use crate::sim::wire;
@@ -24,38 +25,29 @@ enum Asked {
 
 /// Makes voters of observers and observers of voters.
 pub(in crate::sim) struct Elector {
-    link: Link<Asked>,
-    changes: u64,
-    next_at: u64,
-    settling: bool,
+    errand: Errand<Asked>,
 }
 
 impl Elector {
     /// One with so many changes to make.
     pub(in crate::sim) fn new(rng: &mut Rng) -> Elector {
-        Elector { link: Link::roaming(), changes: rng.between(4, 30), next_at: 0, settling: false }
+        Elector { errand: Errand::new(rng.between(4, 30)) }
     }
 
     fn go_on(&mut self, cx: &mut Context<'_>) {
-        self.link.give_up(cx, false);
-        if self.settling || self.changes == 0 {
+        if !self.errand.is_due(cx) {
             return;
         }
-        cx.wake_in(50_000);
-        if cx.now < self.next_at || !self.link.is_up(cx) || !self.link.pending.is_empty() {
-            return;
-        }
-        self.changes -= 1;
-        self.next_at = cx.now + cx.rng.between(50_000, 1_000_000);
+        self.errand.take_one(cx, 1_000_000);
         let broker = cx.rng.between(1, cx.brokers as u64) as i32;
         // Two voters of four are the fewest that are wanted for long: most of the time somebody gets a vote.
         if cx.rng.one_in(3) {
             let request = RemoveRaftVoterRequest::default().with_cluster_id(None).with_voter_id(broker);
-            self.link.send(cx, VERSION, &request, REMOVE_WITHIN_MS, Asked::Remove);
+            self.errand.link.send(cx, VERSION, &request, REMOVE_WITHIN_MS, Asked::Remove);
         } else {
             let request = AddRaftVoterRequest::default().with_cluster_id(None).with_voter_id(broker);
             let request = request.with_timeout_ms(TIMEOUT_MS);
-            self.link.send(cx, VERSION, &request, i64::from(TIMEOUT_MS), Asked::Add);
+            self.errand.link.send(cx, VERSION, &request, i64::from(TIMEOUT_MS), Asked::Add);
         }
     }
 }
@@ -66,12 +58,12 @@ impl Client for Elector {
     }
 
     fn connected(&mut self, cx: &mut Context<'_>, _broker: usize) {
-        self.link.connected();
+        self.errand.link.connected();
         self.go_on(cx);
     }
 
     fn answered(&mut self, cx: &mut Context<'_>, _broker: usize, frame: Bytes) {
-        match self.link.answered(&frame) {
+        match self.errand.link.answered(&frame) {
             Asked::Add => drop(wire::response::<AddRaftVoterResponse>(VERSION, frame)),
             Asked::Remove => drop(wire::response::<RemoveRaftVoterResponse>(VERSION, frame)),
         }
@@ -79,19 +71,18 @@ impl Client for Elector {
     }
 
     fn closed(&mut self, cx: &mut Context<'_>, _broker: usize) {
-        self.link.closed();
-        cx.wake_in(10_000);
+        self.errand.closed(cx);
     }
 
     fn settle(&mut self, _now: u64) {
-        self.settling = true;
+        self.errand.settling = true;
     }
 
     fn is_settled(&self, _model: &Model) -> bool {
-        self.link.pending.is_empty()
+        self.errand.link.pending.is_empty()
     }
 
     fn state(&self) -> String {
-        format!("elector with {} changes left, {} requests under way", self.changes, self.link.pending.len())
+        format!("elector with {} changes left, {} requests under way", self.errand.left, self.errand.link.pending.len())
     }
 }

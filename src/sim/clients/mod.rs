@@ -4,6 +4,7 @@ mod admin;
 mod consumer;
 mod deleter;
 mod elector;
+mod errand;
 mod group;
 mod mover;
 mod pair;

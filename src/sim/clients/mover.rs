@@ -4,7 +4,8 @@ use bytes::Bytes;
 use kafka_protocol::messages::alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic};
 use kafka_protocol::messages::{AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse, BrokerId};
 
-use super::{Client, Context, Link, topic_name};
+use super::errand::Errand;
+use super::{Client, Context, topic_name};
 use crate::sim::checkers::Model;
 use crate::sim::rng::Rng;
 use crate::sim::wire;
@@ -14,33 +15,24 @@ const TIMEOUT_MS: i32 = 1_000;
 
 /// Moves replicas, and takes some of its moves back.
 pub(in crate::sim) struct Mover {
-    link: Link<()>,
-    moves: u64,
-    next_at: u64,
-    settling: bool,
+    errand: Errand<()>,
 }
 
 impl Mover {
     /// One with so many moves to make.
     pub(in crate::sim) fn new(rng: &mut Rng) -> Mover {
-        Mover { link: Link::roaming(), moves: rng.between(2, 12), next_at: 0, settling: false }
+        Mover { errand: Errand::new(rng.between(2, 12)) }
     }
 
     fn go_on(&mut self, cx: &mut Context<'_>) {
-        self.link.give_up(cx, false);
-        if self.settling || self.moves == 0 {
-            return;
-        }
-        cx.wake_in(50_000);
-        if cx.now < self.next_at || !self.link.is_up(cx) || !self.link.pending.is_empty() {
+        if !self.errand.is_due(cx) {
             return;
         }
         let parts = cx.model.live_parts();
         if parts.is_empty() {
             return;
         }
-        self.moves -= 1;
-        self.next_at = cx.now + cx.rng.between(50_000, 2_000_000);
+        self.errand.take_one(cx, 2_000_000);
         let (topic, partition) = cx.rng.pick(&parts).clone();
         let mut brokers: Vec<i32> = (1..=cx.brokers as i32).collect();
         let mut target = Vec::new();
@@ -56,7 +48,7 @@ impl Mover {
         let topic = ReassignableTopic::default().with_name(topic_name(&topic)).with_partitions(vec![partition]);
         let request =
             AlterPartitionReassignmentsRequest::default().with_timeout_ms(TIMEOUT_MS).with_topics(vec![topic]);
-        self.link.send(cx, VERSION, &request, i64::from(TIMEOUT_MS), ());
+        self.errand.link.send(cx, VERSION, &request, i64::from(TIMEOUT_MS), ());
     }
 }
 
@@ -66,30 +58,29 @@ impl Client for Mover {
     }
 
     fn connected(&mut self, cx: &mut Context<'_>, _broker: usize) {
-        self.link.connected();
+        self.errand.link.connected();
         self.go_on(cx);
     }
 
     fn answered(&mut self, cx: &mut Context<'_>, _broker: usize, frame: Bytes) {
-        self.link.answered(&frame);
+        self.errand.link.answered(&frame);
         let _: AlterPartitionReassignmentsResponse = wire::response(VERSION, frame);
         self.go_on(cx);
     }
 
     fn closed(&mut self, cx: &mut Context<'_>, _broker: usize) {
-        self.link.closed();
-        cx.wake_in(10_000);
+        self.errand.closed(cx);
     }
 
     fn settle(&mut self, _now: u64) {
-        self.settling = true;
+        self.errand.settling = true;
     }
 
     fn is_settled(&self, _model: &Model) -> bool {
-        self.link.pending.is_empty()
+        self.errand.link.pending.is_empty()
     }
 
     fn state(&self) -> String {
-        format!("mover with {} moves left, {} requests under way", self.moves, self.link.pending.len())
+        format!("mover with {} moves left, {} requests under way", self.errand.left, self.errand.link.pending.len())
     }
 }
