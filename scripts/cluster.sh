@@ -36,8 +36,8 @@ node() {
 running() {
     local pid
     pid=$(cat "$dir/node-$1.pid" 2>/dev/null) || return 1
-    # A number may have been given to another process since.
-    [ "$(readlink "/proc/$pid/exe" 2>/dev/null)" = "$(readlink -f "$binary")" ]
+    # A number may have been given to another process since; the binary may have been built anew.
+    grep -qzxF -- "$dir/node-$1/data" "/proc/$pid/cmdline" 2>/dev/null
 }
 
 start() {

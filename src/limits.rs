@@ -325,6 +325,9 @@ pub const REGISTER_AGAIN_MS: u64 = 300;
 /// A broker that others wait for to show a new topic is waited for no longer than this, in milliseconds.
 pub const SHOWN_MS: u64 = 200;
 
+/// The same for a broker whose disk hangs.
+pub const SHOWN_HUNG_MS: u64 = 50;
+
 const _: () = assert!(ELECT_AGAIN_MS > 10 * RAFT_TICK_MS);
 const _: () = assert!(AWAY_MS > 2 * IDLE_TICK_MS && AWAY_MS + IDLE_TICK_MS < PEER_SILENT_MS);
 const _: () = assert!(STATUS_MS * 3 <= PEER_SILENT_MS && CANARY_MS < LEASE_MS);

@@ -27,7 +27,7 @@ use super::in_sync::Followers;
 use super::mesh::{Question, Reply, ShardMessage};
 use super::rng::Rng;
 use crate::consensus::{Entry, Group, GroupState, HardState, Message, NotLeader, SnapshotPoint};
-use crate::limits::{PRODUCER_ID_BLOCK, REQUEST_TIMEOUT_MS, SHOWN_MS};
+use crate::limits::{PRODUCER_ID_BLOCK, REQUEST_TIMEOUT_MS};
 use crate::log::recovery::RecoveredLog;
 use crate::log::{Chunk, FrameKind};
 use crate::metadata::command::NewPartition;
@@ -76,8 +76,8 @@ struct Showing {
     shards: u16,
     /// Other brokers that do not, and are waited for.
     brokers: Set<BrokerId>,
-    /// Until when they are.
-    until: Mono,
+    /// Since when they are.
+    since: Mono,
     waiting: Option<Waiting>,
 }
 
@@ -427,8 +427,8 @@ impl Shard {
             Some(Waiting::Register | Waiting::Change(_) | Waiting::ReplicasMoved) | None => {}
         }
         let brokers = if waiting.is_some() { self.peers.alive().collect() } else { Set::default() };
-        let until = now.mono.plus_millis(SHOWN_MS);
-        coordinator.applied.insert(entry.index, Showing { shards: self.shards, brokers, until, waiting });
+        let showing = Showing { shards: self.shards, brokers, since: now.mono, waiting };
+        coordinator.applied.insert(entry.index, showing);
         self.enact(now, entry.index, changes);
         if is_news {
             for shard in 1..self.shards {
@@ -468,10 +468,8 @@ impl Shard {
     fn settle_shown(&mut self, now: Now) {
         let coordinator = self.coordinator.as_mut().expect("the shard with the metadata's log");
         let shown = |showing: &Showing| {
-            showing.waiting.is_some()
-                && showing.shards == 0
-                && (now.mono >= showing.until
-                    || !showing.brokers.iter().any(|broker| self.peers.is_waited_for(*broker)))
+            let given_up = |broker| now.mono >= showing.since.plus_millis(self.peers.shows_within_ms(broker));
+            showing.waiting.is_some() && showing.shards == 0 && showing.brokers.iter().copied().all(given_up)
         };
         let indexes: Vec<u64> =
             coordinator.applied.iter().filter(|(_, showing)| shown(showing)).map(|(index, _)| *index).collect();

@@ -10,7 +10,7 @@ use super::event::Effect;
 use super::mesh::{Leader, Op, OpKind, Question, RequestId, ShardMessage};
 use crate::limits::{
     AWAY_MS, BALANCE_MS, DISK_SLOW_MS, LEADERS_PER_MESSAGE, LEASE_BACK_MS, LEASE_MS, PEER_SILENT_MS, RAFT_TICK_MS,
-    REST_TICKS, STATUS_MS,
+    REST_TICKS, SHOWN_HUNG_MS, SHOWN_MS, STATUS_MS,
 };
 use crate::peer::{self, DiskState, FrameHeader, PeerMessage, Status};
 use crate::types::{BrokerId, LogId, Map, Mono, Now, PeerAddress, ShardId};
@@ -107,9 +107,19 @@ impl Peers {
         self.by_id.get(&peer)?.heard
     }
 
-    /// Whether this other broker is there and its disk does not hang: it shows soon what is committed.
-    pub(super) fn is_waited_for(&self, peer: BrokerId) -> bool {
+    /// Whether this other broker is there and its disk does not hang.
+    pub(super) fn is_prompt(&self, peer: BrokerId) -> bool {
         self.by_id.get(&peer).is_some_and(|peer| peer.alive && peer.status.disk < DiskState::Hangs)
+    }
+
+    /// How long this other broker is waited for to show what is committed, in milliseconds. One whose disk hangs is, as
+    /// clients ask it as well; but it may have to be sent what it cannot write.
+    pub(super) fn shows_within_ms(&self, peer: BrokerId) -> u64 {
+        match self.is_prompt(peer) {
+            true => SHOWN_MS,
+            false if self.is_alive(peer) => SHOWN_HUNG_MS,
+            false => 0,
+        }
     }
 
     /// Whether this other broker is there and its disk is well.

@@ -128,7 +128,7 @@ impl Shard {
         partition.replicas.iter().copied().find(|replica| {
             let broker = self.state.broker(*replica);
             broker.is_some_and(|broker| broker.rack.as_deref() == Some(rack))
-                && self.peers.is_waited_for(*replica)
+                && self.peers.is_prompt(*replica)
                 && self.is_in_sync(log, *replica)
         })
     }
