@@ -79,7 +79,7 @@ impl Shard {
             return self.tell_when_led(now, asker, deadline, made_before, Reply::Change(response), None);
         };
         prefer(&mut command, |broker| self.peers.unfitness(now, own, broker));
-        let planned = PlannedChange { asker, deadline, request, response };
+        let planned = PlannedChange { asker, deadline, request, again, response };
         if let Err((error, planned)) = self.propose_change(&command, planned) {
             let reply = Reply::Change(Box::new(failed(&planned.request, error)));
             self.refuse(now, planned.asker, error, reply);
@@ -142,8 +142,9 @@ impl Shard {
     ) -> Option<PlannedChange> {
         match changes {
             [Change::Overtaken] => {
-                let PlannedChange { asker, deadline, request, .. } = planned;
-                self.change(now, asker, deadline, request, false);
+                // What came before may be the earlier try itself.
+                let PlannedChange { asker, deadline, request, again, .. } = planned;
+                self.change(now, asker, deadline, request, again);
                 None
             }
             [Change::Full] => {

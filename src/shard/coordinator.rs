@@ -106,6 +106,8 @@ pub(super) struct PlannedChange {
     pub(super) deadline: Deadline,
     /// The request, to plan it again where another command came before.
     pub(super) request: Box<RequestBody>,
+    /// Whether an earlier try of it may have been carried out.
+    pub(super) again: bool,
     /// The answer once the command is shown everywhere.
     pub(super) response: Box<ResponseBody>,
 }
