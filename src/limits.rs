@@ -38,6 +38,10 @@ pub const WAL_PENDING_BYTES: u64 = 256 * 1024 * 1024;
 /// wait for goes on in between.
 pub const RELEASE_LOGS: usize = 1_024;
 
+/// Bytes of its entries that a log writes again, at most, when the WAL wants its oldest segment, rather than move them to
+/// files of its own.
+pub const AGAIN_BYTES: u64 = 16 * 1024;
+
 /// Age of the oldest append that is not durable yet, above which shards refuse produces, in milliseconds.
 pub const WAL_STALLED_MS: u64 = 1_000;
 
@@ -187,6 +191,9 @@ pub const MAX_PARTITIONS: usize = 100_000;
 
 /// Flushes of partitions to segments that one shard has under way at once.
 pub const FLUSHES_IN_FLIGHT: usize = 4;
+
+/// Logs that are looked at in one go for one that is worth a flush.
+pub const DIRTY_LOOKS: usize = 128;
 
 /// Time between two tries to move records to a segment on a disk without room, in milliseconds.
 pub const FLUSH_RETRY_MS: u64 = 1_000;

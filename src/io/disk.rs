@@ -23,7 +23,7 @@ use super::files::Files;
 use super::mailbox::{Receiver, Sender};
 use super::memory::{AlignedBuf, Pool};
 use super::{Incoming, Report};
-use crate::limits::{BLOCK, IDLE_TICK_MS, TICK_MS};
+use crate::limits::{BLOCK, IDLE_TICK_MS};
 use crate::log::disk::{Disk, DiskEffect, DiskEvent};
 use crate::log::{Buffers, DeviceDone, DeviceOp, DiskRequest, FileId, Space};
 use crate::types::{LogId, Map, Mono, ShardId};
@@ -279,8 +279,7 @@ impl DiskThread {
             self.pulse.beat(now.mono);
             if now.mono >= next_tick {
                 self.machine.tick(now, &mut self.effects);
-                let wait = if self.machine.busy() { TICK_MS } else { IDLE_TICK_MS };
-                next_tick = now.mono.plus_millis(wait);
+                next_tick = now.mono.plus_millis(IDLE_TICK_MS);
             }
             self.machine.finish_turn(now, &mut self.effects);
             self.carry_out()?;
@@ -289,10 +288,8 @@ impl DiskThread {
                 let _ = self.reports.send(Report::DiskDrained);
                 return Ok(());
             }
-            if self.machine.busy() {
-                // What has just become busy must not wait out the rest of an idle tick.
-                next_tick = next_tick.min(now.mono.plus_millis(TICK_MS));
-            }
+            // What has just become busy must not wait out the rest of an idle tick.
+            next_tick = next_tick.min(now.mono.plus_millis(self.machine.tick_in_ms(now)));
             first = self.inbox.recv_or_sleep(&waker);
             let wait = if first.is_some() { Duration::ZERO } else { self.until(next_tick) };
             self.submit(wait)?;

@@ -83,8 +83,7 @@ pub enum DiskEffect<Buf> {
 }
 
 /// The state machine of one disk. The driver hands it events with [`Disk::step`], calls [`Disk::finish_turn`]
-/// whenever it has drained what was waiting, and [`Disk::tick`] every [`limits::TICK_MS`] while [`Disk::busy`],
-/// every [`limits::IDLE_TICK_MS`] otherwise. It starts its own work (the first WAL segments) in the first
+/// whenever it has drained what was waiting, and [`Disk::tick`] after [`Disk::tick_in_ms`]. It starts its own work (the first WAL segments) in the first
 /// `finish_turn`.
 pub struct Disk<B: Buffers> {
     buffers: B,
@@ -232,6 +231,24 @@ impl<B: Buffers> Disk<B> {
     /// Whether an operation is in flight, or something waits for one or for a tick. A machine that is not busy
     /// has made everything durable that it accepted, and has said so on the device.
     pub fn busy(&self) -> bool {
-        !self.ops.is_empty() || self.meta.busy() || self.data.busy() || self.segments.busy()
+        self.works() || self.wals().any(|wal| wal.confirms_at().is_some())
+    }
+
+    /// Time until the next tick, in milliseconds, [`limits::IDLE_TICK_MS`] at most.
+    pub fn tick_in_ms(&self, now: Now) -> u64 {
+        if self.works() {
+            return limits::TICK_MS;
+        }
+        let confirms = self.wals().filter_map(Wal::confirms_at).min();
+        let wait = confirms.map_or(u64::MAX, |at| at.micros_since(now.mono).div_ceil(1_000));
+        wait.clamp(1, limits::IDLE_TICK_MS)
+    }
+
+    fn works(&self) -> bool {
+        !self.ops.is_empty() || self.wals().any(Wal::works) || self.segments.busy()
+    }
+
+    fn wals(&self) -> impl Iterator<Item = &Wal<B::Buf>> {
+        [&self.meta, &self.data].into_iter()
     }
 }

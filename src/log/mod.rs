@@ -284,13 +284,16 @@ pub enum DiskReply {
         /// What there is.
         result: Result<Space, DiskError>,
     },
-    /// The WAL wants its oldest segment back: write a checkpoint (after moving the entries that it passes to
-    /// segments) for each of these logs. Sent again only for logs that still hold the oldest segment later.
+    /// The WAL wants its oldest segment back: write a checkpoint for each of these logs, after moving the entries that it
+    /// passes to segments, or with the entries behind it once more. Sent again only for logs that still hold the oldest
+    /// segment later.
     Release {
         /// The WAL.
         wal: WalId,
         /// Logs of this shard whose checkpoint or entries lie in the oldest segment.
         logs: Vec<LogId>,
+        /// Bytes of entries that each of them may write again.
+        again: u64,
     },
     /// What the WAL holds and how it does, sent when it changed and at least every tick while writes are under way:
     /// the shard lets new work wait or refuses it by this.

@@ -93,6 +93,11 @@ impl Pins {
         self.segments.0.front().is_some_and(|oldest| oldest.count == 0)
     }
 
+    /// How many logs there are.
+    pub(super) fn logs(&self) -> usize {
+        self.logs.len()
+    }
+
     /// How many logs may need the oldest segment.
     pub(super) fn len_of_oldest(&self) -> usize {
         self.segments.0.front().map_or(0, |oldest| oldest.logs.len())

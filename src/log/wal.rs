@@ -13,14 +13,18 @@ use super::pins::{Note, Pins};
 use super::recovery::WalSeed;
 use super::wal_format::{HEADER_BYTES, WriteHeader, align_up};
 use super::{Buffers, DeviceDone, DeviceOp, DiskError, DiskReply, FileId, Frame, WalId};
-use crate::limits::{BLOCK, RELEASE_LOGS, TICK_MS, WAL_PENDING_BYTES, WAL_WRITE_BYTES, WAL_WRITES_IN_FLIGHT};
+use crate::limits::{
+    AGAIN_BYTES, BLOCK, CANARY_MS, RELEASE_LOGS, TICK_MS, WAL_PENDING_BYTES, WAL_WRITE_BYTES, WAL_WRITES_IN_FLIGHT,
+};
 use crate::metrics::WalMetrics;
 use crate::types::{LogId, Mono, Now, ShardId};
 
 /// With writes in flight, a further one is started only for this many bytes: smaller ones wait and share one.
 const WORTH_A_WRITE_BYTES: usize = 256 * 1024;
-/// After this long without a further write, an empty one says that the last was durable.
-const CONFIRM_AFTER_MS: u64 = 50;
+/// After this long without a further write, an empty one says that the last was durable. The canaries of a cluster's broker
+/// are further writes, so that it makes no empty ones at rest.
+pub(super) const CONFIRM_AFTER_MS: u64 = 150;
+const _: () = assert!(CONFIRM_AFTER_MS > CANARY_MS + 2 * TICK_MS);
 /// The logs that hold up the oldest segment are reminded this often.
 const RELEASE_AGAIN_MS: u64 = 200;
 /// Time between attempts to create a segment that failed.
@@ -312,8 +316,7 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
         if self.fenced {
             return;
         }
-        let due = self.last_durable_at.plus_millis(CONFIRM_AFTER_MS);
-        if self.wants_confirm() && now.mono >= due && self.make_confirming_room() {
+        if self.wants_confirm() && now.mono >= self.confirm_due() && self.make_confirming_room() {
             self.submit_empty(now, cx);
         }
         self.pump(now, cx);
@@ -323,11 +326,20 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
         }
     }
 
-    /// Whether it waits for its own tick or for a slot; operations in flight are counted elsewhere.
-    pub(super) fn busy(&self) -> bool {
-        let can_write = self.offset.is_some() || !self.free.is_empty();
+    /// Whether it waits for its next tick or for a slot; operations in flight are counted elsewhere.
+    pub(super) fn works(&self) -> bool {
         let asks = self.asked.is_some_and(|asked| asked.left > 0);
-        !self.fenced && (self.has_work() || asks || (self.wants_confirm() && can_write))
+        !self.fenced && (self.has_work() || asks)
+    }
+
+    /// When it is to say that its last write was durable, where that was not said.
+    pub(super) fn confirms_at(&self) -> Option<Mono> {
+        let can_write = self.offset.is_some() || !self.free.is_empty();
+        (!self.fenced && self.wants_confirm() && can_write).then(|| self.confirm_due())
+    }
+
+    fn confirm_due(&self) -> Mono {
+        self.last_durable_at.plus_millis(CONFIRM_AFTER_MS)
     }
 
     fn has_work(&self) -> bool {
@@ -641,8 +653,10 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
         for log in self.pins.of_oldest(most) {
             owners.entry(log.shard(cx.shards)).or_default().push(log);
         }
+        // All of them together write no more than half a segment again.
+        let again = (self.config.segment_bytes / 2 / self.pins.logs().max(1) as u64).min(AGAIN_BYTES);
         for (shard, logs) in owners {
-            cx.reply(shard, DiskReply::Release { wal: self.id, logs });
+            cx.reply(shard, DiskReply::Release { wal: self.id, logs, again });
         }
     }
 

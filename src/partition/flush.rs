@@ -109,6 +109,16 @@ impl Partition {
         self.next_step()
     }
 
+    /// The WAL wants its oldest segment: a checkpoint with all that follows it, where that is little. Many small logs cost the
+    /// disk more as files of their own than as a few bytes that are written again. None where [`Partition::flush`] has to be
+    /// called instead: more than `most` bytes follow, or what does is due to be rolled.
+    pub fn stay_in_wal(&mut self, most: u64) -> Option<FlushStep> {
+        let busy = self.is_flushing() || self.is_installing() || self.has_obsolete() || !self.released.is_empty();
+        let since = self.tail.unflushed().next()?.batch.header.max_timestamp.get();
+        let moves = self.tail.unflushed_cost() > most || self.tail.last().is_some_and(|last| self.is_due(since, last));
+        (!busy && !moves).then(|| self.checkpoint(true))
+    }
+
     /// The write that was wanted last has ended. Returns what is next, and how many batches of the tail may be
     /// evicted from now on. Without room the flush is over until [`Partition::flush`] is called again.
     pub fn flush_written(&mut self, outcome: FlushOutcome) -> (FlushStep, u64) {
@@ -152,7 +162,7 @@ impl Partition {
     fn next_step(&mut self) -> FlushStep {
         if (self.has_obsolete() || !self.released.is_empty()) && !self.is_installing() {
             // First of all: a disk without room gets some.
-            return self.checkpoint();
+            return self.checkpoint(false);
         }
         if let Some(write) = self.index_write() {
             return FlushStep::Write(write);
@@ -164,7 +174,7 @@ impl Partition {
             return FlushStep::Write(write);
         }
         let wanted = std::mem::take(&mut self.flush.checkpoint_wanted);
-        if wanted || self.flush.wrote { self.checkpoint() } else { FlushStep::Done }
+        if wanted || self.flush.wrote { self.checkpoint(false) } else { FlushStep::Done }
     }
 
     fn log_write(&mut self) -> Option<FlushWrite> {
@@ -278,7 +288,8 @@ impl Partition {
         }
     }
 
-    fn checkpoint(&mut self) -> FlushStep {
+    /// A checkpoint, with the entries after it where `again` says so, or where it would free nothing without them.
+    fn checkpoint(&mut self, again: bool) -> FlushStep {
         let index = self.flush_index();
         let Some(term) = self.group.term_at(index) else {
             // Nothing of this log is durable yet; its first entry is on the way.
@@ -299,7 +310,7 @@ impl Partition {
         }
         let frame = Frame { body, ..self.frame(FrameKind::Checkpoint, term, index, &[], bytes::Bytes::new()) };
         let mut frames = vec![frame];
-        if stays {
+        if stays || again {
             // What cannot be committed for long, as where too few replicas are there, keeps segments of the WAL, which is the
             // other logs' too. Under load the first checkpoint frees them.
             let again = |entry| Frame { again: true, ..self.entry_frame(&entry) };

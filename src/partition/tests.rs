@@ -358,6 +358,33 @@ fn a_failed_write_leaves_the_records_in_memory() {
 }
 
 #[test]
+fn a_few_records_are_written_to_the_wal_again_and_get_no_file() {
+    let mut disk = Disk::default();
+    let mut partition = open(&disk);
+    persist(&mut partition, &mut disk);
+    assert!(partition.stay_in_wal(u64::MAX).is_none(), "there is nothing to write again");
+    for second in 0..5 {
+        partition.append(now(0), batch(&[b"a"], 1_000 * second)).unwrap();
+    }
+    persist(&mut partition, &mut disk);
+    let cost = partition.unflushed_cost();
+    assert!(partition.stay_in_wal(cost - 1).is_none(), "they are too many");
+    for _ in 0..2 {
+        let Some(FlushStep::Checkpoint { frames, .. }) = partition.stay_in_wal(cost) else { panic!("they stay") };
+        assert!(!frames[0].again && frames[1..].iter().all(|frame| frame.again));
+        // All that the WAL held before may be gone.
+        disk.frames = frames;
+        partition.checkpoint_durable();
+        assert_eq!(disk.files(), 0);
+        assert_eq!(consume(&mut open(&disk), &disk, 0).len(), 5);
+    }
+    partition.config.segment_ms = 3_000;
+    assert!(partition.stay_in_wal(cost).is_none(), "they are due to be rolled");
+    disk.flush(&mut partition);
+    assert_eq!(disk.files(), 1);
+}
+
+#[test]
 fn a_full_disk_is_tried_again() {
     let mut disk = Disk::default();
     let mut partition = open(&disk);

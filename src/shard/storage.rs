@@ -6,7 +6,8 @@ use super::Shard;
 use super::event::Effect;
 use super::mesh::{Answer, RequestId};
 use crate::limits::{
-    CANARY_MS, DISK_SLOW_MS, FLUSH_RETRY_MS, FLUSHES_IN_FLIGHT, LEASE_MS, SPENT_CHUNK_BYTES, WAL_PENDING_BYTES,
+    CANARY_MS, DIRTY_LOOKS, DISK_SLOW_MS, FLUSH_RETRY_MS, FLUSHES_IN_FLIGHT, LEASE_MS, SPENT_CHUNK_BYTES,
+    WAL_PENDING_BYTES,
 };
 use crate::log::{DiskError, DiskReply, DiskRequest, Frame, FrameKind, SegmentName, WalId};
 use crate::metrics::Held;
@@ -520,9 +521,9 @@ impl Shard {
                 self.op_answered(now, request, part, Answer::Space(result.ok()));
             }
             DiskReply::Release { wal: WalId::Meta, .. } => self.checkpoint_metadata(),
-            DiskReply::Release { wal: WalId::Data, logs } => {
+            DiskReply::Release { wal: WalId::Data, logs, again } => {
                 for log in logs {
-                    self.flush_log(log, true);
+                    self.release(log, again);
                 }
             }
             DiskReply::Health { wal, oldest_ms, pending_bytes, full, scarce, no_space } => {
@@ -574,24 +575,28 @@ impl Shard {
         }
     }
 
-    /// Moves records to segments while more of them are in memory than should be.
+    /// Moves records to segments while more of them are in memory than should be. Logs with so little that all of them
+    /// would fill no more than a quarter of it are passed over: a write to a file costs the disk about the same whether it
+    /// brings much or little.
     pub(super) fn flush_dirty(&mut self) {
-        for _ in 0..self.storage.dirty.len() {
+        for _ in 0..self.storage.dirty.len().min(DIRTY_LOOKS) {
             let enough = self.storage.unflushed_bytes <= self.storage.append_budget / 2;
             if enough || self.storage.flushing >= FLUSHES_IN_FLIGHT {
                 return;
             }
+            let worth = self.storage.append_budget / 4 / self.storage.dirty.len() as u64;
             let Some(log) = self.storage.dirty.pop_front() else { return };
             // What found no room is tried again in its time.
             if !self.storage.is_dirty.remove(&log) || self.storage.without_room.contains(&log) {
                 continue;
             }
-            self.flush_log(log, false);
+            let held = self.owned.get(&log).map_or(0, |owned| owned.partition.unflushed_cost());
+            if held >= worth {
+                self.flush_log(log, false);
+            }
+            let Some(owned) = self.owned.get(&log) else { continue };
             // Records that are not committed yet cannot be moved: the log stays in line.
-            let waits = self.owned.get(&log).is_some_and(|owned| {
-                let partition = &owned.partition;
-                partition.unflushed_cost() > 0 && !partition.is_flushing()
-            });
+            let waits = owned.partition.unflushed_cost() > 0 && !owned.partition.is_flushing();
             if waits && self.storage.is_dirty.insert(log) {
                 self.storage.dirty.push_back(log);
             }
@@ -606,6 +611,14 @@ impl Shard {
         self.storage.next_retry = now.mono.plus_millis(FLUSH_RETRY_MS).0;
         for log in self.storage.without_room.clone() {
             self.flush_log(log, true);
+        }
+    }
+
+    /// Lets go of the WAL's oldest segment, by writing no more than `again` bytes of entries once more.
+    fn release(&mut self, log: LogId, again: u64) {
+        match self.owned.get_mut(&log).and_then(|owned| owned.partition.stay_in_wal(again)) {
+            Some(step) => self.flush_step(log, step),
+            None => self.flush_log(log, true),
         }
     }
 

@@ -9,11 +9,12 @@ use super::rng::Rng;
 use super::trace::digest;
 use crate::config::{BrokerConfig, Machine, PeerAddress, Settings};
 use crate::consensus::Members;
+use crate::limits::{IDLE_TICK_MS, TICK_MS};
 use crate::log::DeviceOp;
 use crate::log::disk::{Disk, DiskConfig, DiskEvent};
 use crate::log::recovery::recover;
 use crate::shard::{Event, Shard};
-use crate::types::{BrokerId, ConnId, ShardId};
+use crate::types::{BrokerId, ConnId, Now, ShardId};
 
 /// A part of the process that takes turns.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -202,11 +203,12 @@ impl Broker {
         }
     }
 
-    /// Whether an actor does something that needs frequent ticks.
-    pub(super) fn is_busy(&self, actor: Actor) -> bool {
+    /// Time until an actor wants to tick, in milliseconds.
+    pub(super) fn tick_in_ms(&self, actor: Actor, now: Now) -> u64 {
         match actor {
-            Actor::Shard(number) => self.shards[usize::from(number)].busy(),
-            Actor::Disk => self.disk.busy(),
+            Actor::Shard(number) if self.shards[usize::from(number)].busy() => TICK_MS,
+            Actor::Shard(_) => IDLE_TICK_MS,
+            Actor::Disk => self.disk.tick_in_ms(now),
         }
     }
 

@@ -13,7 +13,7 @@ use super::server_side::Conn;
 use super::trace::digest;
 use super::world::{Phase, What, World};
 use crate::config::BrokerConfig;
-use crate::limits::{DEADLINE_SLACK_MS, IDLE_TICK_MS, TICK_MS};
+use crate::limits::DEADLINE_SLACK_MS;
 use crate::log::disk::{DiskEffect, DiskEvent};
 use crate::peer::PeerMessage;
 use crate::shard::{Effect, Event};
@@ -327,10 +327,11 @@ impl World {
     }
 
     fn schedule_tick(&mut self, place: usize, actor: Actor) {
+        let now = self.clocks(place);
         let node = &mut self.nodes[place];
         let life = node.life;
         let Some(broker) = &mut node.broker else { return };
-        let wait = if broker.is_busy(actor) { TICK_MS } else { IDLE_TICK_MS };
+        let wait = broker.tick_in_ms(actor, now);
         // A little early, as a timer that fires between two turns would be late by the next.
         let due = self.now + wait * 1_000 - 100;
         if let Some(at) = broker.next_tick(actor, due) {

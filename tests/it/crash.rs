@@ -68,6 +68,46 @@ fn an_idempotent_producer_sees_ten_kills_and_loses_nothing() {
     assert!(broker.is_alive());
 }
 
+/// How many segments' logs there are below a directory.
+fn segments(directory: &Path) -> usize {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries
+        .map(|entry| match entry.path() {
+            path if path.is_dir() => segments(&path),
+            path => usize::from(path.extension().is_some_and(|extension| extension == "log")),
+        })
+        .sum()
+}
+
+#[test]
+fn many_small_logs_outlive_the_turns_of_the_wal_without_a_file() {
+    if impossible() {
+        return;
+    }
+    const SMALL: i32 = 300;
+    let directory = data_dir();
+    let broker = Launch::new(directory.path()).start();
+    let mut wire = Wire::connect(&broker.address());
+    wire.create_topic("small", SMALL, &[]);
+    wire.create_topic("large", 1, &[]);
+    for partition in 0..SMALL {
+        assert_eq!(wire.produce("small", partition, batch(&[partition.to_string()])).error_code, 0);
+    }
+    // More than the WAL has room for.
+    for n in 0..1_400 {
+        assert_eq!(wire.produce("large", 0, batch(&[noise(n, 900_000)])).base_offset, n as i64);
+    }
+    let files = segments(directory.path());
+    assert!((1..10).contains(&files), "{files} segments");
+    let broker = broker.kill().start();
+    let mut wire = Wire::connect(&broker.address());
+    for partition in 0..SMALL {
+        let found = wire.fetch("small", partition, 0).records.expect("records");
+        assert_eq!(values(found), [partition.to_string()]);
+    }
+    assert_eq!(wire.list_offset("large", 0, -1).1, 1_400);
+}
+
 #[test]
 fn what_was_acknowledged_just_before_a_kill_is_there() {
     if impossible() {

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use super::rig::*;
 use crate::log::disk::DiskConfig;
 use crate::log::recovery::{Recovered, RecoveryError, recover};
+use crate::log::wal::CONFIRM_AFTER_MS;
 use crate::log::wal_format::{HEADER_BYTES, WriteHeader};
 use crate::log::*;
 
@@ -88,7 +89,7 @@ fn a_flipped_bit_in_an_acknowledged_write_is_an_error_that_names_it() {
     for index in 1..=4 {
         append_durable(&mut rig, index, &filling(2));
     }
-    rig.tick_after(60);
+    rig.tick_after(CONFIRM_AFTER_MS);
     rig.settle();
     for sector in 0..4 * 16 {
         let mut memory = rig.memory.clone();
@@ -310,7 +311,7 @@ fn with_checkpoints() -> Rig {
     }
     rig.append(0, 17, vec![state(2, FrameKind::Checkpoint, 7, b"second"), entry(2, 8, b"y")]);
     rig.settle();
-    rig.tick_after(60);
+    rig.tick_after(CONFIRM_AFTER_MS);
     rig.settle();
     rig
 }

@@ -3,6 +3,8 @@
 use bytes::Bytes;
 
 use super::rig::*;
+use crate::limits::IDLE_TICK_MS;
+use crate::log::wal::CONFIRM_AFTER_MS;
 use crate::log::*;
 
 #[test]
@@ -13,7 +15,7 @@ fn a_first_start_makes_a_segment_and_a_spare_and_then_rests() {
     assert!(rig.writes().is_empty(), "there is no segment yet");
     rig.settle();
     assert_eq!(rig.acked(), [(0, 1)]);
-    rig.tick_after(60);
+    rig.tick_after(CONFIRM_AFTER_MS);
     rig.settle();
     assert!(!rig.disk.busy());
     assert_eq!(rig.memory.files.len(), 3, "two of the data's, one of the metadata's");
@@ -111,8 +113,10 @@ fn the_last_write_is_confirmed_once_and_then_there_is_silence() {
     let mut rig = Rig::started(small());
     append_durable(&mut rig, 1, b"x");
     assert!(rig.disk.busy());
-    rig.tick_after(40);
+    assert_eq!(rig.disk.tick_in_ms(rig.now), IDLE_TICK_MS);
+    rig.tick_after(CONFIRM_AFTER_MS - 10);
     assert!(rig.ops.is_empty());
+    assert_eq!(rig.disk.tick_in_ms(rig.now), 10);
     rig.tick_after(10);
     assert_eq!(rig.writes().len(), 1);
     rig.settle();
