@@ -13,7 +13,8 @@
 # the size of each file system, CLUSTER_ARGS further arguments of each server.
 set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
-dir=${CLUSTER_DIR:-$here/target/cluster}
+# One spelling: a broker is told from other processes by its data directory.
+dir=$(realpath -m "${CLUSTER_DIR:-$here/target/cluster}")
 mount=${CLUSTER_MOUNT:-1}
 image_mb=${CLUSTER_IMAGE_MB:-4096}
 read -r -a extra <<<"${CLUSTER_ARGS:-}"

@@ -83,8 +83,8 @@ pub enum DiskEffect<Buf> {
 }
 
 /// The state machine of one disk. The driver hands it events with [`Disk::step`], calls [`Disk::finish_turn`]
-/// whenever it has drained what was waiting, and [`Disk::tick`] after [`Disk::tick_in_ms`]. It starts its own work (the first WAL segments) in the first
-/// `finish_turn`.
+/// whenever it has drained what was waiting, and [`Disk::tick`] after [`Disk::tick_in_ms`]. It starts its own work (the
+/// first WAL segments) in the first `finish_turn`.
 pub struct Disk<B: Buffers> {
     buffers: B,
     shards: u16,

@@ -6,7 +6,9 @@ pub mod process;
 pub mod records;
 pub mod wire;
 
-use std::io::Write;
+use std::fs::{self, Metadata};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -34,6 +36,32 @@ pub fn wait_until(limit: Duration, mut condition: impl FnMut() -> bool) -> bool 
         }
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// The files below a directory. One that is removed meanwhile is not among them.
+pub fn files_below(directory: &Path) -> Vec<(PathBuf, Metadata)> {
+    fn there<T>(asked: io::Result<T>) -> Option<T> {
+        match asked {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            asked => Some(asked.expect("what lies below the directory")),
+        }
+    }
+    let mut files = Vec::new();
+    for entry in there(fs::read_dir(directory)).into_iter().flatten().filter_map(there) {
+        match there(entry.metadata()) {
+            Some(metadata) if metadata.is_dir() => files.extend(files_below(&entry.path())),
+            Some(metadata) => files.push((entry.path(), metadata)),
+            None => {}
+        }
+    }
+    files
+}
+
+/// The bytes of each segment below a directory.
+pub fn segments_below(directory: &Path) -> Vec<u64> {
+    let is_segment = |path: &Path| path.extension().is_some_and(|extension| extension == "log");
+    let files = files_below(directory).into_iter();
+    files.filter(|(path, _)| is_segment(path)).map(|(_, metadata)| metadata.len()).collect()
 }
 
 /// `len` bytes that do not compress, the same for the same `seed` (an xorshift generator).

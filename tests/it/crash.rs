@@ -1,6 +1,5 @@
 //! The broker ends, in good order or not, and starts again on the same data.
 
-use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -17,7 +16,7 @@ use crate::common::librdkafka::{RESILIENT, Recorder, assert_exactly_once, create
 use crate::common::process::{Broker, Launch, data_dir, external};
 use crate::common::records::{Batch, batch, values};
 use crate::common::wire::{Wire, code, partition_answer, produce_request, topic_name};
-use crate::common::{noise, skipped, wait_until};
+use crate::common::{files_below, noise, segments_below, skipped, wait_until};
 
 /// These tests hold the process in their hands.
 fn impossible() -> bool {
@@ -30,15 +29,7 @@ fn impossible() -> bool {
 
 /// Bytes that the files below a directory take on the disk.
 fn disk_usage(directory: &Path) -> u64 {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    entries
-        .map(|entry| match entry.metadata() {
-            Ok(metadata) if metadata.is_dir() => disk_usage(&entry.path()),
-            Ok(metadata) => metadata.blocks() * 512,
-            // Removed between the listing and the question.
-            Err(_) => 0,
-        })
-        .sum()
+    files_below(directory).iter().map(|(_, metadata)| metadata.blocks() * 512).sum()
 }
 
 #[test]
@@ -68,17 +59,6 @@ fn an_idempotent_producer_sees_ten_kills_and_loses_nothing() {
     assert!(broker.is_alive());
 }
 
-/// How many segments' logs there are below a directory.
-fn segments(directory: &Path) -> usize {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    entries
-        .map(|entry| match entry.path() {
-            path if path.is_dir() => segments(&path),
-            path => usize::from(path.extension().is_some_and(|extension| extension == "log")),
-        })
-        .sum()
-}
-
 #[test]
 fn many_small_logs_outlive_the_turns_of_the_wal_without_a_file() {
     if impossible() {
@@ -97,7 +77,7 @@ fn many_small_logs_outlive_the_turns_of_the_wal_without_a_file() {
     for n in 0..1_400 {
         assert_eq!(wire.produce("large", 0, batch(&[noise(n, 900_000)])).base_offset, n as i64);
     }
-    let files = segments(directory.path());
+    let files = segments_below(directory.path()).len();
     assert!((1..10).contains(&files), "{files} segments");
     let broker = broker.kill().start();
     let mut wire = Wire::connect(&broker.address());

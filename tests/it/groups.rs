@@ -18,7 +18,7 @@ use kafka_protocol::messages::{
 use crate::common::process::{Launch, data_dir, external, shared};
 use crate::common::records::batch;
 use crate::common::wire::{Wire, code, decode, text, topic_name};
-use crate::common::{fresh, skipped, wait_until};
+use crate::common::{fresh, segments_below, skipped, wait_until};
 
 const SESSION_MS: i32 = 10_000;
 
@@ -510,17 +510,6 @@ fn try_kept(wire: &mut Wire, group: &str) -> std::io::Result<i64> {
     Ok(response.topics.first().map_or(-1, |topic| topic.partitions[0].committed_offset))
 }
 
-/// Bytes of the segments below a directory.
-fn segment_bytes(directory: &std::path::Path) -> u64 {
-    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    let sizes = entries.map(|entry| match entry.metadata() {
-        Ok(metadata) if metadata.is_dir() => segment_bytes(&entry.path()),
-        Ok(metadata) if entry.path().extension().is_some_and(|extension| extension == "log") => metadata.len(),
-        _ => 0,
-    });
-    sizes.sum()
-}
-
 #[test]
 fn offsets_are_read_back_from_segments_too() {
     if external().is_some() {
@@ -535,7 +524,7 @@ fn offsets_are_read_back_from_segments_too() {
     // More than the broker keeps in memory: the oldest commits go to segments.
     let words = "x".repeat(4_096);
     let mut rounds = 0;
-    while segment_bytes(directory.path()) < 4 << 20 {
+    while segments_below(directory.path()).iter().sum::<u64>() < 4 << 20 {
         rounds += 1;
         assert!(rounds < 1_000, "nothing goes to segments");
         let offsets: Vec<(i32, i64)> = (0..PARTITIONS).map(|partition| (partition, rounds)).collect();

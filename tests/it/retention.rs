@@ -11,7 +11,7 @@ use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, D
 use crate::common::process::{Broker, Launch, data_dir, shared};
 use crate::common::records::{Batch, batch, records, values};
 use crate::common::wire::{Wire, code, topic_name};
-use crate::common::{fresh, wait_until};
+use crate::common::{files_below, fresh, wait_until};
 
 const EARLIEST: i64 = -2;
 
@@ -73,16 +73,9 @@ fn deleted_records_stay_so_after_a_kill() {
     assert_eq!(values(wire.fetch("t", 0, 7).records.unwrap()), ["v7", "v8", "v9"]);
 }
 
-/// Bytes of the segments of all partitions.
-fn segment_bytes(dir: &Path) -> u64 {
-    let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
-    let size = |entry: std::fs::DirEntry| match entry.metadata() {
-        Ok(found) if found.is_dir() => segment_bytes(&entry.path()),
-        Ok(found) => found.len(),
-        // It was removed just now.
-        Err(_) => 0,
-    };
-    entries.map(|entry| size(entry.expect("an entry"))).sum()
+/// Bytes of all files of partitions.
+fn file_bytes(partitions: &Path) -> u64 {
+    files_below(partitions).iter().map(|(_, metadata)| metadata.len()).sum()
 }
 
 /// Whether some segment of the first partition was written anew, which its name says.
@@ -132,8 +125,8 @@ fn of_a_compacted_topic_the_last_record_of_each_key_is_left() {
         (0..20).map(|key| (format!("k{key}"), format!("k{key} {}", ROUNDS - 1))).collect();
     let mut wire = Wire::connect(&broker.address());
     let small =
-        wait_until(Duration::from_secs(30), || is_rewritten(&partitions) && segment_bytes(&partitions) < (6 << 20));
-    assert!(small, "{} bytes are left", segment_bytes(&partitions));
+        wait_until(Duration::from_secs(30), || is_rewritten(&partitions) && file_bytes(&partitions) < (6 << 20));
+    assert!(small, "{} bytes are left", file_bytes(&partitions));
     // Some of them are read from memory still, as they were.
     assert_eq!(last_of_keys(&mut wire).0, expected);
     let broker = broker.kill().start();
