@@ -152,6 +152,11 @@ pub struct Group {
     hangs: bool,
     /// The index before the entries that the leader sent last, where they did not fit this log.
     refused: Option<u64>,
+    /// A candidate that asked for votes while this replica still believed in a leader: it may have been first to hear that
+    /// the leader is gone, and would ask again only when a time-out is over.
+    early_bid: Option<(BrokerId, Message)>,
+    /// Followers that were let go on since the last tick: see [`Group::end_probe`].
+    went_on: Vec<BrokerId>,
     /// There where a part of the log was lost.
     repair: Option<Repair>,
     /// It was made whole, and the owner was not told yet.
@@ -234,6 +239,8 @@ impl Group {
             outbox: Vec::new(),
             restoring: None,
             hangs: false,
+            early_bid: None,
+            went_on: Vec::new(),
             refused: None,
             repair,
             made_whole: false,
@@ -247,6 +254,7 @@ impl Group {
 
     /// Time has passed: heartbeats, elections.
     pub fn tick(&mut self) {
+        self.went_on.clear();
         if self.repair.is_some() {
             self.tick_repair();
         } else if self.restoring.is_none() {
@@ -269,21 +277,56 @@ impl Group {
             let Some(members) = Members::decode(&message.context) else { return };
             self.offered = Some((point.index, members));
         }
-        let went_on = message.kind == MessageKind::AppendResponse && !message.reject;
+        let went_on = (message.kind == MessageKind::AppendResponse && !message.reject).then_some(message.index);
         let append = (message.kind == MessageKind::Append).then_some((message.index, message.log_term));
+        let bid = (message.kind == MessageKind::PreVote).then_some((message.log_term, message.index));
+        if bid.is_some() && self.leader().is_some_and(|leader| leader != from) {
+            self.early_bid = Some((from, message.clone()));
+        }
         let message = self.after_committed(message).into_raft(from, self.broker);
         // What raft-rs refuses here is a message of a broker that is no replica: it is not for this log any more.
         let _ = self.raw.step(message);
-        if went_on {
+        if let Some(index) = went_on {
             self.end_snapshot(from);
+            self.end_probe(from, index);
+        }
+        if let Some(log) = bid {
+            self.outbid(log);
         }
         if let Some((index, log_term)) = append.filter(|_| self.leader() == Some(from)) {
             // What is committed is the same in every log.
             let agrees = index <= self.committed() || self.term_at(index) == Some(log_term);
             self.refused = Some(index).filter(|_| !agrees);
-            if self.hangs && agrees && index <= self.durable() && !self.unsynced.is_empty() {
+            if self.hangs && agrees && !self.unsynced.is_empty() {
+                let index = index.min(self.durable());
                 self.outbox.push((from, Message { index, ..self.early(MessageKind::AppendResponse) }));
             }
+        }
+    }
+
+    /// A candidate whose log ends with this term and index has asked for votes. Where this replica has more, the other
+    /// cannot win against it; nobody is to wait until its own time is up.
+    fn outbid(&mut self, log: (u64, u64)) {
+        let last = self.raw.raft.raft_log.last_index();
+        let more = (self.raw.raft.raft_log.last_term(), last) > log;
+        if more && !self.hangs && self.raw.raft.state == StateRole::Follower && self.leader().is_none() {
+            self.campaign();
+        }
+    }
+
+    /// A follower holds what it is known to hold, durably, and has taken what came next. raft-rs sends one that has refused
+    /// an append a single one at a time until it knows it to hold more, which one whose disk hangs cannot. Once a tick is
+    /// often enough, as all that is not durable there is sent to it again.
+    fn end_probe(&mut self, follower: BrokerId, index: u64) {
+        let id = self.members().id(follower);
+        let raft = &mut self.raw.raft;
+        let leads = raft.state == StateRole::Leader;
+        let Some(progress) = raft.mut_prs().get_mut(id).filter(|_| leads) else { return };
+        let waits = progress.state == ProgressState::Probe && progress.matched == index;
+        if waits && !self.went_on.contains(&follower) {
+            self.went_on.push(follower);
+            progress.become_replicate();
+            raft.send_append(id);
         }
     }
 
@@ -385,6 +428,9 @@ impl Group {
         let led = broker != self.broker && self.leader() == Some(broker);
         if led {
             self.raw.raft.leader_id = raft::INVALID_ID;
+            if let Some((from, bid)) = self.early_bid.take().filter(|(from, _)| *from != broker) {
+                self.step(from, bid);
+            }
         }
         led
     }

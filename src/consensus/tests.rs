@@ -58,21 +58,28 @@ fn hard_states_round_trip() {
     assert_eq!(HardState::from_bytes(&[0; 23]), None);
 }
 
-/// Three replicas that hear each other at once. The disk of the last hangs when it is told to.
+/// Three replicas of the metadata that hear each other at once. The disk of the last hangs when it is told to.
 struct Three {
     groups: Vec<Group>,
     hangs: bool,
-    /// What goes to the last is lost.
-    cut: bool,
+    /// What goes to these is lost.
+    cut: &'static [i32],
 }
 
 impl Three {
     fn new() -> Three {
         let voters = [BrokerId(0), BrokerId(1), BrokerId(2)];
         let group = |broker| {
-            Group::new(LogId(1), (broker, 0), &voters, GroupState::default(), |data| data.len() as u64, &logger())
+            Group::new(
+                LogId::METADATA,
+                (broker, 0),
+                &voters,
+                GroupState::default(),
+                |data| data.len() as u64,
+                &logger(),
+            )
         };
-        let mut three = Three { groups: voters.map(group).into(), hangs: false, cut: false };
+        let mut three = Three { groups: voters.map(group).into(), hangs: false, cut: &[] };
         three.groups[0].campaign();
         three.settle();
         assert!(three.groups[0].is_leader());
@@ -96,7 +103,7 @@ impl Three {
                 return;
             }
             for (from, to, message) in messages {
-                if !(self.cut && to == BrokerId(2)) {
+                if !self.cut.contains(&to.0) {
                     self.groups[to.0 as usize].step(from, message);
                 }
             }
@@ -124,9 +131,9 @@ impl Three {
 
     /// The last replica lacks entries, which the first one leads.
     fn leave_last_behind(&mut self, entries: usize) {
-        self.cut = true;
+        self.cut = &[2];
         self.propose(entries);
-        self.cut = false;
+        self.cut = &[];
     }
 
     /// The first forgets its entries and is to send the last this point in their place; it has until its next heartbeat.
@@ -139,6 +146,14 @@ impl Three {
             first.tick();
         }
         drain(first);
+    }
+
+    /// The last replica hears of what is committed without the help of time.
+    fn hears_at_once(&mut self, durable: u64) {
+        for _ in 0..20 {
+            self.propose(1);
+            self.assert_last_knows_all(durable);
+        }
     }
 
     /// The last replica has heard of all that is committed, and nobody believes that more than this is durable there.
@@ -160,24 +175,25 @@ fn a_replica_whose_disk_hangs_hears_of_all_that_is_committed() {
     three.tick();
     three.assert_last_knows_all(durable);
     // Some of it is lost on the way.
-    three.cut = true;
+    three.cut = &[2];
     three.propose(5);
     three.leader().unreachable(BrokerId(2));
-    three.cut = false;
+    three.cut = &[];
     for _ in 0..50 {
         three.propose(1);
         three.tick();
         three.tick();
         three.assert_last_knows_all(durable);
     }
+    three.hears_at_once(durable);
     // Another leads, who knows nothing of how far this log goes.
     assert!(three.leader().hand_over(|broker| broker == BrokerId(1)));
     three.settle();
     assert!(three.groups[1].is_leader());
-    three.cut = true;
+    three.cut = &[2];
     three.propose(5);
     three.leader().unreachable(BrokerId(2));
-    three.cut = false;
+    three.cut = &[];
     for _ in 0..20 {
         three.propose(1);
         for _ in 0..4 {
@@ -185,6 +201,7 @@ fn a_replica_whose_disk_hangs_hears_of_all_that_is_committed() {
         }
         three.assert_last_knows_all(durable);
     }
+    three.hears_at_once(durable);
     three.hangs = false;
     let number = u64::MAX - 1;
     three.groups[2].persisted(number);
@@ -296,4 +313,33 @@ fn a_leader_that_is_no_member_any_more_leads_no_more() {
     assert!(!three.groups[2].is_leader());
     three.propose(1);
     assert_eq!(three.groups[1].committed(), three.groups[0].committed());
+}
+
+/// The first replica leads and is lost with what only the first and the last hold; `heard` says in which order the others
+/// hear of that. Whether one of them leads then, before any time has passed.
+fn another_leads(entries: usize, heard: [usize; 2]) -> bool {
+    let mut three = Three::new();
+    three.cut = &[1];
+    three.propose(entries);
+    three.cut = &[0];
+    for at in heard {
+        three.groups[at].lost(BrokerId(0));
+        if at == 1 {
+            three.groups[1].campaign();
+        }
+        three.settle();
+    }
+    three.groups[1..].iter().any(Group::is_leader)
+}
+
+#[test]
+fn a_lost_leader_is_replaced_at_once_whoever_hears_of_it_first() {
+    assert!(another_leads(0, [1, 2]));
+    assert!(another_leads(0, [2, 1]));
+}
+
+#[test]
+fn a_candidate_that_lacks_entries_is_outbid_at_once() {
+    assert!(another_leads(3, [1, 2]));
+    assert!(another_leads(3, [2, 1]));
 }
