@@ -192,9 +192,6 @@ pub const MAX_PARTITIONS: usize = 100_000;
 /// Flushes of partitions to segments that one shard has under way at once.
 pub const FLUSHES_IN_FLIGHT: usize = 4;
 
-/// Logs that are looked at in one go for one that is worth a flush.
-pub const DIRTY_LOOKS: usize = 128;
-
 /// Time between two tries to move records to a segment on a disk without room, in milliseconds.
 pub const FLUSH_RETRY_MS: u64 = 1_000;
 
@@ -310,8 +307,20 @@ pub const STAND_NEXT_MS: u64 = 100;
 /// With nothing else to write, a write of this much later shows that the disk still takes any, in milliseconds.
 pub const CANARY_MS: u64 = 100;
 
+/// How long ago something may have come from a broker for it to be named to clients without more ado, in milliseconds.
+pub const WORD_FRESH_MS: u64 = 5;
+
+/// How long a client waits at most until brokers that were silent longer have given word, in milliseconds.
+pub const WORD_MS: i64 = 20;
+
 /// Time after which a follower asks once more for records that did not come, in milliseconds.
 pub const INSTALL_AGAIN_MS: u64 = 1_000;
+
+/// Time after which a damaged segment that could not be mended is tried again, where it is read, in milliseconds.
+pub const MEND_AGAIN_MS: u64 = 10_000;
+
+/// How often other brokers are asked for records that are damaged here, before that is given up for the time being.
+pub const MEND_QUESTIONS: usize = 6;
 
 /// Most bytes of records that a follower is sent at once, unless a single batch has more.
 pub const INSTALL_BYTES: usize = 1024 * 1024;

@@ -18,6 +18,7 @@ use zerocopy::IntoBytes;
 
 use super::Partition;
 use super::flush::{FlushOutcome, FlushWrite};
+use super::mend::Mend;
 use super::read::DiskRead;
 use super::segments::{INDEX_ENTRY_LEN, Segment};
 use crate::limits::{COMPACTION_CHUNK_BYTES, MAX_COMPACTION_KEYS, MAX_DECOMPRESSED_BYTES};
@@ -32,6 +33,11 @@ pub enum CompactionStep {
     Read(DiskRead),
     /// Write this, then call [`Partition::compaction_written`].
     Write(FlushWrite),
+    /// Ask other replicas for the records from the first offset on, up to the second, then call
+    /// [`Partition::mend_fetched`].
+    Fetch(Offset, Offset),
+    /// A flush is under way: ask again when it is over.
+    Wait,
     /// Segments were written anew: a checkpoint makes that true, by [`Partition::flush`]. Then ask again.
     Checkpoint,
     /// The pass is over.
@@ -40,6 +46,8 @@ pub enum CompactionStep {
         compacted: Option<(u64, u64)>,
         /// A segment that was begun and is not needed.
         stray: Option<SegmentName>,
+        /// Whether it was a damaged segment that was written anew.
+        mended: bool,
     },
 }
 
@@ -64,23 +72,25 @@ impl Keys {
 /// A pass that is under way.
 pub(super) struct Pass {
     keys: Keys,
+    /// Where it is not to compact, but to write a damaged segment anew.
+    pub(super) mend: Option<Mend>,
     /// The segments that it goes over.
     inputs: Vec<SegmentName>,
     /// Records before it are clean when the pass is over: there was room for the keys up to there.
     end: Offset,
-    stage: Stage,
+    pub(super) stage: Stage,
     /// Where the next batch is read: number of the input, position in it.
-    at: usize,
-    position: u64,
+    pub(super) at: usize,
+    pub(super) position: u64,
     /// Bytes to read, where a batch is larger than usual.
-    larger: Option<u32>,
+    pub(super) larger: Option<u32>,
     wall_ms: i64,
     before: u64,
     after: u64,
-    given_up: bool,
+    pub(super) given_up: bool,
 }
 
-enum Stage {
+pub(super) enum Stage {
     /// The keys of the dirty segments are noted.
     Keys,
     /// A group of segments is written anew.
@@ -90,7 +100,7 @@ enum Stage {
 }
 
 /// A segment that takes the place of a group of others.
-struct Copy {
+pub(super) struct Copy {
     /// The numbers of the inputs.
     group: Range<usize>,
     output: Segment,
@@ -143,6 +153,7 @@ impl Partition {
         let (Some(last), at) = (cleanable.last(), self.first_dirty(cleanable)) else { return };
         self.pass = Some(Box::new(Pass {
             keys: Keys { hasher: SipHasher13::new_with_key(&seed), last: Map::default() },
+            mend: None,
             end: last.meta.next_offset,
             before: cleanable.iter().map(|segment| segment.meta.len).sum(),
             after: 0,
@@ -159,7 +170,7 @@ impl Partition {
     /// What the pass wants next; a call for each answer to the step before.
     pub fn compaction_step(&mut self) -> CompactionStep {
         let Some(mut pass) = self.pass.take() else {
-            return CompactionStep::Done { compacted: None, stray: None };
+            return CompactionStep::Done { compacted: None, stray: None, mended: false };
         };
         if pass.given_up || self.is_fenced() || self.is_installing() {
             return pass.abandoned();
@@ -178,11 +189,19 @@ impl Partition {
                         self.pass = Some(pass);
                         return CompactionStep::Write(write);
                     }
+                    if pass.mend.is_some() && self.is_flushing() {
+                        // It may write to the segment that is replaced, which may be the newest.
+                        self.pass = Some(pass);
+                        return CompactionStep::Wait;
+                    }
                     let Some(len) = self.replace(&pass.inputs[copy.group.clone()], &copy.output) else {
                         return pass.abandoned();
                     };
                     pass.after += len;
-                    if pass.at == pass.inputs.len() {
+                    if pass.mend.is_some() {
+                        self.mended(pass.inputs[0]);
+                        pass.stage = Stage::Over;
+                    } else if pass.at == pass.inputs.len() {
                         self.cleaned_to = self.cleaned_to.max(pass.end);
                         pass.stage = Stage::Over;
                     } else {
@@ -198,9 +217,14 @@ impl Partition {
                     return CompactionStep::Checkpoint;
                 }
                 Stage::Over => {
-                    return CompactionStep::Done { compacted: Some((pass.before, pass.after)), stray: None };
+                    let (compacted, mended) = (Some((pass.before, pass.after)), pass.mend.is_some());
+                    return CompactionStep::Done { compacted, stray: None, mended };
                 }
                 Stage::Keys | Stage::Copy(_) => {}
+            }
+            if let Some((from, to)) = pass.missing() {
+                self.pass = Some(pass);
+                return CompactionStep::Fetch(from, to);
             }
             let name = pass.inputs[pass.at];
             // It may have been deleted meanwhile.
@@ -214,7 +238,9 @@ impl Partition {
                 self.pass = Some(pass);
                 return CompactionStep::Read(read);
             }
-            (pass.at, pass.position) = (pass.at + 1, 0);
+            if pass.has_all() {
+                (pass.at, pass.position) = (pass.at + 1, 0);
+            }
         }
     }
 
@@ -234,20 +260,17 @@ impl Partition {
             end += 1;
         }
         let name = SegmentName { base: pass.inputs[pass.at].base, revision: revision + 1 };
-        let output = Segment::empty(name, self.segments[first].meta.first_index);
-        Some(Box::new(Copy {
-            group: pass.at..end,
-            output,
-            written: 0,
-            gathered: Vec::new(),
-            begun: false,
-            indexed: false,
-        }))
+        Some(Copy::begin(pass.at..end, Segment::empty(name, self.segments[first].meta.first_index)))
     }
 
     /// Takes what a read of the pass gave; `None` where it failed.
     pub fn compaction_read(&mut self, read: DiskRead, bytes: Option<Bytes>) {
         let Some(pass) = &mut self.pass else { return };
+        if pass.mend.is_some() {
+            let input = self.segments.iter().find(|segment| segment.meta.name == read.segment.name);
+            let left = input.map_or(0, |input| input.meta.len.saturating_sub(read.position));
+            return pass.mend_read(read, left, bytes.as_ref());
+        }
         let Some(bytes) = bytes else {
             pass.given_up = true;
             return;
@@ -257,7 +280,7 @@ impl Partition {
             if batch.check_crc().is_err() {
                 tracing::error!(log = %self.log, ?read, "records on disk are damaged: they are not compacted");
                 pass.given_up = true;
-                return;
+                return self.note_damage(read.segment);
             }
             let body = opened(&batch);
             match &mut pass.stage {
@@ -325,12 +348,32 @@ impl Partition {
 }
 
 impl Pass {
+    /// One that copies this segment whole.
+    pub(super) fn to_mend(segment: &Segment, mend: Mend) -> Pass {
+        let input = segment.meta.name;
+        let output = SegmentName { revision: input.revision + 1, ..input };
+        Pass {
+            keys: Keys { hasher: SipHasher13::new(), last: Map::default() },
+            mend: Some(mend),
+            inputs: vec![input],
+            end: input.base,
+            stage: Stage::Copy(Copy::begin(0..1, Segment::empty(output, segment.meta.first_index))),
+            at: 0,
+            position: 0,
+            larger: None,
+            wall_ms: 0,
+            before: segment.meta.len,
+            after: 0,
+            given_up: false,
+        }
+    }
+
     fn abandoned(self: Box<Pass>) -> CompactionStep {
         let stray = match self.stage {
             Stage::Copy(copy) if copy.begun => Some(copy.output.meta.name),
             _ => None,
         };
-        CompactionStep::Done { compacted: None, stray }
+        CompactionStep::Done { compacted: None, stray, mended: false }
     }
 }
 
@@ -385,7 +428,11 @@ fn opened(batch: &Batch) -> Option<Bytes> {
 }
 
 impl Copy {
-    fn push(&mut self, batch: &Batch) {
+    fn begin(group: Range<usize>, output: Segment) -> Box<Copy> {
+        Box::new(Copy { group, output, written: 0, gathered: Vec::new(), begun: false, indexed: false })
+    }
+
+    pub(super) fn push(&mut self, batch: &Batch) {
         let (index, term) = (self.output.meta.first_index, batch.header.leader_epoch.get());
         self.output.note(batch, index, term.max(0) as u64);
         self.gathered.extend_from_slice(batch.header.as_bytes());

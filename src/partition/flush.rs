@@ -93,6 +93,13 @@ impl Partition {
         !matches!(self.flush.stage, Stage::Idle)
     }
 
+    /// Whether [`Partition::flush`] would begin to move records now.
+    pub fn can_flush(&self) -> bool {
+        let first = self.tail.unflushed().next();
+        let committed = first.is_some_and(|first| first.batch.header.last_offset() < self.high_watermark);
+        committed && !self.is_flushing() && !self.is_installing()
+    }
+
     /// Whether an error has fenced a file: nothing can be moved to segments any more.
     pub fn is_fenced(&self) -> bool {
         matches!(self.flush.stage, Stage::Fenced)
@@ -186,7 +193,8 @@ impl Partition {
         let first = self.tail.unflushed().next()?.clone();
         let roll = self.segments.last().is_none_or(|active| {
             let full = active.meta.len + first.batch.len() as u64 > self.config.segment_bytes;
-            active.meta.len > 0 && (full || self.is_due(active.meta.first_timestamp, &first))
+            let over = full || self.is_closed(active) || self.is_due(active.meta.first_timestamp, &first);
+            active.meta.len > 0 && over
         });
         let since = match self.segments.last().filter(|active| !roll && active.meta.len > 0) {
             Some(active) => active.meta.first_timestamp,

@@ -140,7 +140,8 @@ impl Partition {
     }
 
     fn write_fetched(&mut self, entries: Vec<TailEntry>) -> FlushStep {
-        let full = self.segments.last().is_none_or(|active| active.meta.len >= self.config.segment_bytes);
+        let takes_more = |active: &Segment| active.meta.len < self.config.segment_bytes && !self.is_closed(active);
+        let full = !self.segments.last().is_some_and(takes_more);
         if full {
             if let Some(write) = self.seal_write() {
                 // The rest of the index goes first; the records are asked for once more.

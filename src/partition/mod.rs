@@ -8,6 +8,7 @@ mod checkpoint;
 mod compact;
 mod flush;
 mod install;
+mod mend;
 mod producers;
 mod read;
 mod replicate;
@@ -38,6 +39,7 @@ use crate::types::{BrokerId, LeaderEpoch, LogId, Now, Offset};
 use compact::Pass;
 use flush::Flush;
 use install::Install;
+use mend::Damage;
 use producers::{Producers, SequenceCheck};
 use read::Chunks;
 use segments::Segment;
@@ -207,6 +209,8 @@ pub struct Partition {
     cleaned_to: Offset,
     /// A pass of compaction that is under way.
     pass: Option<Box<Pass>>,
+    /// A segment that was found damaged, the last one.
+    damage: Option<Damage>,
 }
 
 impl Partition {
@@ -318,6 +322,7 @@ impl Partition {
             released: Vec::new(),
             cleaned_to,
             pass: None,
+            damage: None,
         };
         partition.advance_high_watermark();
         Ok(partition)

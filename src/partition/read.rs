@@ -7,7 +7,7 @@ use zerocopy::IntoBytes;
 
 use super::Partition;
 use super::segments::{IndexMissing, Place, Segment};
-use crate::limits::{INDEX_INTERVAL_BYTES, READ_CHUNK_BYTES};
+use crate::limits::{INDEX_INTERVAL_BYTES, MAX_BATCH_BYTES, READ_CHUNK_BYTES};
 use crate::log::{SegmentFile, SegmentRef};
 use crate::record::{Batch, BatchHeader, HEADER_LEN, split_batches};
 use crate::types::Offset;
@@ -240,40 +240,53 @@ impl Partition {
         };
         if read.segment.file == SegmentFile::Index {
             let loaded = self.segments[at].load_index(&bytes).is_ok();
-            return if loaded { ReadDone::Index } else { ReadDone::Damaged };
+            if loaded {
+                return ReadDone::Index;
+            }
+            self.note_damage(read.segment);
+            return ReadDone::Damaged;
         }
         let place = Place { segment: read.segment.name, position: read.position };
         let usable = (self.segments[at].meta.len - read.position).min(bytes.len() as u64) as usize;
         let bytes = bytes.slice(..usable);
-        let mut end = 0;
-        let mut last: Option<Offset> = None;
+        let meta = &self.segments[at].meta;
+        // Where the batches end that are well, and the offset after their last one; the same before the last of them.
+        let (mut reached, mut before) = ((0, meta.name.base), (0, meta.name.base));
         for (position, batch) in split_batches(&bytes) {
-            if batch.check_crc().is_err() {
+            let (base, last) = (batch.header.base_offset.get(), batch.header.last_offset());
+            if base < reached.1 {
+                // A checksum does not cover offsets: it may be the one before that is wrong.
+                reached = before;
                 break;
             }
-            end = position + batch.len();
-            last = Some(batch.header.last_offset());
+            if !(base..meta.next_offset).contains(&last) || batch.check_crc().is_err() {
+                break;
+            }
+            before = std::mem::replace(&mut reached, (position + batch.len(), last + 1));
         }
-        let Some(last) = last else {
+        let (end, next_offset) = reached;
+        if end == 0 {
             // Either the first batch is larger than what was read, or it is damaged.
             return match BatchHeader::peek(&bytes) {
                 Some(header) if header.total_len() > usable && (read.len as usize) < header.total_len() => {
                     let larger = DiskRead { len: header.total_len() as u32, ..read };
-                    let fits = read.position + u64::from(larger.len) <= self.segments[at].meta.len;
+                    let within = read.position + u64::from(larger.len) <= self.segments[at].meta.len;
+                    let fits = within && header.total_len() <= MAX_BATCH_BYTES;
                     if fits { ReadDone::Larger(larger) } else { self.damaged(place) }
                 }
                 _ => self.damaged(place),
             };
-        };
+        }
         // What follows is another's, or damaged: it is looked at when it is asked for.
         let bytes = bytes.slice(..end);
         let cost = bytes.len() as u64;
-        let chunk = Chunk { bytes, next_offset: last + 1, end: place.position + end as u64 };
+        let chunk = Chunk { bytes, next_offset, end: place.position + end as u64 };
         let replaced = self.chunks.by_place.insert(place, chunk).is_some();
         ReadDone::Chunk { place, cost, replaced }
     }
 
     fn damaged(&mut self, place: Place) -> ReadDone {
+        self.note_damage(self.file(place.segment, SegmentFile::Log));
         self.chunks.corrupt = Some(place);
         ReadDone::Damaged
     }

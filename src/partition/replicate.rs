@@ -267,4 +267,4 @@ fn check(entry: &Entry, chunk: Chunk) -> Option<Option<Batch>> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -84,6 +84,16 @@ impl Disk {
         self.files.keys().map(|file| file.name).collect()
     }
 
+    /// The files, each with its length in bytes.
+    pub(super) fn lengths(&self) -> Vec<(SegmentRef, usize)> {
+        self.files.iter().map(|(file, bytes)| (*file, bytes.len())).collect()
+    }
+
+    /// Flips a bit of a byte of a file.
+    pub(super) fn flip(&mut self, file: SegmentRef, at: usize) {
+        self.files.get_mut(&file).unwrap()[at] ^= 1 << (at % 8);
+    }
+
     pub(super) fn remove(&mut self, segment: SegmentName) {
         self.files.retain(|file, _| file.name != segment);
     }

@@ -64,10 +64,13 @@ pub enum PeerMessage {
     Lagging(Vec<Lagging>),
     /// How the sender is; comes all the time, so that silence means something.
     Status(Status),
+    /// Whether the receiver is there: it answers with its status, at once.
+    Hail,
     /// Where the sender and the others that it knows listen for brokers; comes when a connection is there. So those that
     /// join, or do not know yet who has joined, can be answered.
     Addresses(Vec<PeerAddress>),
-    /// A replica whose log ends where the leader's entries are gone asks for the records themselves.
+    /// A replica whose log ends where the leader's entries are gone asks for the records themselves; so does one that cannot
+    /// read its own any more, of the leader or another.
     FetchLog {
         /// The log.
         log: LogId,
@@ -83,8 +86,8 @@ pub enum PeerMessage {
         /// The broker that should lead it.
         to: BrokerId,
     },
-    /// Records for a [`PeerMessage::FetchLog`]: whole batches from `offset` on, none where the sender does not lead or
-    /// has none.
+    /// Records for a [`PeerMessage::FetchLog`]: whole batches from `offset` on, none where the sender has none before
+    /// `offset`.
     LogPart {
         /// The log.
         log: LogId,

@@ -229,6 +229,7 @@ fn put_message(meta: &mut BytesMut, message: &PeerMessage) -> usize {
             batches.iter().for_each(|batch| put(&length(chunk_len(batch)).to_le_bytes()));
             kind::LOG_PART
         }
+        PeerMessage::Hail => kind::HAIL,
         PeerMessage::HandOver { log, to } => {
             put(RawHandOver { log: log.0.into(), to: to.0.into() }.as_bytes());
             kind::HAND_OVER
@@ -417,6 +418,7 @@ fn take_message(kind: u8, body: &mut Cursor, beside: &mut Cursor) -> Result<Peer
             let raw = body.take::<RawHandOver>()?;
             PeerMessage::HandOver { log: LogId(raw.log.get()), to: BrokerId(raw.to.get()) }
         }
+        kind::HAIL => PeerMessage::Hail,
         kind::LAGGING => PeerMessage::Lagging(codec::decode(&body.rest())?),
         kind::ADDRESSES => PeerMessage::Addresses(codec::decode(&body.rest())?),
         _ => return Err(WireError::Malformed("an unknown kind of message")),

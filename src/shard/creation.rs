@@ -208,6 +208,8 @@ impl Shard {
         let created = match &pending.kind {
             // Its time is how long its client wants to wait.
             Kind::Fetch(_) => return,
+            // That others are silent is an answer too.
+            Kind::Locate(_) => return,
             Kind::Coordinator { late } => match &**late {
                 ResponseBody::CreateTopics(response) => Some(response.clone()),
                 _ => None,

@@ -324,7 +324,7 @@ impl Shard {
                     assert!(*next > before, "a read below the high watermark finds a batch");
                 }
                 Ok(Found::OnDisk(read)) => return self.read_disk(log, read),
-                Err(error) => return self.groups_unreadable(log, &format!("{error:?}")),
+                Err(error) => return self.groups_unreadable(now, log, &format!("{error:?}")),
             }
         }
         if let Some(Hosted { stage, .. }) = self.groups.logs.get_mut(&log)
@@ -365,11 +365,16 @@ impl Shard {
     pub(super) fn groups_read(&mut self, now: Now, log: LogId, failure: Option<ErrorCode>) {
         match failure {
             None => self.load_groups(now, log),
-            Some(error) => self.groups_unreadable(log, &format!("{error:?}")),
+            Some(error) => self.groups_unreadable(now, log, &format!("{error:?}")),
         }
     }
 
-    fn groups_unreadable(&mut self, log: LogId, why: &str) {
+    fn groups_unreadable(&mut self, now: Now, log: LogId, why: &str) {
+        self.note_damage(now, log);
+        if self.owned.get(&log).is_some_and(|owned| owned.partition.is_mendable()) {
+            // They are read on from there when that is done.
+            return;
+        }
         if let Some(Hosted { stage, .. }) = self.groups.logs.get_mut(&log)
             && let Stage::Loading { epoch, .. } = stage
         {

@@ -10,6 +10,7 @@ mod compaction;
 mod connections;
 mod coordinator;
 pub mod creation;
+mod dirty;
 pub mod event;
 mod groups;
 pub mod handlers;
@@ -31,6 +32,7 @@ mod rng;
 mod sessions;
 mod storage;
 pub mod view;
+mod word;
 
 pub use event::{Effect, Event};
 
@@ -134,6 +136,7 @@ pub struct Shard {
     stopping: bool,
     rounds: Rounds,
     compactor: Compactor,
+    hailed: word::Hailed,
     /// When the event came that is being taken: the end of whatever is measured.
     now: Now,
     metrics: Arc<ShardMetrics>,
@@ -211,6 +214,7 @@ impl Shard {
             stopping: false,
             rounds: Rounds::default(),
             compactor: Compactor::default(),
+            hailed: word::Hailed::default(),
             now: Now::default(),
             metrics: Arc::new(observe::metrics()),
             creations: Creations::default(),

@@ -218,6 +218,7 @@ impl Shard {
             )),
         };
         let log = op.log;
+        self.note_damage(now, log);
         match outcome {
             Outcome::Answer(answer) => self.answer_op(now, op.request, op.part, answer),
             Outcome::Copied { batches, start } => {
@@ -247,7 +248,7 @@ impl Shard {
                 let at = appends.partition_point(|other| other.appended.next_offset <= appended.next_offset);
                 appends.insert(at, waiting);
                 let grown = owned.partition.tail_cost() - before;
-                self.storage.tail_grew(log, grown);
+                self.storage.tail_grew(grown);
                 if grown > 0 {
                     self.count_append(now, &op.kind);
                 }
@@ -371,7 +372,7 @@ impl Shard {
         let after = owned.partition.tail_costs();
         let moved = owned.partition.high_watermark() > reached;
         let more_wanted = owned.partition.wants_more_than_majority();
-        self.storage.tail_changed(log, before, after);
+        self.storage.tail_changed(before, after);
         if !routine || !self.awake.contains(&log) {
             self.wake(log);
         }
@@ -390,6 +391,9 @@ impl Shard {
             self.flush_log(log, true);
         }
         let Some(owned) = self.owned.get_mut(&log) else { return };
+        if moved {
+            self.storage.note_movable(log, &owned.partition);
+        }
         let epoch = owned.partition.epoch();
         let deposed = owned.announced.is_some_and(|announced| announced != epoch || !owned.partition.leads());
         // First of all: what moves the high watermark of a leader that was may be another's record.
@@ -524,7 +528,13 @@ impl Shard {
                 ReadDone::Larger(read) => return self.read_disk(log, read),
                 ReadDone::Damaged => {
                     tracing::error!(%log, ?read, "records on disk are damaged");
-                    Some(ErrorCode::CorruptMessage)
+                    let peers = &self.peers;
+                    if owned.partition.is_mendable() && owned.partition.hand_over(|broker| peers.may_lead(broker)) {
+                        // Another replica can be read from at once.
+                        self.wake(log);
+                        self.touch(log);
+                    }
+                    self.owned.get(&log).map(|owned| damage_error(&owned.partition))
                 }
             },
             Err(error) => {
@@ -532,6 +542,7 @@ impl Shard {
                 Some(ErrorCode::KafkaStorageError)
             }
         };
+        self.note_damage(now, log);
         self.groups_read(now, log, failure);
         let Some(owned) = self.owned.get_mut(&log) else { return };
         for op in std::mem::take(&mut owned.on_disk) {
@@ -542,6 +553,11 @@ impl Shard {
         }
         self.evict_chunks();
     }
+}
+
+/// What clients are told of damaged records: to come again where they can be had from another replica.
+fn damage_error(partition: &Partition) -> ErrorCode {
+    if partition.is_mendable() { ErrorCode::KafkaStorageError } else { ErrorCode::CorruptMessage }
 }
 
 /// The answer to an op that failed; none where nobody waits for one.
@@ -559,10 +575,10 @@ fn failed(kind: &OpKind, error: ErrorCode) -> Option<Answer> {
     })
 }
 
-/// Records for a follower that lacks the entries before them.
+/// Records for a replica that lacks the entries before them, or cannot read them any more. What is committed is the same
+/// everywhere; only what a replica still fetches itself may have gaps.
 fn copy(partition: &Partition, offset: Offset, end: Offset) -> Outcome {
-    // Its term may need this very follower to begin.
-    if !partition.leads() {
+    if partition.is_installing() || !partition.is_whole() {
         return Outcome::Nothing;
     }
     let start = partition.log_start();
@@ -660,7 +676,7 @@ fn read(
         },
         Ok(Found::OnDisk(read)) => Outcome::Disk(read),
         Err(ReadError::OutOfRange) => answer(Some(ErrorCode::OffsetOutOfRange), Default::default()),
-        Err(ReadError::Corrupt) => answer(Some(ErrorCode::CorruptMessage), Default::default()),
+        Err(ReadError::Corrupt) => answer(Some(damage_error(partition)), Default::default()),
     }
 }
 
@@ -691,6 +707,6 @@ fn list_offset(partition: &Partition, timestamp: i64, epoch: LeaderEpoch) -> Out
         }
         Ok(Found::Here(None)) => answer(Ok(none)),
         Ok(Found::OnDisk(read)) => Outcome::Disk(read),
-        Err(_) => answer(Err(ErrorCode::CorruptMessage)),
+        Err(_) => answer(Err(damage_error(partition))),
     }
 }

@@ -320,6 +320,7 @@ impl Shard {
             }
             self.peer_message(now, from, message);
         }
+        self.word_came(now);
         self.watch_peers(now);
     }
 
@@ -336,7 +337,8 @@ impl Shard {
             | PeerMessage::Lagging(_)
             | PeerMessage::Rest(_)
             | PeerMessage::Addresses(_)
-            | PeerMessage::Status(_) => self.id,
+            | PeerMessage::Status(_)
+            | PeerMessage::Hail => self.id,
         };
         if owner != self.id {
             // The other broker may have known this one with more shards.
@@ -367,9 +369,13 @@ impl Shard {
                 }
                 self.compare_metadata(from, status);
             }
+            PeerMessage::Hail => {
+                let status = self.status(now);
+                self.peers.send(from, PeerMessage::Status(status));
+            }
             PeerMessage::FetchLog { log, offset, end } => self.copy_for_peer(now, from, log, offset, end),
             PeerMessage::HandOver { log, to } => self.asked_to_hand_over(now, log, to),
-            PeerMessage::LogPart { log, offset, start, batches } => self.log_part(log, offset, start, &batches),
+            PeerMessage::LogPart { log, offset, start, batches } => self.log_part(now, log, offset, start, &batches),
         }
     }
 
@@ -560,6 +566,7 @@ impl Shard {
             shard.raft_moved(now, log, false);
         });
         self.metadata_peer_lost(now, peer);
+        self.word_came(now);
     }
 
     /// A disk that takes no writes must not lead: what it leads goes to others, and it takes nothing back until it
@@ -644,15 +651,18 @@ impl Shard {
         self.touch(log);
     }
 
-    /// Another broker wants records of a log that is led here.
+    /// Another broker wants records of a log.
     fn copy_for_peer(&mut self, now: Now, to: BrokerId, log: LogId, offset: i64, end: i64) {
         let request = RequestId { shard: self.id, number: 0 };
         self.run_op(now, Op { request, part: 0, log, kind: OpKind::Copy { to, offset, end } });
     }
 
     /// Records of a log that were asked for.
-    fn log_part(&mut self, log: LogId, offset: i64, start: i64, batches: &[crate::log::Chunk]) {
+    fn log_part(&mut self, now: Now, log: LogId, offset: i64, start: i64, batches: &[crate::log::Chunk]) {
         let Some(owned) = self.owned.get_mut(&log) else { return };
+        if !owned.partition.is_installing() {
+            return self.mend_fetched(now, log, offset, batches);
+        }
         if !owned.partition.votes() {
             self.throttle.took(batches.iter().map(|batch| batch.body.len()).sum());
         }

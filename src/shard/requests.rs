@@ -63,6 +63,8 @@ pub(super) enum Kind {
     Coordinator {
         late: Box<ResponseBody>,
     },
+    /// Where partitions are: word of the brokers that may lead them.
+    Locate(Box<kafka_protocol::messages::MetadataRequest>),
     /// Topics that a Metadata request creates.
     AutoCreate(Box<kafka_protocol::messages::MetadataRequest>),
     /// The topic of all groups, which the first search for a group's coordinator creates.
@@ -297,7 +299,7 @@ impl Shard {
 
     fn metadata(&mut self, now: Now, origin: Origin, request: kafka_protocol::messages::MetadataRequest) {
         let Some(wanted) = metadata::topics_to_create(&self.state, &self.config, &request, origin.version) else {
-            return self.respond_metadata(origin, &request);
+            return self.locate(now, origin, request);
         };
         let deadline = Deadline::after_millis(now, AUTO_CREATE_MS);
         let kind = Kind::AutoCreate(Box::new(request));
@@ -322,7 +324,7 @@ impl Shard {
         self.respond(origin, &body.into());
     }
 
-    fn respond_metadata(&mut self, origin: Origin, request: &kafka_protocol::messages::MetadataRequest) {
+    pub(super) fn respond_metadata(&mut self, origin: Origin, request: &kafka_protocol::messages::MetadataRequest) {
         let leaders = |log| self.leaders.get(&log).map(|leader| (leader.broker, leader.epoch));
         let (own, peers) = (self.config.broker_id, &self.peers);
         let alive = |broker| broker == own || peers.is_alive(broker);
@@ -402,7 +404,7 @@ impl Shard {
             Kind::Fetch(gathering) => self.finish_fetch(now, origin, number, *gathering),
             Kind::Coordinator { late } => self.respond(origin, &late),
             // The topics that are there by now are shown; a client asks again for the others.
-            Kind::AutoCreate(request) => self.respond_metadata(origin, &request),
+            Kind::AutoCreate(request) | Kind::Locate(request) => self.respond_metadata(origin, &request),
             Kind::ElectLeaders(gathering) => self.finish_elections(origin, gathering),
             Kind::FindCoordinator(request) => self.respond_coordinators(origin, &request),
             Kind::Groups { gathering, .. } => self.respond(origin, &gathering.finish()),

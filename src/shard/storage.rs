@@ -3,17 +3,17 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use super::Shard;
+use super::dirty::Dirty;
 use super::event::Effect;
 use super::mesh::{Answer, RequestId};
 use crate::limits::{
-    CANARY_MS, DIRTY_LOOKS, DISK_SLOW_MS, FLUSH_RETRY_MS, FLUSHES_IN_FLIGHT, LEASE_MS, SPENT_CHUNK_BYTES,
-    WAL_PENDING_BYTES,
+    CANARY_MS, DISK_SLOW_MS, FLUSH_RETRY_MS, FLUSHES_IN_FLIGHT, LEASE_MS, SPENT_CHUNK_BYTES, WAL_PENDING_BYTES,
 };
 use crate::log::{DiskError, DiskReply, DiskRequest, Frame, FrameKind, SegmentName, WalId};
 use crate::metrics::Held;
 use crate::partition::{DiskRead, FlushOutcome, FlushStep, Partition, Place};
 use crate::peer::{DiskState, PeerMessage};
-use crate::types::{LogId, Map, Mono, Now, Set, ShardId};
+use crate::types::{LogId, Map, Mono, Now, ShardId};
 
 /// What the disk last said of a WAL.
 #[derive(Clone, Copy, Debug, Default)]
@@ -130,9 +130,7 @@ pub(super) struct Storage {
     append_budget: u64,
     tail_bytes: u64,
     unflushed_bytes: u64,
-    /// Logs with records that no segment holds, oldest first.
-    dirty: VecDeque<LogId>,
-    is_dirty: Set<LogId>,
+    dirty: Dirty,
     flushing: usize,
     /// A write to a segment has failed: what a log took since then stays in the WAL.
     segment_failed: bool,
@@ -165,8 +163,7 @@ impl Storage {
             append_budget: tail_budget / brokers as u64,
             tail_bytes: 0,
             unflushed_bytes: 0,
-            dirty: VecDeque::new(),
-            is_dirty: Set::default(),
+            dirty: Dirty::default(),
             flushing: 0,
             segment_failed: false,
             without_room: BTreeSet::new(),
@@ -209,6 +206,11 @@ impl Storage {
         self.unflushed_bytes > self.append_budget
     }
 
+    /// Whether so many unflushed records are in memory that some are to be moved to segments.
+    fn wants_flush(&self) -> bool {
+        self.unflushed_bytes > self.append_budget / 2
+    }
+
     /// Whether an append has to wait: for memory, or for room in the WAL.
     pub(super) fn full(&self) -> bool {
         self.tail_full() || self.data.full || self.data.pending_bytes > WAL_PENDING_BYTES
@@ -228,12 +230,9 @@ impl Storage {
     }
 
     /// A partition has taken `bytes` more of records into its tail.
-    pub(super) fn tail_grew(&mut self, log: LogId, bytes: u64) {
+    pub(super) fn tail_grew(&mut self, bytes: u64) {
         self.tail_bytes += bytes;
         self.unflushed_bytes += bytes;
-        if bytes > 0 && self.is_dirty.insert(log) {
-            self.dirty.push_back(log);
-        }
     }
 
     /// A partition with its memory is gone.
@@ -242,7 +241,7 @@ impl Storage {
         if !partition.is_fenced() {
             self.unflushed_bytes -= partition.unflushed_cost();
         }
-        self.is_dirty.remove(&log);
+        self.dirty.remove(log);
         self.without_room.remove(&log);
         self.drop_chunks(|owner, _| owner == log);
     }
@@ -267,8 +266,14 @@ impl Storage {
     pub(super) fn adopt(&mut self, log: LogId, partition: &Partition) {
         self.tail_bytes += partition.tail_cost();
         self.unflushed_bytes += partition.unflushed_cost();
-        if partition.unflushed_cost() > 0 && self.is_dirty.insert(log) {
-            self.dirty.push_back(log);
+        self.note_movable(log, partition);
+    }
+
+    /// More of a partition's records may be such that can be moved to segments.
+    pub(super) fn note_movable(&mut self, log: LogId, partition: &Partition) {
+        // What found no room is tried again in its time.
+        if partition.can_flush() && !self.without_room.contains(&log) {
+            self.dirty.put(log, partition.unflushed_cost());
         }
     }
 
@@ -329,12 +334,9 @@ impl Storage {
     }
 
     /// A partition's tail has changed otherwise than by an append: what it took before, and takes now.
-    pub(super) fn tail_changed(&mut self, log: LogId, before: (u64, u64), after: (u64, u64)) {
+    pub(super) fn tail_changed(&mut self, before: (u64, u64), after: (u64, u64)) {
         self.tail_bytes = self.tail_bytes + after.0 - before.0;
         self.unflushed_bytes = self.unflushed_bytes + after.1 - before.1;
-        if after.1 > 0 && self.is_dirty.insert(log) {
-            self.dirty.push_back(log);
-        }
     }
 
     /// Whether nothing is on its way to the disk that a client or a restart would miss.
@@ -408,7 +410,7 @@ impl Shard {
                 if owned.partition.takes_point_wanted() {
                     behind.push(log);
                 }
-                self.storage.tail_changed(log, before, after);
+                self.storage.tail_changed(before, after);
             }
         }
         // Followers that need what is only in segments can go on from a checkpoint that reaches as far.
@@ -575,30 +577,14 @@ impl Shard {
         }
     }
 
-    /// Moves records to segments while more of them are in memory than should be. Logs with so little that all of them
-    /// would fill no more than a quarter of it are passed over: a write to a file costs the disk about the same whether it
-    /// brings much or little.
+    /// Moves records to segments while more of them are in memory than should be.
     pub(super) fn flush_dirty(&mut self) {
-        for _ in 0..self.storage.dirty.len().min(DIRTY_LOOKS) {
-            let enough = self.storage.unflushed_bytes <= self.storage.append_budget / 2;
-            if enough || self.storage.flushing >= FLUSHES_IN_FLIGHT {
-                return;
-            }
-            let worth = self.storage.append_budget / 4 / self.storage.dirty.len() as u64;
-            let Some(log) = self.storage.dirty.pop_front() else { return };
-            // What found no room is tried again in its time.
-            if !self.storage.is_dirty.remove(&log) || self.storage.without_room.contains(&log) {
-                continue;
-            }
-            let held = self.owned.get(&log).map_or(0, |owned| owned.partition.unflushed_cost());
-            if held >= worth {
-                self.flush_log(log, false);
-            }
-            let Some(owned) = self.owned.get(&log) else { continue };
-            // Records that are not committed yet cannot be moved: the log stays in line.
-            let waits = owned.partition.unflushed_cost() > 0 && !owned.partition.is_flushing();
-            if waits && self.storage.is_dirty.insert(log) {
-                self.storage.dirty.push_back(log);
+        while self.storage.flushing < FLUSHES_IN_FLIGHT && self.storage.wants_flush() {
+            let Some(log) = self.storage.dirty.take() else { return };
+            self.flush_log(log, false);
+            // It may have got no further than to let go of old files.
+            if let Some(owned) = self.owned.get(&log) {
+                self.storage.note_movable(log, &owned.partition);
             }
         }
     }
@@ -647,9 +633,6 @@ impl Shard {
                 if batches > 0 {
                     self.storage.evictable.push_back((log, batches));
                 }
-                if after > 0 && outcome == FlushOutcome::Durable && self.storage.is_dirty.insert(log) {
-                    self.storage.dirty.push_back(log);
-                }
                 step
             }
             None => FlushStep::Done,
@@ -657,6 +640,9 @@ impl Shard {
         let over = !matches!(step, FlushStep::Write(_));
         self.storage.flushing -= usize::from(over);
         self.note_room(log, outcome, over);
+        if let Some(owned) = self.owned.get(&log) {
+            self.storage.note_movable(log, &owned.partition);
+        }
         self.flush_step(log, step);
         self.evict_tails();
         if self.owned.get(&log).is_some_and(|owned| owned.partition.is_installing()) {

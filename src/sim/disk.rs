@@ -12,6 +12,7 @@ use bytes::Bytes;
 use super::rng::Rng;
 use crate::limits::BLOCK;
 use crate::log::{Buffers, Device, DeviceDone, DeviceOp, FileId, SegmentRef, Space};
+use crate::types::LogId;
 
 const SECTOR: usize = 512;
 
@@ -298,9 +299,16 @@ impl VirtualDisk {
         self.repair_files(|_| true);
     }
 
-    /// Puts the flipped bits of segments right.
-    pub(super) fn repair_segments(&mut self) {
-        self.repair_files(|file| matches!(file, FileId::Segment(_)));
+    /// Puts the flipped bits of segments right, but for those of the logs that `others` make whole.
+    pub(super) fn repair_segments(&mut self, others: impl Fn(LogId) -> bool) {
+        self.repair_files(|file| file.segment().is_some_and(|segment| !others(segment.log)));
+    }
+
+    /// Whether a bit of a segment of this log is wrong now, or where there is none of it, `None`.
+    pub(super) fn has_bad(&self, log: LogId) -> Option<bool> {
+        let of_log = |file: &FileId| file.segment().is_some_and(|segment| segment.log == log);
+        let bad = self.flips.iter().any(|(file, flips)| of_log(file) && !flips.is_empty());
+        self.files.keys().any(of_log).then_some(bad)
     }
 
     fn repair_files(&mut self, which: impl Fn(FileId) -> bool) {

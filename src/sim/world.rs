@@ -200,7 +200,8 @@ impl World {
         let wal = |segment_bytes, max_segments| WalConfig { segment_bytes, max_segments };
         let disk_config = DiskConfig {
             meta: wal(*rng.pick(&[64 << 10, 256 << 10]), 4),
-            data: wal(*rng.pick(&[128 << 10, 512 << 10]), *rng.pick(&[4, 8])),
+            // What all shards have under way at once must fit in what is kept for checkpoints.
+            data: wal(*rng.pick(&[256 << 10, 512 << 10]), *rng.pick(&[4, 8])),
         };
         let disk_config = match brokers {
             1 => disk_config,
@@ -368,11 +369,15 @@ impl World {
     /// Faults are over: whatever is broken is mended.
     fn heal(&mut self) {
         let cluster = self.nodes.len() > 1;
-        for node in &mut self.nodes {
+        for at in 0..self.nodes.len() {
+            let (before, rest) = self.nodes.split_at_mut(at);
+            let (node, behind) = rest.split_first_mut().expect("there is one");
             node.disk.full = false;
-            // A damaged WAL is for the other brokers to make up for.
+            // A damaged WAL is for the other brokers to make up for, and so are segments that two of them have, whole.
+            let whole = |log, other: &Node| other.disk.has_bad(log) == Some(false);
+            let others = |log| before.iter().chain(&*behind).filter(|other| whole(log, other)).count() >= 2;
             match cluster {
-                true => node.disk.repair_segments(),
+                true => node.disk.repair_segments(others),
                 false => node.disk.repair(),
             }
             // A broker whose clock is more than an hour behind refuses the timestamps of its clients.

@@ -1,4 +1,4 @@
-//! A broker of three finds its write-ahead log damaged: the others make up for it.
+//! A broker of three finds its write-ahead log or its segments damaged: the others make up for it.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -9,11 +9,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::cluster::Cluster;
-use crate::common::librdkafka::{RESILIENT, Recorder, assert_exactly_once, create_replicated, keep_producing};
+use crate::common::librdkafka::{
+    RESILIENT, Recorder, assert_exactly_once, create_replicated, keep_producing, read_all,
+};
 use crate::common::process::{Broker, binary};
 use crate::common::records::batch;
-use crate::common::wait_until;
 use crate::common::wire::Wire;
+use crate::common::{files_below, wait_until};
 
 const BLOCK: usize = 4096;
 const PARTITIONS: usize = 3;
@@ -36,6 +38,25 @@ fn damage(directory: &Path) {
     let at = written[written.len() / 2] * BLOCK + 7;
     let file = File::options().write(true).open(&newest).expect("it can be written");
     file.write_all_at(&[bytes[at] ^ 1], at as u64).expect("it can be written");
+}
+
+/// Turns a bit over in every file of a partition's records, so far from its beginning, and in every index.
+fn damage_segments(directory: &Path, quarters: u64) -> usize {
+    let mut damaged = 0;
+    for (path, metadata) in files_below(&directory.join("partitions")) {
+        let at = match path.extension().and_then(|extension| extension.to_str()) {
+            Some("log") => metadata.len() / 4 * quarters,
+            Some("index") => 5,
+            _ => continue,
+        };
+        let file = File::options().read(true).write(true).open(&path).expect("it can be opened");
+        let mut byte = [0];
+        if file.read_exact_at(&mut byte, at).is_ok() {
+            file.write_all_at(&[byte[0] ^ 1], at).expect("it can be written");
+            damaged += 1;
+        }
+    }
+    damaged
 }
 
 /// Whether a start would find damage.
@@ -110,4 +131,43 @@ fn a_damaged_log_that_the_others_cannot_make_whole_is_refused() {
         assert!(!text.contains("panicked"), "{text}");
         assert!(is_damaged(cluster.data_dir(1)));
     }
+}
+
+#[test]
+fn damaged_segments_of_every_broker_are_made_whole_when_they_are_read() {
+    let Some(mut cluster) = Cluster::start() else { return };
+    (0..3).for_each(|node| cluster.await_all(node));
+    create_replicated(&cluster.addresses(), "rotten", 1, 3, &[("segment.bytes", "1048576")]);
+    let leader = |cluster: &Cluster, broker: usize| {
+        Wire::connect(&cluster.broker(broker).address()).metadata("rotten").topics[0].partitions[0].leader_id.0
+    };
+    let first = leader(&cluster, 0) as usize - 1;
+    let mut wire = Wire::connect(&cluster.broker(first).address());
+    let value = |number: usize| format!("{number:>25000}");
+    for round in 0..600 {
+        let values: Vec<String> = (0..4).map(|n| value(round * 4 + n)).collect();
+        assert_eq!(wire.produce("rotten", 0, batch(&values)).error_code, 0);
+    }
+    let in_files = |node| {
+        let files = files_below(&cluster.data_dir(node).join("partitions"));
+        files.iter().map(|(_, metadata)| metadata.len()).sum::<u64>()
+    };
+    let moved = wait_until(Duration::from_secs(30), || (0..3).all(|node| in_files(node) > 20_000_000));
+    assert!(moved, "nothing is moved into segments");
+    let launches = (0..3).map(|node| cluster.kill(node)).collect();
+    for node in 0..3 {
+        let damaged = damage_segments(cluster.data_dir(node), node as u64 + 1);
+        assert!(damaged > 30, "only {damaged} files");
+    }
+    cluster.start_all(launches);
+    // Whoever leads hands over when it finds damage, and any of them may come to lead.
+    for _ in 0..3 {
+        let read = read_all(&cluster.addresses(), "rotten", 1);
+        assert_eq!(read[0].len(), 2_400);
+        for (number, record) in read[0].iter().enumerate() {
+            assert!(record.value == value(number).as_bytes(), "record {number}");
+        }
+    }
+    let mended: usize = (0..3).map(|node| cluster.broker(node).said("a damaged segment was written anew")).sum();
+    assert!(mended >= 20, "{mended} segments were written anew");
 }

@@ -41,7 +41,9 @@ fn compact(partition: &mut Partition, disk: &mut Disk, wall_ms: i64, steps: usiz
                 partition.compaction_written(FlushOutcome::Durable);
             }
             CompactionStep::Checkpoint => disk.flush(partition),
-            CompactionStep::Done { compacted, stray } => {
+            CompactionStep::Fetch(..) | CompactionStep::Wait => panic!("nothing is damaged"),
+            CompactionStep::Done { compacted, stray, mended } => {
+                assert!(!mended);
                 assert_eq!(stray, None);
                 return compacted;
             }
@@ -220,6 +222,6 @@ fn segments_deleted_during_a_pass_end_it() {
     persist(&mut partition, &mut disk);
     disk.flush(&mut partition);
     partition.compaction_read(first, None);
-    assert!(matches!(partition.compaction_step(), CompactionStep::Done { compacted: None, stray: None }));
+    assert!(matches!(partition.compaction_step(), CompactionStep::Done { compacted: None, stray: None, .. }));
     assert_eq!(read(&mut partition, &disk), all[150..]);
 }

@@ -9,9 +9,9 @@ use crate::types::{LogId, Mono, Offset};
 
 const BROKERS: [BrokerId; 3] = [BrokerId(1), BrokerId(2), BrokerId(3)];
 
-struct Node {
-    partition: Partition,
-    disk: Disk,
+pub(in crate::partition) struct Node {
+    pub(in crate::partition) partition: Partition,
+    pub(in crate::partition) disk: Disk,
     /// Writes to the WAL do not end.
     stalled: bool,
     written: Option<u64>,
@@ -20,8 +20,8 @@ struct Node {
 }
 
 /// Three replicas with a network that loses nothing, but what goes to or comes from a broker that is cut off.
-struct Cluster {
-    nodes: Vec<Node>,
+pub(in crate::partition) struct Cluster {
+    pub(in crate::partition) nodes: Vec<Node>,
     wires: VecDeque<(usize, usize, Message, Vec<Chunk>)>,
     cut: Option<usize>,
     millis: u64,
@@ -37,7 +37,7 @@ fn open(disk: &Disk, replica: (BrokerId, u32), first: &[BrokerId]) -> Partition 
 
 impl Cluster {
     /// Replica 0 leads.
-    fn new() -> Cluster {
+    pub(in crate::partition) fn new() -> Cluster {
         Cluster::made_on(&BROKERS)
     }
 
@@ -80,7 +80,7 @@ impl Cluster {
     }
 
     /// Runs until nothing moves any more; no time passes.
-    fn run(&mut self) {
+    pub(in crate::partition) fn run(&mut self) {
         loop {
             let mut moved = false;
             for at in 0..3 {
@@ -159,7 +159,7 @@ impl Cluster {
         panic!("nobody was elected");
     }
 
-    fn pass(&mut self, ticks: usize) {
+    pub(in crate::partition) fn pass(&mut self, ticks: usize) {
         for _ in 0..ticks {
             self.millis += 50;
             self.nodes.iter_mut().for_each(|node| node.partition.tick());
@@ -167,7 +167,7 @@ impl Cluster {
         }
     }
 
-    fn append(&mut self, at: usize, values: &[&[u8]]) -> Offset {
+    pub(in crate::partition) fn append(&mut self, at: usize, values: &[&[u8]]) -> Offset {
         self.nodes[at].partition.append(now(1), batch(values, 1)).unwrap().base_offset
     }
 
@@ -178,12 +178,12 @@ impl Cluster {
         consume(partition, disk, partition.log_start()).into_iter().map(bytes).collect()
     }
 
-    fn assert_equal(&mut self) {
+    pub(in crate::partition) fn assert_equal(&mut self) {
         let logs: Vec<_> = (0..3).map(|at| self.log(at)).collect();
         assert!(logs[0] == logs[1] && logs[1] == logs[2], "the replicas differ");
     }
 
-    fn restart(&mut self, at: usize) {
+    pub(in crate::partition) fn restart(&mut self, at: usize) {
         let Node { disk, life, .. } = &self.nodes[at];
         self.nodes[at].partition = open(disk, (BROKERS[at], *life), self.first);
         self.nodes[at].written = None;

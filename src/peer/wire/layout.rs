@@ -140,6 +140,7 @@ pub(super) mod kind {
     pub(in super::super) const LAGGING: u8 = 10;
     pub(in super::super) const HAND_OVER: u8 = 11;
     pub(in super::super) const ADDRESSES: u8 = 12;
+    pub(in super::super) const HAIL: u8 = 13;
 }
 
 const _: () = assert!(size_of::<RawHeader>() == 24);

@@ -98,6 +98,7 @@ fn some_of_all() -> Vec<PeerMessage> {
         PeerMessage::Rest(vec![(LogId(4), 5, 6)]),
         PeerMessage::Lagging(vec![Lagging { log: LogId(4), epoch: 5, brokers: vec![BrokerId(1)] }]),
         PeerMessage::HandOver { log: LogId(4), to: BrokerId(5) },
+        PeerMessage::Hail,
         PeerMessage::Addresses(vec![PeerAddress { id: BrokerId(4), host: "h".to_owned(), port: 9 }]),
         PeerMessage::LogPart {
             log: LogId(4),
@@ -145,6 +146,7 @@ fn the_bytes_of_a_frame_never_change() {
         numbers(&[(10, 1), (0, 3), (6, 4)]),                         // Lagging
         vec![1, 1, 4, 10, 1, 2],
         numbers(&[(11, 1), (0, 3), (12, 4), (4, 8), (5, 4)]), // HandOver
+        numbers(&[(13, 1), (0, 3), (0, 4)]),                  // Hail
         numbers(&[(12, 1), (0, 3), (6, 4)]),                  // Addresses
         vec![1, 1, 8, 1, b'h', 9],
         numbers(&[(8, 1), (0, 3), (32, 4), (4, 8), (5, 8), (3, 8), (2, 4), (2, 4)]), // LogPart

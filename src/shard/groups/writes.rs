@@ -240,7 +240,7 @@ impl Shard {
             }
         })?;
         let grown = owned.partition.tail_cost() - before;
-        self.storage.tail_grew(log, grown);
+        self.storage.tail_grew(grown);
         self.touch(log);
         Ok(appended.next_offset)
     }

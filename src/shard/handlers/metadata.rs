@@ -173,7 +173,8 @@ fn describe(state: &State, topic: &Topic, seen: &Seen<'_>) -> MetadataResponseTo
 /// A partition.
 pub(super) fn placed(state: &State, partition: &Partition, index: i32, seen: &Seen<'_>) -> MetadataResponsePartition {
     let hosts: Vec<BrokerId> = state.hosts(partition).collect();
-    let leader = (seen.leaders)(partition.log).filter(|(broker, _)| (seen.alive)(*broker));
+    let known = (seen.leaders)(partition.log);
+    let leader = known.filter(|(broker, _)| (seen.alive)(*broker));
     let those = |wanted: &dyn Fn(BrokerId) -> bool| -> Vec<kafka::BrokerId> {
         hosts.iter().filter(|broker| wanted(**broker)).map(|broker| broker.0.into()).collect()
     };
@@ -184,7 +185,7 @@ pub(super) fn placed(state: &State, partition: &Partition, index: i32, seen: &Se
         .with_error_code(ErrorCode::code_of(leader.is_none().then_some(ErrorCode::LeaderNotAvailable)))
         .with_partition_index(index)
         .with_leader_id(leader.map_or(-1, |(broker, _)| broker.0).into())
-        .with_leader_epoch(leader.map_or(-1, |(_, epoch)| epoch))
+        .with_leader_epoch(known.map_or(-1, |(_, epoch)| epoch))
         .with_isr_nodes(in_sync)
         .with_offline_replicas(offline)
         .with_replica_nodes(replicas)
