@@ -32,7 +32,7 @@ pub const WAL_WRITE_BYTES: usize = 1024 * 1024;
 pub const WAL_WRITES_IN_FLIGHT: usize = 4;
 
 /// Bytes accepted by a WAL and not durable yet, above which appends wait.
-pub const WAL_PENDING_BYTES: u64 = 256 * 1024 * 1024;
+pub const WAL_PENDING_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Logs that are asked in one tick to let go of the oldest segment of a WAL: each writes a checkpoint, and what clients
 /// wait for goes on in between.

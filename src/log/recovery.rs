@@ -72,6 +72,8 @@ pub(super) struct WalSeed {
     pub(super) segments: Vec<Segment>,
     pub(super) pins: Pins,
     pub(super) free: Vec<u32>,
+    /// Slots that are not to be kept and could be used, each with its length.
+    pub(super) odd: Vec<(u32, u64)>,
     pub(super) unwanted: Vec<u32>,
     /// A write that was acknowledged cannot be read.
     pub(super) damage: Option<RecoveryError>,

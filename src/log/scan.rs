@@ -161,6 +161,8 @@ pub(super) fn scan(
         match live {
             true => {}
             false if slot.len == config.segment_bytes && !surplus => seed.free.push(slot.slot),
+            // One that was never written to may have been made in part only.
+            false if slot.head.is_some() => seed.odd.push((slot.slot, slot.len)),
             false => seed.unwanted.push(slot.slot),
         }
     }

@@ -145,7 +145,9 @@ pub(super) struct Wal<Buf> {
     slots: BTreeSet<u32>,
     /// Most segments: more than configured while a start found so many in use that it could not go on.
     limit: usize,
-    /// Slots found at the start that are not to be kept.
+    /// Slots found at the start that are not to be kept, but used where there is no room for another.
+    odd: Vec<Free>,
+    /// Those that cannot be used.
     unwanted: Vec<u32>,
     /// Slots whose file is being removed.
     removing: usize,
@@ -173,6 +175,7 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
         );
         let slots = (seed.segments.iter().map(|segment| segment.slot))
             .chain(seed.free.iter().copied())
+            .chain(seed.odd.iter().map(|(slot, _)| *slot))
             .chain(seed.unwanted.iter().copied())
             .collect();
         // Each start takes a new segment, however little there is in the last one. Starts in quick succession must
@@ -202,6 +205,7 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
             released: VecDeque::new(),
             free: seed.free.into_iter().map(|slot| Free { slot, len: config.segment_bytes }).collect(),
             slots,
+            odd: seed.odd.into_iter().map(|(slot, len)| Free { slot, len }).collect(),
             unwanted: seed.unwanted,
             removing: 0,
             creating: None,
@@ -286,6 +290,11 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
         if self.fenced {
             return;
         }
+        if self.offset.is_some() {
+            for Free { slot, .. } in std::mem::take(&mut self.odd) {
+                self.remove_slot(slot, cx);
+            }
+        }
         self.release_oldest();
         loop {
             self.gather(cx);
@@ -368,6 +377,9 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
             && offset + len + CLOSING_BYTES <= segment.len
         {
             return true;
+        }
+        if self.free.len() <= self.held_back() && self.offset.is_some() {
+            return false;
         }
         let fits = self.free.iter().position(|free| len + CLOSING_BYTES <= free.len);
         let Some(Free { slot, len }) = fits.and_then(|at| self.free.remove(at)) else {
@@ -523,7 +535,8 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
             && let Some(segment) = self.released.pop_front()
         {
             let surplus = self.slots.len() - self.removing > self.config.max_segments as usize;
-            if surplus || segment.len != self.config.segment_bytes {
+            let odd = surplus || segment.len != self.config.segment_bytes;
+            if odd && !self.no_space {
                 self.remove_slot(segment.slot, cx);
             } else {
                 self.free.push_back(Free { slot: segment.slot, len: segment.len });
@@ -563,17 +576,21 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
         self.slots.remove(&slot);
     }
 
-    /// Keeps one free slot ahead of need, up to the limit.
+    /// Keeps free slots ahead of need, up to the limit: as many as are left when the WAL calls itself full. So where the disk
+    /// has no room for more, there is some for what was accepted, for checkpoints, and for the next start.
     fn make_spare<B: Buffers<Buf = Buf>, F>(&mut self, now: Now, cx: &mut Context<'_, B, F>) {
         // Released slots come free with the next durable write. The first after a start needs a slot itself.
-        let soon = !self.released.is_empty() && self.offset.is_some();
-        let spare = self.free.iter().any(|free| free.len == self.config.segment_bytes);
+        let soon = if self.offset.is_some() { self.released.len() } else { 0 };
+        let whole = self.free.iter().filter(|free| free.len == self.config.segment_bytes).count();
+        // The first segment of a new WAL has one behind it.
+        let ahead = self.config.reserve().min(self.ring.len().max(1));
+        let spare = whole + soon >= ahead;
         // A ring that is full for want of space tries again, even with slots at hand: it stays full until it grows.
         let starved = self.no_space && self.full();
         // A start whose slots are all held or wait for a write that says so needs one more for that write.
         let stuck = self.offset.is_none() && self.free.is_empty();
         if self.creating.is_some()
-            || ((spare || soon) && !starved)
+            || (spare && !starved)
             || (self.slots.len() >= self.limit && !stuck)
             || now.mono < self.create_at
         {
@@ -602,14 +619,23 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
             (Err(_), _) => {
                 self.slots.remove(&slot);
                 self.create_at = now.mono.plus_millis(CREATE_AGAIN_MS);
+                if self.free.is_empty() {
+                    self.free.extend(self.odd.drain(..));
+                }
             }
         }
     }
 
-    /// Segments that this WAL can have at all.
+    /// Slots that are kept for the next start, which needs one: where there is no room for more, without it nobody could so
+    /// much as delete what takes the room.
+    fn held_back(&self) -> usize {
+        usize::from(self.no_space)
+    }
+
+    /// Segments that this WAL can have at all, before the next start.
     fn capacity(&self) -> usize {
         match self.no_space {
-            true => self.slots.len(),
+            true => self.slots.len().saturating_sub(self.held_back()),
             false => self.limit,
         }
     }

@@ -352,7 +352,10 @@ impl Shard {
     /// Proposes a command for which `waiting` waits.
     fn propose(&mut self, command: &Command, waiting: Waiting) -> Result<(), (ErrorCode, Waiting)> {
         let coordinator = self.coordinator.as_mut().expect("the shard with the metadata's log");
-        if self.storage.meta.failed || self.storage.meta.full {
+        // What is left of the WAL is for what makes room, and for brokers that start.
+        let needed = matches!(command, Command::DeleteTopics { .. } | Command::RegisterBroker(_));
+        let full = if needed { self.storage.meta.scarce } else { self.storage.meta.full };
+        if self.storage.meta.failed || full {
             return Err((ErrorCode::KafkaStorageError, waiting));
         }
         let Ok(data) = codec::encode_command(command) else {

@@ -160,6 +160,8 @@ fn damaged_segments_of_every_broker_are_made_whole_when_they_are_read() {
         assert!(damaged > 30, "only {damaged} files");
     }
     cluster.start_all(launches);
+    let led = wait_until(Duration::from_secs(20), || leader(&cluster, 0) > 0);
+    assert!(led, "nobody leads");
     // Whoever leads hands over when it finds damage, and any of them may come to lead.
     for _ in 0..3 {
         let read = read_all(&cluster.addresses(), "rotten", 1);
