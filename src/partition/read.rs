@@ -8,7 +8,7 @@ use zerocopy::IntoBytes;
 use super::Partition;
 use super::segments::{IndexMissing, Place, Segment};
 use crate::limits::{INDEX_INTERVAL_BYTES, MAX_BATCH_BYTES, READ_CHUNK_BYTES};
-use crate::log::{SegmentFile, SegmentRef};
+use crate::log::{FileId, SegmentFile, SegmentRef};
 use crate::record::{Batch, BatchHeader, HEADER_LEN, split_batches};
 use crate::types::Offset;
 
@@ -240,11 +240,12 @@ impl Partition {
         };
         if read.segment.file == SegmentFile::Index {
             let loaded = self.segments[at].load_index(&bytes).is_ok();
-            if loaded {
-                return ReadDone::Index;
+            if !loaded {
+                tracing::error!(log = %self.log, file = %FileId::Segment(read.segment), "a segment's index is damaged: it is read without");
+                self.segments[at].lose_index();
+                self.note_damage(read.segment);
             }
-            self.note_damage(read.segment);
-            return ReadDone::Damaged;
+            return ReadDone::Index;
         }
         let place = Place { segment: read.segment.name, position: read.position };
         let usable = (self.segments[at].meta.len - read.position).min(bytes.len() as u64) as usize;

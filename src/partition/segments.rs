@@ -98,6 +98,8 @@ pub struct Segment {
     pub meta: SegmentMeta,
     /// The entries that the index file holds, where they were loaded since the start.
     persisted: Option<Vec<IndexEntry>>,
+    /// The index file cannot be read: what lies before the pending entries is looked for from the beginning on.
+    lost: bool,
     /// The entries that the index file does not hold yet; the last one still grows.
     pending: Vec<IndexEntry>,
 }
@@ -138,7 +140,7 @@ impl Segment {
             max_timestamp: i64::MIN,
             index_persisted: 0,
         };
-        Segment { meta, persisted: Some(Vec::new()), pending: Vec::new() }
+        Segment { meta, persisted: Some(Vec::new()), lost: false, pending: Vec::new() }
     }
 
     /// Whether the log begins behind all its records. One that holds nothing yet waits for some.
@@ -149,7 +151,7 @@ impl Segment {
     /// A segment as a checkpoint describes it, with the entries that were not in the index file then.
     pub fn recovered(meta: SegmentMeta, pending: &[u8]) -> Option<Segment> {
         let persisted = (meta.index_persisted == 0).then(Vec::new);
-        Some(Segment { meta, persisted, pending: IndexEntry::parse_all(pending).ok()? })
+        Some(Segment { meta, persisted, lost: false, pending: IndexEntry::parse_all(pending).ok()? })
     }
 
     /// Notes a batch that was written at the end of the log file.
@@ -208,6 +210,12 @@ impl Segment {
         Ok(())
     }
 
+    /// The content of the index file is damaged: the segment does without.
+    pub fn lose_index(&mut self) {
+        self.persisted = Some(Vec::new());
+        self.lost = true;
+    }
+
     /// The entries of the index file, and those that it does not hold yet.
     fn index(&self) -> Result<[&[IndexEntry]; 2], IndexMissing> {
         match &self.persisted {
@@ -241,8 +249,12 @@ impl Segment {
         if self.meta.max_timestamp < timestamp {
             return Ok(None);
         }
+        let place = |position| Place { segment: self.meta.name, position };
+        if self.lost {
+            return Ok(Some(place(0)));
+        }
         let entry = self.index()?.into_iter().flatten().find(|entry| entry.max_timestamp.get() >= timestamp);
-        Ok(entry.map(|entry| Place { segment: self.meta.name, position: entry.position.get() }))
+        Ok(entry.map(|entry| place(entry.position.get())))
     }
 }
 

@@ -58,7 +58,10 @@ impl Shard {
     /// Begins to mend one of the damaged segments, if that can be done just now.
     fn begin_mend(&mut self, now: Now) {
         for _ in 0..self.compactor.damaged.len() {
-            let Some(log) = self.compactor.damaged.pop_front().filter(|_| self.compactor.log.is_none()) else { return };
+            if self.compactor.log.is_some() {
+                return;
+            }
+            let Some(log) = self.compactor.damaged.pop_front() else { return };
             let Some(owned) = self.owned.get_mut(&log) else { continue };
             // Files that are still to be removed may have the name that the new one would get.
             if owned.removals == 0 && owned.partition.begin_mend(now) {
@@ -168,7 +171,7 @@ impl Shard {
                     if let Some(segment) = stray {
                         self.remove_segment(log, segment);
                     }
-                    if compacted.is_some() {
+                    if compacted.is_some() && !mended {
                         // Others may be dirty too.
                         self.look_again(now);
                     }

@@ -10,7 +10,7 @@ use super::peers::Peers;
 use super::refused::Refused;
 use crate::consensus::{self, MessageKind};
 use crate::limits::{INSTALL_BYTES, UNBORN_MESSAGES, WAL_STALLED_MS};
-use crate::log::DiskError;
+use crate::log::{DiskError, FileId};
 use crate::partition::{Acks, AppendError, Appended, DeleteError, DiskRead, Found, Partition, ReadDone, ReadError};
 use crate::peer::PeerMessage;
 use crate::protocol::ErrorCode;
@@ -527,7 +527,9 @@ impl Shard {
                 ReadDone::Index | ReadDone::Gone => None,
                 ReadDone::Larger(read) => return self.read_disk(log, read),
                 ReadDone::Damaged => {
-                    tracing::error!(%log, ?read, "records on disk are damaged");
+                    if owned.partition.wants_mend(now) || !owned.partition.is_mendable() {
+                        tracing::error!(%log, file = %FileId::Segment(read.segment), position = read.position, "records on disk are damaged");
+                    }
                     let peers = &self.peers;
                     if owned.partition.is_mendable() && owned.partition.hand_over(|broker| peers.may_lead(broker)) {
                         // Another replica can be read from at once.

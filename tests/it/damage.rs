@@ -137,7 +137,9 @@ fn a_damaged_log_that_the_others_cannot_make_whole_is_refused() {
 fn damaged_segments_of_every_broker_are_made_whole_when_they_are_read() {
     let Some(mut cluster) = Cluster::start() else { return };
     (0..3).for_each(|node| cluster.await_all(node));
-    create_replicated(&cluster.addresses(), "rotten", 1, 3, &[("segment.bytes", "1048576")]);
+    // The records are of another year.
+    let settings = [("segment.bytes", "4194304"), ("retention.ms", "-1")];
+    create_replicated(&cluster.addresses(), "rotten", 1, 3, &settings);
     let leader = |cluster: &Cluster, broker: usize| {
         Wire::connect(&cluster.broker(broker).address()).metadata("rotten").topics[0].partitions[0].leader_id.0
     };
@@ -157,7 +159,7 @@ fn damaged_segments_of_every_broker_are_made_whole_when_they_are_read() {
     let launches = (0..3).map(|node| cluster.kill(node)).collect();
     for node in 0..3 {
         let damaged = damage_segments(cluster.data_dir(node), node as u64 + 1);
-        assert!(damaged > 30, "only {damaged} files");
+        assert!(damaged >= 10, "only {damaged} files");
     }
     cluster.start_all(launches);
     let led = wait_until(Duration::from_secs(20), || leader(&cluster, 0) > 0);
@@ -171,5 +173,5 @@ fn damaged_segments_of_every_broker_are_made_whole_when_they_are_read() {
         }
     }
     let mended: usize = (0..3).map(|node| cluster.broker(node).said("a damaged segment was written anew")).sum();
-    assert!(mended >= 20, "{mended} segments were written anew");
+    assert!(mended >= 10, "{mended} segments were written anew");
 }
