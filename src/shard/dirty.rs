@@ -30,11 +30,14 @@ impl Dirty {
         self.order.insert((halvings, self.turns, log));
     }
 
-    /// Takes out the log that is to be flushed next.
-    pub(super) fn take(&mut self) -> Option<LogId> {
-        let (_, _, log) = self.order.pop_first()?;
-        self.places.remove(&log);
-        Some(log)
+    /// The log that is to be flushed next.
+    pub(super) fn first(&self) -> Option<LogId> {
+        self.order.first().map(|(_, _, log)| *log)
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.order.len()
     }
 
     pub(super) fn remove(&mut self, log: LogId) {
@@ -51,7 +54,8 @@ mod tests {
     const LOG: fn(u64) -> LogId = LogId;
 
     fn taken(mut dirty: Dirty) -> Vec<u64> {
-        std::iter::from_fn(|| dirty.take()).map(|log| log.0).collect()
+        let next = || dirty.first().inspect(|log| dirty.remove(*log));
+        std::iter::from_fn(next).map(|log| log.0).collect()
     }
 
     #[test]

@@ -577,10 +577,19 @@ impl Shard {
         }
     }
 
-    /// Moves records to segments while more of them are in memory than should be.
+    /// Moves records to segments while more of them are in memory than should be. Logs with so little that all of them would
+    /// fill no more than a quarter of that are left alone while others are on their way: a write to a file costs the disk about
+    /// the same whether it brings much or little.
     pub(super) fn flush_dirty(&mut self) {
         while self.storage.flushing < FLUSHES_IN_FLIGHT && self.storage.wants_flush() {
-            let Some(log) = self.storage.dirty.take() else { return };
+            let Some(log) = self.storage.dirty.first() else { return };
+            // None that stands behind it has twice as much.
+            let worth = self.storage.append_budget / 8 / self.storage.dirty.len() as u64;
+            let held = self.owned.get(&log).map_or(0, |owned| owned.partition.unflushed_cost());
+            if held < worth && self.storage.flushing > 0 {
+                return;
+            }
+            self.storage.dirty.remove(log);
             self.flush_log(log, false);
             // It may have got no further than to let go of old files.
             if let Some(owned) = self.owned.get(&log) {

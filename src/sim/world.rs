@@ -391,6 +391,8 @@ impl World {
             if known.impaired || known.disk.is_damaged() || known.disk.error_armed.is_some() || power_cut {
                 // Only a start makes fenced files and damage that was seen good again.
                 known.disk.error_armed = None;
+                // Until the replicas agree again, what it led may be without a leader.
+                self.model.disturbed |= cluster;
                 self.crash(node, 100_000);
             }
         }
