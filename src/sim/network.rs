@@ -160,6 +160,8 @@ impl World {
             return;
         }
         link.up = false;
+        // Until it is there again, this broker takes the other for gone, with what it leads.
+        self.model.disturbed = true;
         link.lost = !link.held.is_empty() || self.rng.one_in(2);
         self.trace.note(self.now, "link down", from as u64, to as u64);
         self.trace.line(self.now, || format!("broker {from} shard {shard} has lost its connection to broker {to}"));
