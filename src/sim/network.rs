@@ -160,8 +160,6 @@ impl World {
             return;
         }
         link.up = false;
-        // Until it is there again, this broker takes the other for gone, with what it leads.
-        self.model.disturbed = true;
         link.lost = !link.held.is_empty() || self.rng.one_in(2);
         self.trace.note(self.now, "link down", from as u64, to as u64);
         self.trace.line(self.now, || format!("broker {from} shard {shard} has lost its connection to broker {to}"));
@@ -234,7 +232,7 @@ impl World {
         }
     }
 
-    /// All cuts are over, and who sends to a process that is gone learns of it.
+    /// All cuts are over, and who sends to a process that is gone learns of it: later it would be a fault of the calm.
     pub(super) fn heal_network(&mut self) {
         for (key, session) in self.keys(|_, _| true) {
             let link = &self.network.links[&key];

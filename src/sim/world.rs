@@ -383,19 +383,17 @@ impl World {
             // A broker whose clock is more than an hour behind refuses the timestamps of its clients.
             node.wall_skew_ms = 0;
         }
-        self.heal_network();
-        let power_cut = self.nodes.len() > 1 && self.rng.one_in(3);
+        let power_cut = cluster && self.rng.one_in(3);
         self.model.disturbed |= power_cut;
         for node in 0..self.nodes.len() {
             let known = &mut self.nodes[node];
             if known.impaired || known.disk.is_damaged() || known.disk.error_armed.is_some() || power_cut {
                 // Only a start makes fenced files and damage that was seen good again.
                 known.disk.error_armed = None;
-                // Until the replicas agree again, what it led may be without a leader.
-                self.model.disturbed |= cluster;
                 self.crash(node, 100_000);
             }
         }
+        self.heal_network();
     }
 
     /// When the last fault that is still felt is over.
