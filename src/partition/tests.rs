@@ -75,6 +75,23 @@ impl Disk {
         }
     }
 
+    /// Carries out a step of a pass, where that is the disk's to do; what is not is given back.
+    pub(super) fn carry_out(&mut self, partition: &mut Partition, step: CompactionStep) -> Option<CompactionStep> {
+        match step {
+            CompactionStep::Read(read) => {
+                let bytes = self.read(read);
+                partition.compaction_read(read, Some(bytes));
+            }
+            CompactionStep::Write(write) => {
+                self.write(&write);
+                partition.compaction_written(FlushOutcome::Durable);
+            }
+            CompactionStep::Checkpoint => self.flush(partition),
+            step => return Some(step),
+        }
+        None
+    }
+
     /// How many files there are.
     pub(super) fn files(&self) -> usize {
         self.files.len()
@@ -153,10 +170,19 @@ pub(super) fn batch(values: &[&[u8]], timestamp: i64) -> Batch {
 }
 
 /// Reads everything from `offset` to the high watermark the way a consumer does.
-pub(super) fn consume(partition: &mut Partition, disk: &Disk, mut offset: Offset) -> Vec<Batch> {
+pub(super) fn consume(partition: &mut Partition, disk: &Disk, offset: Offset) -> Vec<Batch> {
+    consume_undamaged(partition, disk, offset).expect("nothing is damaged")
+}
+
+/// The same; none where damage is in the way.
+pub(super) fn consume_undamaged(partition: &mut Partition, disk: &Disk, mut offset: Offset) -> Option<Vec<Batch>> {
     let mut out = Vec::new();
     while offset < partition.high_watermark() {
-        match partition.read(offset, 50_000).unwrap() {
+        let found = match partition.read(offset, 50_000) {
+            Err(ReadError::Corrupt) => return None,
+            found => found.unwrap(),
+        };
+        match found {
             Found::Here(records) => {
                 assert!(records.len > 0, "nothing at {offset}");
                 let bytes: Bytes = records.chunks.concat().into();
@@ -167,16 +193,17 @@ pub(super) fn consume(partition: &mut Partition, disk: &Disk, mut offset: Offset
                     out.push(batch);
                 }
             }
-            Found::OnDisk(read) => {
-                let done = partition.read_done(read, disk.read(read));
-                assert!(!matches!(done, ReadDone::Damaged | ReadDone::Gone), "{done:?}");
-                if let ReadDone::Larger(read) = done {
-                    partition.read_done(read, disk.read(read));
+            Found::OnDisk(mut read) => loop {
+                match partition.read_done(read, disk.read(read)) {
+                    ReadDone::Larger(larger) => read = larger,
+                    ReadDone::Damaged => return None,
+                    ReadDone::Chunk { .. } | ReadDone::Index => break,
+                    ReadDone::Gone => panic!("nothing was deleted"),
                 }
-            }
+            },
         }
     }
-    out
+    Some(out)
 }
 
 #[test]

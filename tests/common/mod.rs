@@ -57,6 +57,11 @@ pub fn files_below(directory: &Path) -> Vec<(PathBuf, Metadata)> {
     files
 }
 
+/// Bytes of all files below a directory.
+pub fn bytes_below(directory: &Path) -> u64 {
+    files_below(directory).iter().map(|(_, metadata)| metadata.len()).sum()
+}
+
 /// The bytes of each segment below a directory.
 pub fn segments_below(directory: &Path) -> Vec<u64> {
     let is_segment = |path: &Path| path.extension().is_some_and(|extension| extension == "log");

@@ -15,7 +15,7 @@ use crate::common::librdkafka::{
 use crate::common::process::{Broker, binary};
 use crate::common::records::batch;
 use crate::common::wire::Wire;
-use crate::common::{files_below, wait_until};
+use crate::common::{bytes_below, files_below, wait_until};
 
 const BLOCK: usize = 4096;
 const PARTITIONS: usize = 3;
@@ -36,8 +36,18 @@ fn damage(directory: &Path) {
         .filter(|block| bytes[block * BLOCK..][..BLOCK].iter().any(|byte| *byte != 0))
         .collect();
     let at = written[written.len() / 2] * BLOCK + 7;
-    let file = File::options().write(true).open(&newest).expect("it can be written");
-    file.write_all_at(&[bytes[at] ^ 1], at as u64).expect("it can be written");
+    assert!(turn_over(&newest, at as u64), "it ends before");
+}
+
+/// Turns a bit over in the byte at this place of a file, where it is so long.
+fn turn_over(path: &Path, at: u64) -> bool {
+    let file = File::options().read(true).write(true).open(path).expect("it can be opened");
+    let mut byte = [0];
+    let there = file.read_exact_at(&mut byte, at).is_ok();
+    if there {
+        file.write_all_at(&[byte[0] ^ 1], at).expect("it can be written");
+    }
+    there
 }
 
 /// Turns a bit over in every file of a partition's records, so far from its beginning, and in every index.
@@ -49,12 +59,7 @@ fn damage_segments(directory: &Path, quarters: u64) -> usize {
             Some("index") => 5,
             _ => continue,
         };
-        let file = File::options().read(true).write(true).open(&path).expect("it can be opened");
-        let mut byte = [0];
-        if file.read_exact_at(&mut byte, at).is_ok() {
-            file.write_all_at(&[byte[0] ^ 1], at).expect("it can be written");
-            damaged += 1;
-        }
+        damaged += usize::from(turn_over(&path, at));
     }
     damaged
 }
@@ -150,10 +155,7 @@ fn damaged_segments_of_every_broker_are_made_whole_when_they_are_read() {
         let values: Vec<String> = (0..4).map(|n| value(round * 4 + n)).collect();
         assert_eq!(wire.produce("rotten", 0, batch(&values)).error_code, 0);
     }
-    let in_files = |node| {
-        let files = files_below(&cluster.data_dir(node).join("partitions"));
-        files.iter().map(|(_, metadata)| metadata.len()).sum::<u64>()
-    };
+    let in_files = |node| bytes_below(&cluster.data_dir(node).join("partitions"));
     let moved = wait_until(Duration::from_secs(30), || (0..3).all(|node| in_files(node) > 20_000_000));
     assert!(moved, "nothing is moved into segments");
     let launches = (0..3).map(|node| cluster.kill(node)).collect();

@@ -11,7 +11,7 @@ use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, D
 use crate::common::process::{Broker, Launch, data_dir, shared};
 use crate::common::records::{Batch, batch, records, values};
 use crate::common::wire::{Wire, code, topic_name};
-use crate::common::{files_below, fresh, wait_until};
+use crate::common::{bytes_below, fresh, wait_until};
 
 const EARLIEST: i64 = -2;
 
@@ -73,11 +73,6 @@ fn deleted_records_stay_so_after_a_kill() {
     assert_eq!(values(wire.fetch("t", 0, 7).records.unwrap()), ["v7", "v8", "v9"]);
 }
 
-/// Bytes of all files of partitions.
-fn file_bytes(partitions: &Path) -> u64 {
-    files_below(partitions).iter().map(|(_, metadata)| metadata.len()).sum()
-}
-
 /// Whether some segment of the first partition was written anew, which its name says.
 fn is_rewritten(partitions: &Path) -> bool {
     let Some(Ok(log)) = std::fs::read_dir(partitions).ok().and_then(|mut logs| logs.next()) else { return false };
@@ -127,8 +122,8 @@ fn of_a_compacted_topic_the_last_record_of_each_key_is_left() {
         (0..20).map(|key| (format!("k{key}"), format!("k{key} {}", ROUNDS - 1))).collect();
     let mut wire = Wire::connect(&broker.address());
     let small =
-        wait_until(Duration::from_secs(30), || is_rewritten(&partitions) && file_bytes(&partitions) < (6 << 20));
-    assert!(small, "{} bytes are left", file_bytes(&partitions));
+        wait_until(Duration::from_secs(30), || is_rewritten(&partitions) && bytes_below(&partitions) < (6 << 20));
+    assert!(small, "{} bytes are left", bytes_below(&partitions));
     // Some of them are read from memory still, as they were.
     assert_eq!(last_of_keys(&mut wire).0, expected);
     let broker = broker.kill().start();
@@ -146,10 +141,10 @@ fn what_is_more_than_retention_bytes_is_deleted() {
     // It moves by a segment of 1 MiB at a time, as records are moved into segments: the last of them stays.
     let partitions = dir.path().join("partitions");
     let moved = wait_until(Duration::from_secs(30), || {
-        wire.list_offset("t", 0, EARLIEST).1 > 100 && file_bytes(&partitions) < (2 << 20)
+        wire.list_offset("t", 0, EARLIEST).1 > 100 && bytes_below(&partitions) < (2 << 20)
     });
     let start = wire.list_offset("t", 0, EARLIEST).1;
-    assert!(moved, "{} bytes are left, from {start} on", file_bytes(&partitions));
+    assert!(moved, "{} bytes are left, from {start} on", bytes_below(&partitions));
     is_at(&mut wire, "t", start);
     let (found, count) = last_of_keys(&mut wire);
     assert_eq!(found.len(), 20);

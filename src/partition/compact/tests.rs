@@ -31,22 +31,15 @@ fn flush_all(partition: &mut Partition, disk: &mut Disk) {
 fn compact(partition: &mut Partition, disk: &mut Disk, wall_ms: i64, steps: usize) -> Option<(u64, u64)> {
     partition.begin_compaction(now(wall_ms), [7; 16]);
     for _ in 0..steps {
-        match partition.compaction_step() {
-            CompactionStep::Read(read) => {
-                let bytes = disk.read(read);
-                partition.compaction_read(read, Some(bytes));
-            }
-            CompactionStep::Write(write) => {
-                disk.write(&write);
-                partition.compaction_written(FlushOutcome::Durable);
-            }
-            CompactionStep::Checkpoint => disk.flush(partition),
-            CompactionStep::Fetch(..) | CompactionStep::Wait => panic!("nothing is damaged"),
-            CompactionStep::Done { compacted, stray, mended } => {
+        let step = partition.compaction_step();
+        match disk.carry_out(partition, step) {
+            None => {}
+            Some(CompactionStep::Done { compacted, stray, mended }) => {
                 assert!(!mended);
                 assert_eq!(stray, None);
                 return compacted;
             }
+            Some(step) => panic!("nothing is damaged: {step:?}"),
         }
     }
     None

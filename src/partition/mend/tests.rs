@@ -2,9 +2,10 @@ use smallvec::SmallVec;
 use zerocopy::IntoBytes;
 
 use super::super::replicate::tests::{Cluster, Node};
-use super::super::tests::{Disk, batch, config, consume, now, open_with, persist};
+use super::super::tests::{Disk, batch, config, consume, consume_undamaged, now, open_with, persist};
 use super::*;
-use crate::partition::{CompactionStep, FlushOutcome, Found, ReadDone, ReadError};
+use crate::partition::CompactionStep;
+use crate::record::Batch;
 
 /// Three replicas with two segments each, the newest of which may still grow.
 fn filled() -> Cluster {
@@ -27,55 +28,30 @@ fn empty_tail(node: &mut Node) {
 
 /// Every batch as bytes, without the epoch of its leader, which no checksum covers; none where damage is in the way.
 fn log(partition: &mut Partition, disk: &Disk) -> Option<Vec<Vec<u8>>> {
-    let (mut out, mut offset) = (Vec::new(), 0);
-    while offset < partition.high_watermark() {
-        match partition.read(offset, 50_000) {
-            Ok(Found::Here(records)) => {
-                for (_, batch) in split_batches(&records.chunks.concat().into()) {
-                    offset = batch.header.last_offset() + 1;
-                    let mut bytes = [batch.header.as_bytes(), &batch.body].concat();
-                    bytes[12..16].fill(0);
-                    out.push(bytes);
-                }
-            }
-            Ok(Found::OnDisk(mut read)) => loop {
-                match partition.read_done(read, disk.read(read)) {
-                    ReadDone::Larger(larger) => read = larger,
-                    ReadDone::Damaged => return None,
-                    ReadDone::Chunk { .. } | ReadDone::Index => break,
-                    ReadDone::Gone => panic!("nothing is deleted"),
-                }
-            },
-            Err(ReadError::Corrupt) => return None,
-            Err(error) => panic!("{error:?}"),
-        }
-    }
-    Some(out)
+    let bytes = |batch: Batch| {
+        let mut bytes = [batch.header.as_bytes(), &batch.body].concat();
+        bytes[12..16].fill(0);
+        bytes
+    };
+    Some(consume_undamaged(partition, disk, 0)?.into_iter().map(bytes).collect())
 }
 
 /// Runs the pass; `fetch` gives what another replica has between these offsets.
 fn mend(partition: &mut Partition, disk: &mut Disk, mut fetch: impl FnMut(Offset, Offset) -> Option<Chunk>) -> bool {
     assert!(partition.wants_mend(now(0)) && partition.begin_mend(now(0)));
     loop {
-        match partition.compaction_step() {
-            CompactionStep::Read(read) => {
-                let bytes = disk.read(read);
-                partition.compaction_read(read, Some(bytes));
-            }
-            CompactionStep::Write(write) => {
-                disk.write(&write);
-                partition.compaction_written(FlushOutcome::Durable);
-            }
-            CompactionStep::Fetch(from, to) => match fetch(from, to) {
+        let step = partition.compaction_step();
+        match disk.carry_out(partition, step) {
+            None => {}
+            Some(CompactionStep::Fetch(from, to)) => match fetch(from, to) {
                 Some(chunk) => assert!(partition.mend_fetched(from, &[chunk])),
                 None => partition.give_mend_up(),
             },
-            CompactionStep::Checkpoint => disk.flush(partition),
-            CompactionStep::Wait => panic!("no flush is under way"),
-            CompactionStep::Done { mended, stray, .. } => {
+            Some(CompactionStep::Done { mended, stray, .. }) => {
                 stray.into_iter().for_each(|name| disk.remove(name));
                 return mended;
             }
+            Some(step) => panic!("{step:?}"),
         }
     }
 }
