@@ -118,8 +118,8 @@ fn what_comes_while_the_newest_segment_is_damaged_goes_to_another() {
     cluster.restart(1);
     cluster.pass(3);
     let node = &mut cluster.nodes[1];
-    let newest = node.disk.lengths().into_iter().filter(|(file, _)| file.file == SegmentFile::Log).next_back().unwrap();
-    node.disk.flip(newest.0, newest.1 as usize / 2);
+    let newest = node.disk.lengths().into_iter().rfind(|(file, _)| file.file == SegmentFile::Log).unwrap();
+    node.disk.flip(newest.0, newest.1 / 2);
     assert!(log(&mut node.partition, &node.disk).is_none());
     for round in 0..2 {
         cluster.append(0, &[b"more"]);
