@@ -248,13 +248,15 @@ pub(super) fn state(log: u64, kind: FrameKind, index: u64, payload: &[u8]) -> Fr
     Frame { kind, ..entry(log, index, payload) }
 }
 
-/// The logs that these replies ask for space.
-pub(super) fn asked_for_space<'a>(replies: impl IntoIterator<Item = &'a (ShardId, DiskReply)>) -> Vec<LogId> {
-    let asked = replies.into_iter().filter_map(|(_, reply)| match reply {
-        DiskReply::Release { logs, .. } => Some(logs.clone()),
-        _ => None,
-    });
-    asked.flatten().collect()
+/// The logs that these replies ask for space, and how many bytes of entries each may write once more for it.
+pub(super) fn asked_for_space<'a>(replies: impl IntoIterator<Item = &'a (ShardId, DiskReply)>) -> Vec<(LogId, u64)> {
+    let mut asked = Vec::new();
+    for (_, reply) in replies {
+        if let DiskReply::Release { logs, again, .. } = reply {
+            asked.extend(logs.iter().map(|log| (*log, *again)));
+        }
+    }
+    asked
 }
 
 /// The entries of a log as indexes and payloads.

@@ -122,7 +122,7 @@ fn entries_that_cannot_be_passed_are_written_again_and_keep_no_segment() {
     rig.append(0, 1, [vec![state(2, FrameKind::Checkpoint, 3, b"stuck")], stuck.clone()].concat());
     let again = || stuck.iter().cloned().map(|frame| Frame { again: true, ..frame });
     for ticket in 2..=200 {
-        let asked = asked_for_space(&rig.take_replies());
+        let asked: Vec<LogId> = asked_for_space(&rig.take_replies()).into_iter().map(|(log, _)| log).collect();
         let mut frames = vec![entry(1, ticket - 1, &filling(2))];
         if asked.contains(&LogId(1)) {
             frames.push(state(1, FrameKind::Checkpoint, ticket - 1, b"c"));
