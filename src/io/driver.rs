@@ -25,6 +25,7 @@ use super::disk::ToDisk;
 use super::frames::FrameBudget;
 use super::mailbox::{Receiver, Sender};
 use super::peers::{self, Peering, Peers};
+use super::rouse::Sleeper;
 use super::signal::{Signal, yield_now};
 use super::{Incoming, Report, listener, peer_reader};
 use crate::limits::{DISK_SILENT_MS, IDLE_TICK_MS, MESH_QUEUE, TICK_MS};
@@ -122,6 +123,8 @@ pub(super) struct ShardSetup<C> {
     pub(super) pulse: Pulse,
     /// What its ticks go by.
     pub(super) timer: Timer,
+    /// This thread, for the one that rouses it.
+    pub(super) sleeper: Arc<Sleeper>,
     /// The clock of all threads.
     pub(super) clock: Clock,
     /// The listening socket, which all shards accept from.
@@ -186,6 +189,7 @@ pub(super) struct Driver<C> {
     disk_silent: Cell<bool>,
     turn: Signal,
     alarm: Alarm,
+    sleeper: Arc<Sleeper>,
     last_tick: Cell<Mono>,
     /// When the next tick is due.
     tick_due: Cell<Mono>,
@@ -226,6 +230,7 @@ pub(super) async fn run<C: Core>(setup: ShardSetup<C>) {
         disk_silent: Cell::new(false),
         turn: Signal::default(),
         alarm: Alarm::new(setup.timer),
+        sleeper: setup.sleeper,
         last_tick: Cell::new(setup.clock.mono()),
         tick_due: Cell::new(Mono::default()),
         ticks_slowly: Cell::new(false),
@@ -243,6 +248,7 @@ pub(super) async fn run<C: Core>(setup: ShardSetup<C>) {
         Latency::Matters(Duration::from_millis(TICK_MS)),
         "ticks",
     );
+    driver.sleeper.is_here();
     driver.core.borrow_mut().start(driver.clock.now(), &mut driver.effects.borrow_mut());
     driver.turn.set();
     glommio::spawn_local_into(Rc::clone(&driver).tick_for_ever(), urgent).expect("the queue was just created").detach();
@@ -453,6 +459,7 @@ impl<C: Core> Driver<C> {
     fn set_alarm(&self, after_ms: u64) {
         let due = self.last_tick.get().plus_millis(after_ms);
         self.tick_due.set(due);
+        self.sleeper.is_due(due);
         self.alarm.set(Duration::from_micros(due.micros_since(self.clock.mono())));
     }
 

@@ -26,6 +26,7 @@ mod patience;
 mod peer_link;
 mod peer_reader;
 mod peers;
+mod rouse;
 mod run;
 mod signal;
 mod slice;

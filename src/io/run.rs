@@ -23,6 +23,7 @@ use super::http::{self, Pace, ShardSource, Sources};
 use super::identity::{DataDir, IdentityError, random_bytes};
 use super::mailbox::{Receiver, Sender, mailbox};
 use super::peers::Peering;
+use super::rouse::{self, Sleeper};
 use super::{Incoming, LOG_FLUSH, Report, listener, probe};
 use crate::config::{Config, PeerAddress};
 use crate::consensus::Members;
@@ -37,8 +38,8 @@ use crate::types::ShardId;
 /// Registered memory of an executor's rings, in bytes. Shards do no file I/O, so they need next to none.
 const EXECUTOR_IO_MEMORY: usize = 64 * 1024;
 
-/// How long a task queue of an executor may run before the others are looked at. Shorter ones have been seen to let
-/// an executor sleep although tasks were ready.
+/// How long a task queue of an executor may run before the others are looked at. The shorter, the more often an executor sleeps
+/// although tasks are ready, until it is roused.
 const PREEMPT: Duration = Duration::from_millis(10);
 
 /// Writes that measure the disk at a start, and the most time they may take.
@@ -507,12 +508,16 @@ impl Threads {
         let (peering, mut peer_listener) = peers.unzip();
         let lookups = peering.as_ref().map_or(0, |peering| peering.lookups());
         let cpus = allowed_cpus().map_err(|error| system("read which cores this process may use", error))?;
+        let mut sleepers = Vec::new();
         for (n, (core, inbox)) in cores.into_iter().zip(inboxes).enumerate() {
+            let sleeper = Arc::new(Sleeper::new());
+            sleepers.push(Arc::downgrade(&sleeper));
             let setup = ShardSetup {
                 id: ShardId(n as u16),
                 core,
                 pulse: self.pulses[n].clone(),
                 timer: Timer::new().map_err(|error| system("make a timer", error))?,
+                sleeper,
                 clock: self.clock,
                 listener: listener.try_clone().map_err(|error| system("share the listening socket", error))?,
                 admission: Arc::clone(&admission),
@@ -540,6 +545,7 @@ impl Threads {
                 }
             })?;
         }
+        rouse::watch(self.clock, sleepers).map_err(|error| system("rouse shards that sleep too long", error))?;
         Ok(budget)
     }
 }
