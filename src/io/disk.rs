@@ -355,6 +355,9 @@ impl DiskThread {
             DeviceOp::Allocate { file, offset, len } => {
                 self.work(token, move |files| files.allocate(file, offset, len));
             }
+            DeviceOp::Shorten { file, len } => {
+                self.work(token, move |files| files.shorten(file, len));
+            }
             DeviceOp::Remove { file } => {
                 self.close(file);
                 self.work(token, move |files| files.remove(file));

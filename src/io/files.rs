@@ -75,6 +75,13 @@ impl Files {
         if new { sync_folder_of(&path) } else { Ok(()) }
     }
 
+    /// Cuts the file off after `len` bytes, durably.
+    pub(super) fn shorten(&self, file: FileId, len: u64) -> io::Result<()> {
+        let handle = OpenOptions::new().write(true).open(self.path(file))?;
+        handle.set_len(len)?;
+        handle.sync_all()
+    }
+
     /// The room on the volume that the files are on.
     pub(super) fn space(&self) -> io::Result<Space> {
         let path = CString::new(self.dir.as_os_str().as_bytes())?;

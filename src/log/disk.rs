@@ -188,8 +188,10 @@ impl<B: Buffers> Disk<B> {
                 wal.write_done(now, sequence, done, cx);
             }
             Purpose::WalCreate { wal, slot } => {
-                (parts.wal(wal).0).created(now, slot, done.result.map(|_| ()));
+                let (wal, cx) = parts.wal(wal);
+                wal.created(now, slot, done.result.map(|_| ()), cx);
             }
+            Purpose::WalShorten { wal } => parts.wal(wal).0.shortened(now),
             Purpose::WalRemove { wal, slot } => parts.wal(wal).0.removed(slot),
             Purpose::Space { from, token } => {
                 let error = |errno| DiskError::Io {

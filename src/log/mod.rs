@@ -19,6 +19,7 @@ mod pins;
 pub mod recovery;
 mod scan;
 mod segment;
+mod slots;
 #[cfg(test)]
 mod tests;
 mod wal;
@@ -208,11 +209,13 @@ pub enum DiskError {
         /// The file's name, relative to the data directory.
         file: String,
     },
-    /// The file does not exist.
-    #[error("{file} does not exist")]
-    NotFound {
+    /// What was to be read is lost: the file is gone or ends before it, or the device or the file system cannot give it back.
+    #[error("{file} cannot be read: {detail}")]
+    Lost {
         /// The file's name, relative to the data directory.
         file: String,
+        /// What the kernel said.
+        detail: String,
     },
 }
 
@@ -392,6 +395,13 @@ pub enum DeviceOp<B> {
         offset: u64,
         /// Most bytes to read.
         len: usize,
+    },
+    /// Cut the file off after `len` bytes, durably.
+    Shorten {
+        /// The file.
+        file: FileId,
+        /// Its new length, a multiple of 4096 and no more than the old.
+        len: u64,
     },
     /// Remove the file; one that does not exist is no error.
     Remove {

@@ -11,6 +11,8 @@ pub(super) enum Purpose<F> {
     WalWrite { wal: WalId, sequence: u64 },
     /// A new slot of a WAL.
     WalCreate { wal: WalId, slot: u32 },
+    /// The end of a segment that is left unused.
+    WalShorten { wal: WalId },
     /// A slot that is not wanted any more.
     WalRemove { wal: WalId, slot: u32 },
     /// A look at the room that there is, for this shard's request of this token.

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::disk::DiskConfig;
 use super::pins::Pins;
+use super::slots::Free;
 use super::wal::Segment;
 use super::wal_format::{self, FrameHeader};
 use super::{Device, FrameKind, SegmentName, SegmentRef, WalId, scan};
@@ -71,9 +72,9 @@ pub(super) struct WalSeed {
     pub(super) last_generation: u64,
     pub(super) segments: Vec<Segment>,
     pub(super) pins: Pins,
-    pub(super) free: Vec<u32>,
-    /// Slots that are not to be kept and could be used, each with its length.
-    pub(super) odd: Vec<(u32, u64)>,
+    /// Slots that can be used.
+    pub(super) free: Vec<Free>,
+    /// Those that may have been made in part only.
     pub(super) unwanted: Vec<u32>,
     /// A write that was acknowledged cannot be read.
     pub(super) damage: Option<RecoveryError>,

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use super::disk::WalConfig;
 use super::pins::{Note, Pins};
 use super::recovery::{Found, RecoveryError, WalSeed};
+use super::slots::Free;
 use super::wal::Segment;
 use super::wal_format::{Frames, HEADER_BYTES, NotAHeader, WriteHeader};
 use super::{Device, FileId, WalId};
@@ -155,14 +156,11 @@ pub(super) fn scan(
         seed.held = Some(oldest);
         seed.damage = damage;
     }
-    for slot in &slots {
-        let live = (seed.segments.iter()).any(|segment| segment.slot == slot.slot);
-        let surplus = seed.segments.len() + seed.free.len() >= config.max_segments as usize;
-        match live {
-            true => {}
-            false if slot.len == config.segment_bytes && !surplus => seed.free.push(slot.slot),
-            // One that was never written to may have been made in part only.
-            false if slot.head.is_some() => seed.odd.push((slot.slot, slot.len)),
+    let live = |slot: &Slot| seed.segments.iter().any(|segment| segment.slot == slot.slot);
+    for slot in slots.iter().filter(|slot| !live(slot)) {
+        // One that was never written to may have been made in part only.
+        match slot.len == config.segment_bytes || slot.head.is_some() {
+            true => seed.free.push(Free { slot: slot.slot, len: slot.len }),
             false => seed.unwanted.push(slot.slot),
         }
     }
@@ -257,7 +255,7 @@ fn walk_segment(
         let malformed = || RecoveryError::Malformed { file: reader.file.to_string(), offset: walk.offset };
         if seed.segments.last().is_none_or(|newest| newest.generation != generation) {
             seed.pins.open(generation);
-            seed.segments.push(Segment { generation, slot: slot.slot, len: slot.len, in_flight: 0 });
+            seed.segments.push(Segment { generation, slot: slot.slot, len: slot.len, used: 0, in_flight: 0 });
         }
         let mut frames = 0;
         for frame in Frames::new(payload) {
@@ -279,6 +277,9 @@ fn walk_segment(
         found.report.bytes += u64::from(header.payload_len);
         walk.offset += header.write_len();
         walk.sequence += 1;
+        if let Some(newest) = seed.segments.last_mut() {
+            newest.used = walk.offset;
+        }
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 //! Order of its positions: `recorded.confirmed <= durable < next_sequence`. All writes up to `durable` are on
 //! the device; `recorded` is what the newest of them says about those before it, and is all that a recovery knows.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::disk::WalConfig;
@@ -11,6 +11,7 @@ use super::gather::{Acks, Gather, note_ack};
 use super::ops::{Context, Purpose};
 use super::pins::{Note, Pins};
 use super::recovery::WalSeed;
+use super::slots::{Free, Need, Slots, least_bytes};
 use super::wal_format::{HEADER_BYTES, WriteHeader, align_up};
 use super::{Buffers, DeviceDone, DeviceOp, DiskError, DiskReply, FileId, Frame, WalId};
 use crate::limits::{
@@ -27,16 +28,11 @@ pub(super) const CONFIRM_AFTER_MS: u64 = 150;
 const _: () = assert!(CONFIRM_AFTER_MS > CANARY_MS + 2 * TICK_MS);
 /// The logs that hold up the oldest segment are reminded this often.
 const RELEASE_AGAIN_MS: u64 = 200;
-/// Time between attempts to create a segment that failed.
-const CREATE_AGAIN_MS: u64 = 1_000;
 /// Full buffers that may wait for their write. Frames beyond that wait as they are: each further buffer would be memory
 /// that was not touched before, whose first touch costs more than the copy.
 const GATHERED_AHEAD: usize = 1;
 /// Ages below this are the usual course of a write, and reported as none.
 const NOTABLE_AGE_MS: u64 = 20;
-
-/// The very first segment is small, so that a new broker need not wait for a large file of zeros.
-const FIRST_SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
 
 /// The last block of a segment is left to an empty write, so that a full ring can still record on the device
 /// that its oldest segment is free: no slot is overwritten before that.
@@ -48,15 +44,10 @@ pub(super) struct Segment {
     pub(super) generation: u64,
     pub(super) slot: u32,
     pub(super) len: u64,
+    /// End of the last write to it.
+    pub(super) used: u64,
     /// Writes to it that are not known to be durable.
     pub(super) in_flight: u32,
-}
-
-/// A slot that may be overwritten.
-#[derive(Clone, Copy)]
-struct Free {
-    slot: u32,
-    len: u64,
 }
 
 struct InFlight {
@@ -139,23 +130,7 @@ pub(super) struct Wal<Buf> {
     pins: Pins,
     /// Needed no longer, but no durable write says so yet.
     released: VecDeque<Segment>,
-    /// Slots that may be overwritten, the longest free first.
-    free: VecDeque<Free>,
-    /// All slots that have a file, or are about to.
-    slots: BTreeSet<u32>,
-    /// Most segments: more than configured while a start found so many in use that it could not go on.
-    limit: usize,
-    /// Slots found at the start that are not to be kept, but used where there is no room for another.
-    odd: Vec<Free>,
-    /// Those that cannot be used.
-    unwanted: Vec<u32>,
-    /// Slots whose file is being removed.
-    removing: usize,
-    /// Bytes of the slot that is being created.
-    creating: Option<u64>,
-    /// The last attempt to create a segment failed.
-    no_space: bool,
-    create_at: Mono,
+    slots: Slots,
 
     fenced: bool,
     reported: Health,
@@ -173,18 +148,10 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
                 && config.max_segments >= 4,
             "a WAL has at least four segments of at least four blocks"
         );
-        let slots = (seed.segments.iter().map(|segment| segment.slot))
-            .chain(seed.free.iter().copied())
-            .chain(seed.odd.iter().map(|(slot, _)| *slot))
-            .chain(seed.unwanted.iter().copied())
-            .collect();
-        // Each start takes a new segment, however little there is in the last one. Starts in quick succession must
-        // not fill the WAL before anyone can write a checkpoint.
-        let limit = (config.max_segments as usize).max(seed.segments.len() + config.reserve() + 2);
         Wal {
             id,
             config,
-            limit,
+            slots: Slots::new(id, config, &seed),
             next_sequence: seed.last_sequence + 1,
             durable: seed.last_sequence,
             recorded_confirmed: seed.confirmed,
@@ -203,14 +170,6 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
             offset: None,
             pins: seed.pins,
             released: VecDeque::new(),
-            free: seed.free.into_iter().map(|slot| Free { slot, len: config.segment_bytes }).collect(),
-            slots,
-            odd: seed.odd.into_iter().map(|(slot, len)| Free { slot, len }).collect(),
-            unwanted: seed.unwanted,
-            removing: 0,
-            creating: None,
-            no_space: false,
-            create_at: Mono::default(),
             fenced: false,
             reported: Health::default(),
             asked: None,
@@ -284,16 +243,9 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
 
     /// Starts what may be started: writes, a spare segment, requests for space.
     pub(super) fn pump<B: Buffers<Buf = Buf>, F>(&mut self, now: Now, cx: &mut Context<'_, B, F>) {
-        for slot in std::mem::take(&mut self.unwanted) {
-            self.remove_slot(slot, cx);
-        }
+        self.slots.remove_unwanted(cx);
         if self.fenced {
             return;
-        }
-        if self.offset.is_some() {
-            for Free { slot, .. } in std::mem::take(&mut self.odd) {
-                self.remove_slot(slot, cx);
-            }
         }
         self.release_oldest();
         loop {
@@ -308,7 +260,7 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
                 self.submit(now, gather, cx);
             }
         }
-        self.make_spare(now, cx);
+        self.slots.make_spare(now, self.need(), cx);
         self.ask_for_release(now, cx);
         let health = self.health(now);
         let relieved =
@@ -343,7 +295,7 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
 
     /// When it is to say that its last write was durable, where that was not said.
     pub(super) fn confirms_at(&self) -> Option<Mono> {
-        let can_write = self.offset.is_some() || !self.free.is_empty();
+        let can_write = self.offset.is_some() || !self.slots.is_empty();
         (!self.fenced && self.wants_confirm() && can_write).then(|| self.confirm_due())
     }
 
@@ -378,17 +330,13 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
         {
             return true;
         }
-        if self.free.len() <= self.held_back() && self.offset.is_some() {
-            return false;
-        }
-        let fits = self.free.iter().position(|free| len + CLOSING_BYTES <= free.len);
-        let Some(Free { slot, len }) = fits.and_then(|at| self.free.remove(at)) else {
+        let Some(Free { slot, len }) = self.slots.take(len + CLOSING_BYTES, self.offset.is_some()) else {
             return false;
         };
         let generation = self.next_generation;
         self.next_generation += 1;
         self.pins.open(generation);
-        self.ring.push_back(Segment { generation, slot, len, in_flight: 0 });
+        self.ring.push_back(Segment { generation, slot, len, used: 0, in_flight: 0 });
         self.offset = Some(0);
         true
     }
@@ -439,7 +387,8 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
         let len = gather.write_len();
         assert!(offset + len <= segment.len, "a write must not reach beyond its segment");
         segment.in_flight += 1;
-        self.offset = Some(offset + len);
+        segment.used = offset + len;
+        self.offset = Some(segment.used);
         let sequence = self.next_sequence;
         self.next_sequence += 1;
         let mut write = InFlight {
@@ -534,13 +483,7 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
         while (self.released.front()).is_some_and(|old| old.generation < recorded)
             && let Some(segment) = self.released.pop_front()
         {
-            let surplus = self.slots.len() - self.removing > self.config.max_segments as usize;
-            let odd = surplus || segment.len != self.config.segment_bytes;
-            if odd && !self.no_space {
-                self.remove_slot(segment.slot, cx);
-            } else {
-                self.free.push_back(Free { slot: segment.slot, len: segment.len });
-            }
+            self.slots.give(Free { slot: segment.slot, len: segment.len });
         }
     }
 
@@ -553,7 +496,7 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
             }
             self.pins.close_oldest();
             self.ring.pop_front();
-            self.limit = (self.config.max_segments as usize).max(self.limit - 1);
+            self.slots.lower_limit();
             self.released.push_back(oldest);
         }
     }
@@ -563,96 +506,75 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
         self.held = None;
     }
 
-    fn remove_slot<B: Buffers<Buf = Buf>, F>(&mut self, slot: u32, cx: &mut Context<'_, B, F>) {
-        self.removing += 1;
-        let wal = self.id;
-        let file = FileId::Wal { wal, slot };
-        cx.start(Purpose::WalRemove { wal, slot }, DeviceOp::Remove { file });
-    }
-
-    /// The file is gone, or stays until the next start finds it; either way the slot is not used.
-    pub(super) fn removed(&mut self, slot: u32) {
-        self.removing -= 1;
-        self.slots.remove(&slot);
-    }
-
-    /// Keeps free slots ahead of need, up to the limit: as many as are left when the WAL calls itself full. So where the disk
-    /// has no room for more, there is some for what was accepted, for checkpoints, and for the next start.
-    fn make_spare<B: Buffers<Buf = Buf>, F>(&mut self, now: Now, cx: &mut Context<'_, B, F>) {
+    /// Slots are kept ahead of need, up to the limit: as many as are left when the WAL calls itself full. So where the disk has
+    /// no room for more, there is some for what was accepted, for checkpoints, and for the next start.
+    fn need(&self) -> Need {
+        let started = self.offset.is_some();
         // Released slots come free with the next durable write. The first after a start needs a slot itself.
-        let soon = if self.offset.is_some() { self.released.len() } else { 0 };
-        let whole = self.free.iter().filter(|free| free.len == self.config.segment_bytes).count();
+        let soon = if started { self.released.len() } else { 0 };
         // The first segment of a new WAL has one behind it.
         let ahead = self.config.reserve().min(self.ring.len().max(1));
-        let spare = whole + soon >= ahead;
-        // A ring that is full for want of space tries again, even with slots at hand: it stays full until it grows.
-        let starved = self.no_space && self.full();
-        // A start whose slots are all held or wait for a write that says so needs one more for that write.
-        let stuck = self.offset.is_none() && self.free.is_empty();
-        if self.creating.is_some()
-            || (spare && !starved)
-            || (self.slots.len() >= self.limit && !stuck)
-            || now.mono < self.create_at
-        {
+        Need { started, spares: ahead.saturating_sub(soon), full: self.full() }
+    }
+
+    /// The file of a slot is gone, or stays.
+    pub(super) fn removed(&mut self, slot: u32) {
+        self.slots.removed(slot);
+    }
+
+    /// A slot was created, or could not be. A start that has no other makes do with what it can get: the unused end of a
+    /// segment is of no use where it is, as each start goes on in a new one.
+    pub(super) fn created<B: Buffers<Buf = Buf>, F>(
+        &mut self,
+        now: Now,
+        slot: u32,
+        result: Result<(), i32>,
+        cx: &mut Context<'_, B, F>,
+    ) {
+        let failed = result.is_err();
+        self.slots.created(now, slot, result);
+        if !failed || self.offset.is_some() || !self.slots.is_empty() {
             return;
         }
-        let slot = (0..).find(|slot| !self.slots.contains(slot));
-        let Some(slot) = slot else { return };
-        let len = match self.slots.is_empty() {
-            true => self.config.segment_bytes.min(FIRST_SEGMENT_BYTES),
-            false => self.config.segment_bytes,
-        };
-        self.slots.insert(slot);
-        self.creating = Some(len);
-        let wal = self.id;
-        let op = DeviceOp::Create { file: FileId::Wal { wal, slot }, len };
-        cx.start(Purpose::WalCreate { wal, slot }, op);
-    }
-
-    /// A slot was created, or could not be; then what is there must do, and it is tried again later.
-    pub(super) fn created(&mut self, now: Now, slot: u32, result: Result<(), i32>) {
-        let len = self.creating.take();
-        self.no_space = result.is_err();
-        match (result, len) {
-            (Ok(()), Some(len)) => self.free.push_back(Free { slot, len }),
-            (Ok(()), None) => panic!("a slot was created that nobody wanted"),
-            (Err(_), _) => {
-                self.slots.remove(&slot);
-                self.create_at = now.mono.plus_millis(CREATE_AGAIN_MS);
-                if self.free.is_empty() {
-                    self.free.extend(self.odd.drain(..));
-                }
+        // Where there is damage the next start is to find it as it is.
+        let longest =
+            self.ring.iter_mut().filter(|_| self.held.is_none()).max_by_key(|segment| segment.len - segment.used);
+        match longest.map(|segment| (segment.len - segment.used, segment)) {
+            Some((unused, segment)) if unused >= least_bytes(&self.config) => {
+                segment.len = segment.used;
+                self.slots.cut(Free { slot: segment.slot, len: segment.len }, unused, cx);
             }
+            _ => self.slots.halve(now),
         }
     }
 
-    /// Slots that are kept for the next start, which needs one: where there is no room for more, without it nobody could so
-    /// much as delete what takes the room.
-    fn held_back(&self) -> usize {
-        usize::from(self.no_space)
+    /// The unused end of a segment was cut off, or could not be.
+    pub(super) fn shortened(&mut self, now: Now) {
+        self.slots.shortened(now);
     }
 
-    /// Segments that this WAL can have at all, before the next start.
-    fn capacity(&self) -> usize {
-        match self.no_space {
-            true => self.slots.len().saturating_sub(self.held_back()),
-            false => self.limit,
+    /// Bytes of the segments that are left before the next start.
+    fn left_bytes(&self) -> u64 {
+        match self.slots.no_space() {
+            true => self.slots.free_bytes() + self.released.iter().map(|segment| segment.len).sum::<u64>(),
+            false => self.slots.limit().saturating_sub(self.ring.len()) as u64 * self.config.segment_bytes,
         }
     }
 
     /// Whether the segments that are left, less what will be written of the bytes accepted, are the reserve.
     fn full(&self) -> bool {
-        let left = self.capacity().saturating_sub(self.ring.len()) as u64;
+        let left = self.left_bytes() / self.config.segment_bytes;
         let spoken_for = self.pending_bytes / self.config.segment_bytes;
         left <= self.config.reserve() as u64 + spoken_for
     }
 
-    /// Whether less than half a segment is left, less what will be written of the bytes accepted.
+    /// Whether less than half a segment is left, less what will be written of the bytes accepted; half of what a start had to
+    /// make do with, where that is smaller.
     fn scarce(&self) -> bool {
-        let segment = self.config.segment_bytes;
-        let begun = self.offset.map_or(0, |offset| segment.saturating_sub(offset));
-        let left = self.capacity().saturating_sub(self.ring.len()) as u64 * segment + begun;
-        left < segment / 2 + self.pending_bytes
+        let newest = self.ring.back().filter(|_| self.offset.is_some());
+        let begun = newest.map_or(0, |segment| segment.len - segment.used);
+        let segment = newest.map_or(self.config.segment_bytes, |segment| segment.len).min(self.config.segment_bytes);
+        self.left_bytes() + begun < segment / 2 + self.pending_bytes
     }
 
     fn ask_for_release<B: Buffers<Buf = Buf>, F>(&mut self, now: Now, cx: &mut Context<'_, B, F>) {
@@ -660,7 +582,7 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
             return;
         };
         let only = self.ring.len() == 1;
-        let wanted = self.ring.len() * 2 >= self.capacity().min(self.config.max_segments as usize) || self.full();
+        let wanted = self.ring.len() * 2 >= self.slots.capacity().min(self.config.max_segments as usize) || self.full();
         if !wanted || only || self.pins.oldest_is_free() {
             self.asked = None;
             return;
@@ -697,7 +619,7 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
             pending_bytes: self.pending_bytes,
             full: self.full(),
             scarce: self.scarce(),
-            no_space: self.no_space,
+            no_space: self.slots.no_space(),
         }
     }
 

@@ -239,11 +239,8 @@ impl Partition {
             return ReadDone::Gone;
         };
         if read.segment.file == SegmentFile::Index {
-            let loaded = self.segments[at].load_index(&bytes).is_ok();
-            if !loaded {
-                tracing::error!(log = %self.log, file = %FileId::Segment(read.segment), "a segment's index is damaged: it is read without");
-                self.segments[at].lose_index();
-                self.note_damage(read.segment);
+            if self.segments[at].load_index(&bytes).is_err() {
+                self.lose_index(at, read.segment);
             }
             return ReadDone::Index;
         }
@@ -284,6 +281,29 @@ impl Partition {
         let chunk = Chunk { bytes, next_offset, end: place.position + end as u64 };
         let replaced = self.chunks.by_place.insert(place, chunk).is_some();
         ReadDone::Chunk { place, cost, replaced }
+    }
+
+    /// Takes note that what a [`DiskRead`] wanted is lost. `None` where nobody else has it: another try may have more luck.
+    pub fn read_lost(&mut self, read: DiskRead) -> Option<ReadDone> {
+        let Some(at) = self.segments.iter().position(|segment| segment.meta.name == read.segment.name) else {
+            return Some(ReadDone::Gone);
+        };
+        match read.segment.file {
+            SegmentFile::Index => {
+                self.lose_index(at, read.segment);
+                Some(ReadDone::Index)
+            }
+            SegmentFile::Log => {
+                let place = Place { segment: read.segment.name, position: read.position };
+                self.is_replicated().then(|| self.damaged(place))
+            }
+        }
+    }
+
+    fn lose_index(&mut self, at: usize, file: SegmentRef) {
+        tracing::error!(log = %self.log, file = %FileId::Segment(file), "a segment's index is damaged: it is read without");
+        self.segments[at].lose_index();
+        self.note_damage(file);
     }
 
     fn damaged(&mut self, place: Place) -> ReadDone {

@@ -518,31 +518,34 @@ impl Shard {
     ) {
         let Some(owned) = self.owned.get_mut(&log) else { return };
         owned.disk_reads.retain(|other| *other != read);
-        let failure = match result {
-            Ok(bytes) => match owned.partition.read_done(read, bytes) {
-                ReadDone::Chunk { place, cost, replaced } => {
-                    self.storage.chunk_cached(log, place, cost, replaced);
-                    None
-                }
-                ReadDone::Index | ReadDone::Gone => None,
-                ReadDone::Larger(read) => return self.read_disk(log, read),
-                ReadDone::Damaged => {
-                    if owned.partition.wants_mend(now) || !owned.partition.is_mendable() {
-                        tracing::error!(%log, file = %FileId::Segment(read.segment), position = read.position, "records on disk are damaged");
-                    }
-                    let peers = &self.peers;
-                    if owned.partition.is_mendable() && owned.partition.hand_over(|broker| peers.may_lead(broker)) {
-                        // Another replica can be read from at once.
-                        self.wake(log);
-                        self.touch(log);
-                    }
-                    self.owned.get(&log).map(|owned| damage_error(&owned.partition))
-                }
-            },
+        let done = match result {
+            Ok(bytes) => Some(owned.partition.read_done(read, bytes)),
             Err(error) => {
                 tracing::error!(%log, %error, "reading records failed");
-                Some(ErrorCode::KafkaStorageError)
+                let lost = matches!(error, DiskError::Lost { .. });
+                lost.then(|| owned.partition.read_lost(read)).flatten()
             }
+        };
+        let failure = match done {
+            Some(ReadDone::Chunk { place, cost, replaced }) => {
+                self.storage.chunk_cached(log, place, cost, replaced);
+                None
+            }
+            Some(ReadDone::Index | ReadDone::Gone) => None,
+            Some(ReadDone::Larger(read)) => return self.read_disk(log, read),
+            Some(ReadDone::Damaged) => {
+                if owned.partition.wants_mend(now) || !owned.partition.is_mendable() {
+                    tracing::error!(%log, file = %FileId::Segment(read.segment), position = read.position, "records on disk are damaged");
+                }
+                let peers = &self.peers;
+                if owned.partition.is_mendable() && owned.partition.hand_over(|broker| peers.may_lead(broker)) {
+                    // Another replica can be read from at once.
+                    self.wake(log);
+                    self.touch(log);
+                }
+                self.owned.get(&log).map(|owned| damage_error(&owned.partition))
+            }
+            None => Some(ErrorCode::KafkaStorageError),
         };
         self.note_damage(now, log);
         self.groups_read(now, log, failure);

@@ -255,6 +255,7 @@ pub(super) fn brief_op(op: &DeviceOp<Vec<u8>>) -> String {
         DeviceOp::Allocate { file, offset, len } => format!("allocate {file} {len} at {offset}"),
         DeviceOp::Write { file, offset, len, .. } => format!("write {file} {len} at {offset}"),
         DeviceOp::Read { file, offset, len } => format!("read {file} {len} at {offset}"),
+        DeviceOp::Shorten { file, len } => format!("shorten {file} to {len}"),
         DeviceOp::Remove { file } => format!("remove {file}"),
         DeviceOp::RemoveLog { log } => format!("remove log {log}"),
         DeviceOp::Space => "look for space".into(),
@@ -265,7 +266,7 @@ pub(super) fn brief_op(op: &DeviceOp<Vec<u8>>) -> String {
 pub(super) fn op_digest(op: &DeviceOp<Vec<u8>>) -> u64 {
     match op {
         DeviceOp::Write { buf, len, offset, .. } => digest(&buf[..*len]) ^ offset,
-        DeviceOp::Create { len, .. } => *len,
+        DeviceOp::Create { len, .. } | DeviceOp::Shorten { len, .. } => *len,
         DeviceOp::Allocate { offset, len, .. } => offset ^ len,
         DeviceOp::Read { offset, len, .. } => offset ^ *len as u64,
         DeviceOp::Remove { .. } | DeviceOp::Space => 0,

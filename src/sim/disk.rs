@@ -77,6 +77,8 @@ pub(super) struct VirtualDisk {
     pub(super) error_armed: Option<Target>,
     /// Nothing grows.
     pub(super) full: bool,
+    /// But for so many bytes, which were cut off elsewhere.
+    gained: u64,
 }
 
 impl VirtualDisk {
@@ -112,9 +114,10 @@ impl VirtualDisk {
         }
         match op {
             DeviceOp::Create { file, len } => {
-                if self.full {
+                if self.full && len > self.gained {
                     return done(Err(libc::ENOSPC));
                 }
+                self.gained -= if self.full { len } else { 0 };
                 self.forget(file);
                 self.files.insert(file, vec![0; len as usize]);
                 done(Ok(Bytes::new()))
@@ -150,6 +153,10 @@ impl VirtualDisk {
                     done(Ok(Bytes::copy_from_slice(&bytes[from..to])))
                 }
             },
+            DeviceOp::Shorten { file, len } => {
+                self.shorten(file, len);
+                done(Ok(Bytes::new()))
+            }
             DeviceOp::Remove { file } => {
                 self.remove(file);
                 done(Ok(Bytes::new()))
@@ -212,6 +219,11 @@ impl VirtualDisk {
                 }
             }
             DeviceOp::Read { .. } | DeviceOp::Space => {}
+            DeviceOp::Shorten { file, len } => {
+                if rng.one_in(2) {
+                    self.shorten(file, len);
+                }
+            }
             DeviceOp::Remove { file } => {
                 if rng.one_in(2) {
                     self.remove(file);
@@ -244,6 +256,16 @@ impl VirtualDisk {
         if bytes.len() < len as usize {
             bytes.resize(len as usize, 0);
         }
+    }
+
+    fn shorten(&mut self, file: FileId, len: u64) {
+        let bytes = self.files.get_mut(&file).expect("the file exists");
+        self.gained += if self.full { bytes.len() as u64 - len } else { 0 };
+        bytes.truncate(len as usize);
+        if let Some(flips) = self.flips.get_mut(&file) {
+            flips.retain(|flip| flip.at < len);
+        }
+        self.written.retain(|written| written.file != file || written.offset + written.len <= len);
     }
 
     fn remove(&mut self, file: FileId) {

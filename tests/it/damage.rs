@@ -64,6 +64,22 @@ fn damage_segments(directory: &Path, quarters: u64) -> usize {
     damaged
 }
 
+/// Removes a file of records, and the index of another, and cuts a third off in the middle.
+fn lose_files(directory: &Path) {
+    let files = || files_below(&directory.join("partitions")).into_iter().map(|(path, _)| path);
+    let of = |ending: &str| {
+        let mut files: Vec<PathBuf> =
+            files().filter(|path| path.extension().is_some_and(|found| found == ending)).collect();
+        files.sort();
+        files
+    };
+    let (records, indexes) = (of("log"), of("index"));
+    std::fs::remove_file(&records[0]).unwrap();
+    std::fs::remove_file(&indexes[1]).unwrap();
+    let cut = std::fs::OpenOptions::new().write(true).open(&records[2]).unwrap();
+    cut.set_len(1_000_000).unwrap();
+}
+
 /// Whether a start would find damage.
 fn is_damaged(directory: &Path) -> bool {
     let output =
@@ -163,6 +179,7 @@ fn damaged_segments_of_every_broker_are_made_whole_when_they_are_read() {
         let damaged = damage_segments(cluster.data_dir(node), node as u64 + 1);
         assert!(damaged >= 10, "only {damaged} files");
     }
+    lose_files(cluster.data_dir(0));
     cluster.start_all(launches);
     let led = wait_until(Duration::from_secs(20), || leader(&cluster, 0) > 0);
     assert!(led, "nobody leads");

@@ -220,6 +220,9 @@ impl Memory {
                     None => Err(libc::ENOENT),
                 };
             }
+            DeviceOp::Shorten { file, len } => {
+                self.files.get_mut(&file).expect("it is there").truncate(len as usize);
+            }
             DeviceOp::Remove { file } => {
                 self.files.remove(&file);
             }

@@ -1,6 +1,7 @@
 //! The ring of segments: what keeps them, what frees them, and what happens when there are none.
 
 use super::rig::*;
+use crate::log::disk::{DiskConfig, WalConfig};
 use crate::log::*;
 use crate::types::ShardId;
 
@@ -258,46 +259,84 @@ fn without_space_the_wal_makes_do_and_tries_again_every_second() {
     assert_eq!(asked_and_full(&mut rig).1, Some(false));
 }
 
-/// Lets everything end, on a disk that has no room for another file.
-fn settle_without_room(rig: &mut Rig) {
+/// Lets everything end, on a disk that holds no more than `room` bytes.
+fn settle_within(rig: &mut Rig, room: usize) {
     rig.turn();
     while let Some((_, op)) = rig.ops.first() {
+        let taken: usize = rig.memory.files.values().map(Vec::len).sum();
         match op {
-            DeviceOp::Create { .. } => rig.fail(0, ENOSPC),
+            DeviceOp::Create { len, .. } if taken + *len as usize > room => rig.fail(0, ENOSPC),
             _ => rig.complete(0),
         }
         rig.turn();
     }
 }
 
+/// Appends more than a disk of `room` bytes takes. Returns how many entries were acknowledged.
+fn fill(rig: &mut Rig, room: usize) -> u64 {
+    for index in 1..=80 {
+        rig.append(0, index, vec![entry(1, index, &filling(3))]);
+        settle_within(rig, room);
+    }
+    rig.acked().len() as u64
+}
+
 #[test]
 fn a_start_on_a_disk_without_room_has_a_slot_to_go_on_in() {
     let mut rig = Rig::started(small());
-    for index in 1..=6 {
-        append_durable(&mut rig, index, &filling(3));
-    }
-    rig.acked();
-    // More is accepted than there is room for.
-    for ticket in 7..=80 {
-        rig.append(0, ticket, vec![entry(1, ticket, &filling(3))]);
-        settle_without_room(&mut rig);
-    }
-    let taken = rig.acked().len() as u64;
-    assert!((1..30).contains(&taken), "{taken} were taken");
+    let room = 300_000;
+    let taken = fill(&mut rig, room);
+    assert!((7..30).contains(&taken), "{taken} were taken");
     let (mut rig, found) = rig.restart();
-    assert_eq!(indexes(&found, 1), (1..=6 + taken).collect::<Vec<_>>());
+    assert_eq!(indexes(&found, 1), (1..=taken).collect::<Vec<_>>());
     for ticket in 1..=4 {
-        rig.append(0, ticket, vec![entry(1, 6 + taken + ticket, b"on")]);
-        settle_without_room(&mut rig);
+        rig.append(0, ticket, vec![entry(1, taken + ticket, b"on")]);
+        settle_within(&mut rig, room);
     }
     rig.append(0, 5, vec![state(1, FrameKind::Deleted, 0, b"")]);
-    settle_without_room(&mut rig);
+    settle_within(&mut rig, room);
     assert_eq!(rig.acked(), [(0, 1), (0, 2), (0, 3), (0, 4), (0, 5)]);
     for index in 1..=20 {
         rig.append(0, index, vec![entry(2, index, &filling(3)), state(2, FrameKind::Checkpoint, index, b"c")]);
-        settle_without_room(&mut rig);
+        settle_within(&mut rig, room);
         assert_eq!(rig.acked(), [(0, index)], "what was deleted has made room");
     }
+}
+
+#[test]
+fn many_starts_on_a_disk_without_room_go_on_in_what_the_ones_before_left_unused() {
+    let config = WalConfig { segment_bytes: 1024 * 1024, max_segments: 8 };
+    let mut rig = Rig::started(DiskConfig { meta: WalConfig { segment_bytes: 64 * 1024, ..config }, data: config });
+    for index in 1..=20 {
+        append_durable(&mut rig, index, &filling(10));
+    }
+    let room = rig.memory.files.values().map(Vec::len).sum();
+    let mut last = 20;
+    for start in 1..=6 {
+        let found;
+        (rig, found) = rig.restart();
+        assert_eq!(indexes(&found, 1), (1..=last).collect::<Vec<_>>(), "start {start}");
+        last += 1;
+        rig.append(0, 1, vec![entry(1, last, b"on")]);
+        // With the tick it tries whether there is room by now.
+        for _ in 0..3 {
+            settle_within(&mut rig, room);
+            rig.tick_after(1_100);
+        }
+        assert_eq!(rig.acked(), [(0, 1)], "start {start}");
+        assert_eq!(asked_and_full(&mut rig).1.is_none_or(|full| full), true, "start {start}");
+    }
+    rig.append(0, 2, vec![state(1, FrameKind::Deleted, 0, b"")]);
+    settle_within(&mut rig, room);
+    rig.tick_after(1_100);
+    settle_within(&mut rig, room);
+    for index in 1..=20 {
+        rig.append(0, index, vec![entry(2, index, &filling(10)), state(2, FrameKind::Checkpoint, index, b"c")]);
+        settle_within(&mut rig, room);
+        rig.tick_after(1_100);
+        settle_within(&mut rig, room);
+    }
+    assert_eq!(rig.acked().last(), Some(&(0, 20)), "what was deleted has made room");
 }
 
 #[test]
