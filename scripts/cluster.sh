@@ -86,12 +86,7 @@ up() {
     for n in "${nodes[@]}"; do
         mkdir -p "$dir/node-$n"
         if [ "$mount" = 1 ] && ! mountpoint -q "$dir/node-$n"; then
-            truncate -s "${image_mb}M" "$dir/node-$n.img"
-            mkfs.ext4 -q -F -E lazy_itable_init=0,lazy_journal_init=0 "$dir/node-$n.img"
-            # Past the page cache of the file system below, as a disk of its own would be. The loop ends with the mount.
-            loop=$(losetup --direct-io=on --find --show "$dir/node-$n.img")
-            mount "$loop" "$dir/node-$n"
-            losetup -d "$loop"
+            "$here/scripts/mount-image.sh" "$dir/node-$n.img" "$image_mb" "$dir/node-$n"
         fi
         start "$n"
     done

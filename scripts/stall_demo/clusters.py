@@ -114,9 +114,8 @@ class Kafka:
             home.mkdir(parents=True, exist_ok=True)
             if self.mount:
                 image = self.dir / f"node-{node}.img"
-                run("truncate", "-s", os.environ.get("CLUSTER_IMAGE_MB", "4096") + "M", image)
-                run("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", image)
-                run("mount", "-o", "loop", image, home)
+                megabytes = os.environ.get("CLUSTER_IMAGE_MB", "4096")
+                run(HERE.parent / "mount-image.sh", image, megabytes, home)
             port = 21092 + 100 * node
             values = {"node": node, "port": port, "controller": port + 1, "data": home / "data"}
             properties = self.dir / f"node-{node}.properties"
