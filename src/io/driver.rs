@@ -191,8 +191,6 @@ pub(super) struct Driver<C> {
     alarm: Alarm,
     sleeper: Arc<Sleeper>,
     last_tick: Cell<Mono>,
-    /// When the next tick is due.
-    tick_due: Cell<Mono>,
     /// Whether that is after the long time of an idle shard.
     ticks_slowly: Cell<bool>,
     next_sweep: Cell<Mono>,
@@ -232,7 +230,6 @@ pub(super) async fn run<C: Core>(setup: ShardSetup<C>) {
         alarm: Alarm::new(setup.timer),
         sleeper: setup.sleeper,
         last_tick: Cell::new(setup.clock.mono()),
-        tick_due: Cell::new(Mono::default()),
         ticks_slowly: Cell::new(false),
         next_sweep: Cell::new(Mono::default()),
         client_lines: LineLimit::default(),
@@ -458,7 +455,6 @@ impl<C: Core> Driver<C> {
     /// A shard that is busy off and on must not put its tick off again and again: ticks are counted from the last.
     fn set_alarm(&self, after_ms: u64) {
         let due = self.last_tick.get().plus_millis(after_ms);
-        self.tick_due.set(due);
         self.sleeper.is_due(due);
         self.alarm.set(Duration::from_micros(due.micros_since(self.clock.mono())));
     }
@@ -471,7 +467,7 @@ impl<C: Core> Driver<C> {
             self.alarm.rings().await;
             let now = self.clock.mono();
             self.last_tick.set(now);
-            self.metrics.tick_delay.observe(now.micros_since(self.tick_due.get()));
+            self.metrics.tick_delay.observe(now.micros_since(self.sleeper.due()));
             self.pulse.beat(now);
             self.tick();
         }

@@ -50,6 +50,11 @@ impl Sleeper {
         self.due.store(at.0, Ordering::Relaxed);
     }
 
+    /// When it is to be awake.
+    pub(super) fn due(&self) -> Mono {
+        Mono(self.due.load(Ordering::Relaxed))
+    }
+
     fn rouse(&self) {
         // SAFETY: the signal has a handler, which does nothing. A thread that has ended is an error, and nothing else.
         unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), self.thread.load(Ordering::Relaxed), SIGNAL) };
@@ -84,7 +89,7 @@ pub(super) fn watch(clock: Clock, sleepers: Vec<Weak<Sleeper>>) -> io::Result<()
 fn look(now: Mono, sleepers: &[Weak<Sleeper>]) -> Option<Duration> {
     let mut next = None;
     for sleeper in sleepers.iter().filter_map(Weak::upgrade) {
-        let late = sleeper.due.load(Ordering::Relaxed).saturating_add(LATE_MS * 1_000);
+        let late = sleeper.due().0.saturating_add(LATE_MS * 1_000);
         if now.0 >= late {
             sleeper.rouse();
         }

@@ -209,7 +209,13 @@ pub enum DiskError {
         /// The file's name, relative to the data directory.
         file: String,
     },
-    /// What was to be read is lost: the file is gone or ends before it, or the device or the file system cannot give it back.
+    /// The file does not exist.
+    #[error("{file} does not exist")]
+    NotFound {
+        /// The file's name, relative to the data directory.
+        file: String,
+    },
+    /// What was to be read is lost: the file ends before it, or the device or the file system cannot give it back.
     #[error("{file} cannot be read: {detail}")]
     Lost {
         /// The file's name, relative to the data directory.

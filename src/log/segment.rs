@@ -127,7 +127,7 @@ impl Segments {
             cx.reply(from, DiskReply::Written { token, result });
         };
         if self.is_doomed(segment) {
-            return answer(Err(read_error(segment, ENOENT)), cx);
+            return answer(Err(not_found(segment)), cx);
         }
         let left = data.iter().map(chunk_len).sum::<usize>() as u64;
         let file = self.files.entry(segment).or_default();
@@ -164,7 +164,7 @@ impl Segments {
         cx: &mut Context<'_, B, FileOp>,
     ) {
         if self.is_doomed(segment) {
-            let result = Err(read_error(segment, ENOENT));
+            let result = Err(not_found(segment));
             return cx.reply(from, DiskReply::Read { token, result });
         }
         self.acquire(segment);
@@ -525,13 +525,18 @@ fn name(segment: SegmentRef) -> String {
     FileId::Segment(segment).to_string()
 }
 
+fn not_found(segment: SegmentRef) -> DiskError {
+    DiskError::NotFound { file: name(segment) }
+}
+
 fn io_error(segment: SegmentRef, errno: i32) -> DiskError {
     DiskError::Io { file: name(segment), detail: std::io::Error::from_raw_os_error(errno).to_string() }
 }
 
 fn read_error(segment: SegmentRef, errno: i32) -> DiskError {
     match errno {
-        ENOENT | EIO | ENODATA | EUCLEAN | EBADMSG | EILSEQ => {
+        ENOENT => not_found(segment),
+        EIO | ENODATA | EUCLEAN | EBADMSG | EILSEQ => {
             DiskError::Lost { file: name(segment), detail: std::io::Error::from_raw_os_error(errno).to_string() }
         }
         _ => io_error(segment, errno),

@@ -162,14 +162,16 @@ impl Slots {
 
     /// Removes the free ones that are not of full length, and those beyond `spares` that are too many.
     fn trim<B: Buffers, F>(&mut self, spares: usize, cx: &mut Context<'_, B, F>) {
-        for free in std::mem::take(&mut self.free) {
-            let many = self.known.len() - self.removing > self.config.max_segments as usize;
-            if free.len != self.config.segment_bytes || many && self.free.len() >= spares {
-                self.remove(free.slot, cx);
-            } else {
-                self.free.push_back(free);
-            }
+        while let Some(free) = self.unneeded(spares).and_then(|at| self.free.remove(at)) {
+            self.remove(free.slot, cx);
         }
+    }
+
+    /// The place of a free slot that is to go.
+    fn unneeded(&self, spares: usize) -> Option<usize> {
+        let odd = self.free.iter().position(|free| free.len != self.config.segment_bytes);
+        let many = self.known.len() - self.removing > self.config.max_segments as usize && self.free.len() > spares;
+        odd.or(many.then(|| self.free.len() - 1))
     }
 
     /// Keeps free slots ahead of need, up to the limit, and no others.

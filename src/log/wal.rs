@@ -123,10 +123,10 @@ pub(super) struct Wal<Buf> {
     spare_notes: Vec<Vec<Note>>,
 
     next_generation: u64,
-    /// Segments with anything needed, oldest first; the last is written to while `offset` is there.
+    /// Segments with anything needed, oldest first; the last is written to once this run has `started`.
     ring: VecDeque<Segment>,
-    /// End of the last write in the newest segment; `None` after a start, which goes on in a new segment.
-    offset: Option<u64>,
+    /// Whether this run has a segment: a start goes on in a new one.
+    started: bool,
     pins: Pins,
     /// Needed no longer, but no durable write says so yet.
     released: VecDeque<Segment>,
@@ -167,7 +167,7 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
             spare_notes: Vec::new(),
             next_generation: seed.last_generation + 1,
             ring: seed.segments.into(),
-            offset: None,
+            started: false,
             pins: seed.pins,
             released: VecDeque::new(),
             fenced: false,
@@ -295,7 +295,7 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
 
     /// When it is to say that its last write was durable, where that was not said.
     pub(super) fn confirms_at(&self) -> Option<Mono> {
-        let can_write = self.offset.is_some() || !self.slots.is_empty();
+        let can_write = self.started || !self.slots.is_empty();
         (!self.fenced && self.wants_confirm() && can_write).then(|| self.confirm_due())
     }
 
@@ -325,27 +325,27 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
 
     /// Sees to it that the newest segment takes `len` more bytes; false while there is no slot for a new one.
     fn make_room(&mut self, len: u64) -> bool {
-        if let (Some(offset), Some(segment)) = (self.offset, self.ring.back())
-            && offset + len + CLOSING_BYTES <= segment.len
-        {
+        if self.unused() >= len + CLOSING_BYTES {
             return true;
         }
-        let Some(Free { slot, len }) = self.slots.take(len + CLOSING_BYTES, self.offset.is_some()) else {
+        let Some(Free { slot, len }) = self.slots.take(len + CLOSING_BYTES, self.started) else {
             return false;
         };
         let generation = self.next_generation;
         self.next_generation += 1;
         self.pins.open(generation);
         self.ring.push_back(Segment { generation, slot, len, used: 0, in_flight: 0 });
-        self.offset = Some(0);
+        self.started = true;
         true
     }
 
+    /// Bytes of the newest segment that are left to write to.
+    fn unused(&self) -> u64 {
+        self.ring.back().filter(|_| self.started).map_or(0, |newest| newest.len - newest.used)
+    }
+
     fn closing_room(&self) -> bool {
-        match (self.offset, self.ring.back()) {
-            (Some(offset), Some(segment)) => offset + CLOSING_BYTES <= segment.len,
-            _ => false,
-        }
+        self.unused() >= CLOSING_BYTES
     }
 
     /// Room for an empty write: the last block of a segment will do.
@@ -359,8 +359,7 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
         if !self.has_work() {
             return self.make_closing_room();
         }
-        let len = self.ring.back().map_or(0, |segment| segment.len);
-        self.in_flight.is_empty() && self.offset.is_some_and(|offset| offset + 2 * CLOSING_BYTES <= len)
+        self.in_flight.is_empty() && self.unused() >= 2 * CLOSING_BYTES
     }
 
     /// Without a slot for the next segment: an empty write makes those usable that were released.
@@ -377,7 +376,7 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
     }
 
     fn submit<B: Buffers<Buf = Buf>, F>(&mut self, now: Now, gather: Gather<Buf>, cx: &mut Context<'_, B, F>) {
-        let (Some(offset), Some(oldest)) = (self.offset, self.ring.front()) else {
+        let Some(oldest) = self.ring.front().filter(|_| self.started) else {
             panic!("a write was submitted without a segment");
         };
         let oldest = self.held.unwrap_or(oldest.generation);
@@ -385,10 +384,10 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
             panic!("a write was submitted without a segment");
         };
         let len = gather.write_len();
+        let offset = segment.used;
         assert!(offset + len <= segment.len, "a write must not reach beyond its segment");
         segment.in_flight += 1;
-        segment.used = offset + len;
-        self.offset = Some(segment.used);
+        segment.used += len;
         let sequence = self.next_sequence;
         self.next_sequence += 1;
         let mut write = InFlight {
@@ -509,12 +508,11 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
     /// Slots are kept ahead of need, up to the limit: as many as are left when the WAL calls itself full. So where the disk has
     /// no room for more, there is some for what was accepted, for checkpoints, and for the next start.
     fn need(&self) -> Need {
-        let started = self.offset.is_some();
         // Released slots come free with the next durable write. The first after a start needs a slot itself.
-        let soon = if started { self.released.len() } else { 0 };
+        let soon = if self.started { self.released.len() } else { 0 };
         // The first segment of a new WAL has one behind it.
         let ahead = self.config.reserve().min(self.ring.len().max(1));
-        Need { started, spares: ahead.saturating_sub(soon), full: self.full() }
+        Need { started: self.started, spares: ahead.saturating_sub(soon), full: self.full() }
     }
 
     /// The file of a slot is gone, or stays.
@@ -533,7 +531,7 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
     ) {
         let failed = result.is_err();
         self.slots.created(now, slot, result);
-        if !failed || self.offset.is_some() || !self.slots.is_empty() {
+        if !failed || self.started || !self.slots.is_empty() {
             return;
         }
         // Where there is damage the next start is to find it as it is.
@@ -571,10 +569,9 @@ impl<Buf: AsRef<[u8]> + AsMut<[u8]> + 'static> Wal<Buf> {
     /// Whether less than half a segment is left, less what will be written of the bytes accepted; half of what a start had to
     /// make do with, where that is smaller.
     fn scarce(&self) -> bool {
-        let newest = self.ring.back().filter(|_| self.offset.is_some());
-        let begun = newest.map_or(0, |segment| segment.len - segment.used);
+        let newest = self.ring.back().filter(|_| self.started);
         let segment = newest.map_or(self.config.segment_bytes, |segment| segment.len).min(self.config.segment_bytes);
-        self.left_bytes() + begun < segment / 2 + self.pending_bytes
+        self.left_bytes() + self.unused() < segment / 2 + self.pending_bytes
     }
 
     fn ask_for_release<B: Buffers<Buf = Buf>, F>(&mut self, now: Now, cx: &mut Context<'_, B, F>) {

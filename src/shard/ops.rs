@@ -522,7 +522,7 @@ impl Shard {
             Ok(bytes) => Some(owned.partition.read_done(read, bytes)),
             Err(error) => {
                 tracing::error!(%log, %error, "reading records failed");
-                let lost = matches!(error, DiskError::Lost { .. });
+                let lost = matches!(error, DiskError::Lost { .. } | DiskError::NotFound { .. });
                 lost.then(|| owned.partition.read_lost(read)).flatten()
             }
         };

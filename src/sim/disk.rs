@@ -114,10 +114,10 @@ impl VirtualDisk {
         }
         match op {
             DeviceOp::Create { file, len } => {
-                if self.full && len > self.gained {
-                    return done(Err(libc::ENOSPC));
+                if self.full {
+                    let Some(left) = self.gained.checked_sub(len) else { return done(Err(libc::ENOSPC)) };
+                    self.gained = left;
                 }
-                self.gained -= if self.full { len } else { 0 };
                 self.forget(file);
                 self.files.insert(file, vec![0; len as usize]);
                 done(Ok(Bytes::new()))
@@ -260,7 +260,9 @@ impl VirtualDisk {
 
     fn shorten(&mut self, file: FileId, len: u64) {
         let bytes = self.files.get_mut(&file).expect("the file exists");
-        self.gained += if self.full { bytes.len() as u64 - len } else { 0 };
+        if self.full {
+            self.gained += bytes.len() as u64 - len;
+        }
         bytes.truncate(len as usize);
         if let Some(flips) = self.flips.get_mut(&file) {
             flips.retain(|flip| flip.at < len);

@@ -64,12 +64,12 @@ fn damage_segments(directory: &Path, quarters: u64) -> usize {
     damaged
 }
 
-/// Removes a file of records, and the index of another, and cuts a third off in the middle.
+/// Removes one file of records and the index of another, and cuts a third short.
 fn lose_files(directory: &Path) {
-    let files = || files_below(&directory.join("partitions")).into_iter().map(|(path, _)| path);
     let of = |ending: &str| {
+        let files = files_below(&directory.join("partitions")).into_iter().map(|(path, _)| path);
         let mut files: Vec<PathBuf> =
-            files().filter(|path| path.extension().is_some_and(|found| found == ending)).collect();
+            files.filter(|path| path.extension().is_some_and(|found| found == ending)).collect();
         files.sort();
         files
     };

@@ -164,7 +164,7 @@ fn segments_are_written_read_and_removed() {
     disk.ask(DiskRequest::DeleteLog { token: 11, log: LogId(4) });
     assert!(matches!(disk.reply(), DiskReply::Removed { token: 11, result: Ok(()) }));
     for log in [3, 4, 50] {
-        assert!(matches!(read(log, 0, 10), Err(DiskError::Lost { .. })), "log {log}");
+        assert!(matches!(read(log, 0, 10), Err(DiskError::NotFound { .. })), "log {log}");
     }
     disk.stop();
     let left: Vec<u64> = recovered(dir.path()).segment_files.iter().map(|segment| segment.log.0).collect();

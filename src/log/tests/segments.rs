@@ -166,8 +166,8 @@ fn removal_waits_for_what_was_accepted_and_refuses_what_comes_later() {
     write(&mut rig, 4, log_file(3, 60), 0, b"late");
     read(&mut rig, 5, segment, 0, 100);
     let refused = rig.take_replies();
-    assert!(matches!(&refused[0].1, DiskReply::Written { token: 4, result: Err(DiskError::Lost { .. }) }));
-    assert!(matches!(&refused[1].1, DiskReply::Read { token: 5, result: Err(DiskError::Lost { .. }) }));
+    assert!(matches!(&refused[0].1, DiskReply::Written { token: 4, result: Err(DiskError::NotFound { .. }) }));
+    assert!(matches!(&refused[1].1, DiskReply::Read { token: 5, result: Err(DiskError::NotFound { .. }) }));
     rig.settle();
     let tokens: Vec<_> = (rig.take_replies().into_iter())
         .map(|(_, reply)| match reply {
