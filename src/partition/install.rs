@@ -135,8 +135,15 @@ impl Partition {
             // They came damaged; they are asked for again when the time is up.
             return FlushStep::Done;
         }
-        install.asked = None;
         self.write_fetched(entries)
+    }
+
+    /// What was to be written is durable, so that the next records may be asked for. Where there was no room for it, they
+    /// are asked for again only when the time is up.
+    pub(super) fn fetched_written(&mut self) {
+        if let Some(install) = &mut self.install {
+            install.asked = None;
+        }
     }
 
     fn write_fetched(&mut self, entries: Vec<TailEntry>) -> FlushStep {

@@ -19,10 +19,12 @@ const SECTOR: usize = 512;
 /// Completed writes that are remembered as places for damage.
 const WRITES_REMEMBERED: usize = 4096;
 
-/// Memory for the disk's machine, filled with garbage because its contents are undefined.
+/// Memory for the disk's machine. Its contents are undefined: garbage in new memory, and what was there before in memory
+/// that is used again.
 #[derive(Default)]
 pub(super) struct HeapBuffers {
-    idle: Vec<Vec<u8>>,
+    /// By their length.
+    idle: BTreeMap<usize, Vec<Vec<u8>>>,
 }
 
 impl Buffers for HeapBuffers {
@@ -30,14 +32,11 @@ impl Buffers for HeapBuffers {
 
     fn take(&mut self, len: usize) -> Vec<u8> {
         assert!(len > 0 && len.is_multiple_of(BLOCK), "a buffer of {len} bytes");
-        let mut buf = self.idle.pop().unwrap_or_default();
-        buf.resize(len, 0);
-        buf.fill(0xDB);
-        buf
+        self.idle.get_mut(&len).and_then(Vec::pop).unwrap_or_else(|| vec![0xDB; len])
     }
 
     fn give(&mut self, buf: Vec<u8>) {
-        self.idle.push(buf);
+        self.idle.entry(buf.len()).or_default().push(buf);
     }
 }
 

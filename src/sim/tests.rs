@@ -73,7 +73,7 @@ fn seeds_keep_the_invariants() {
 /// The same of a cluster of three.
 #[test]
 fn cluster_seeds_keep_the_invariants() {
-    campaign(Brokers::Three, 1, if cfg!(debug_assertions) { 4 } else { 40 }, 2, false);
+    campaign(Brokers::Three, 1, if cfg!(debug_assertions) { 4 } else { 500 }, 2, false);
 }
 
 /// The same of a cluster of three that a fourth joins.

@@ -264,6 +264,7 @@ impl World {
         let idempotent = rng.between(1, 3);
         for number in 0..idempotent + rng.between(0, 2) {
             let manner = Manner::draw(&mut rng, number < idempotent);
+            let manner = if self.plan.frozen { manner.calmer() } else { manner };
             clients.push(Box::new(Producer::new(number as u32, manner)));
         }
         for _ in 0..rng.between(1, 2) {

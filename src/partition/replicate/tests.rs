@@ -14,6 +14,10 @@ pub(in crate::partition) struct Node {
     pub(in crate::partition) disk: Disk,
     /// Writes to the WAL do not end.
     stalled: bool,
+    /// There is no room for segments.
+    full: bool,
+    /// How often it asked for records.
+    asked: usize,
     written: Option<u64>,
     /// The life of its replica.
     life: u32,
@@ -35,6 +39,12 @@ fn open(disk: &Disk, replica: (BrokerId, u32), first: &[BrokerId]) -> Partition 
     Partition::open(LogId(1), replica, first, config(), recovered, &logger).unwrap()
 }
 
+impl Node {
+    fn of(partition: Partition, disk: Disk, life: u32) -> Node {
+        Node { partition, disk, stalled: false, full: false, asked: 0, written: None, life }
+    }
+}
+
 impl Cluster {
     /// Replica 0 leads.
     pub(in crate::partition) fn new() -> Cluster {
@@ -45,7 +55,8 @@ impl Cluster {
     fn made_on(first: &'static [BrokerId]) -> Cluster {
         let node = |broker: &BrokerId| {
             let disk = Disk::default();
-            Node { partition: open(&disk, (*broker, 0), first), disk, stalled: false, written: None, life: 0 }
+            let partition = open(&disk, (*broker, 0), first);
+            Node::of(partition, disk, 0)
         };
         let nodes = BROKERS.iter().map(node).collect();
         let mut cluster = Cluster { nodes, wires: VecDeque::new(), cut: None, millis: 0, first };
@@ -130,13 +141,19 @@ impl Cluster {
                     break;
                 }
             }
-            let Node { partition, disk, .. } = &mut self.nodes[at];
+            let Node { partition, disk, full, asked, .. } = &mut self.nodes[at];
+            *asked += 1;
+            assert!(*asked < 1_000, "it asks again and again");
             let chunk = Chunk { head: SmallVec::new(), body: whole.into() };
             let mut step = match chunk.body.is_empty() {
                 true => partition.fetched(wanted.end, start, &[]),
                 false => partition.fetched(wanted.offset, start, &[chunk]),
             };
             while let FlushStep::Write(write) = step {
+                if *full {
+                    (step, _) = partition.flush_written(FlushOutcome::NoSpace);
+                    continue;
+                }
                 disk.write(&write);
                 (step, _) = partition.flush_written(FlushOutcome::Durable);
             }
@@ -306,6 +323,32 @@ fn a_replica_that_was_away_long_fetches_the_records_and_keeps_the_producers() {
     cluster.run();
     assert!(cluster.nodes[2].partition.is_up());
     assert_eq!(cluster.nodes[2].partition.append(now(1), known).unwrap().base_offset, 1, "a duplicate is known");
+}
+
+#[test]
+fn a_replica_without_room_asks_for_what_it_cannot_keep_once_a_second() {
+    let mut cluster = Cluster::new();
+    cluster.cut = Some(2);
+    for n in 0..300u32 {
+        cluster.append(0, &[&[n as u8; 700]]);
+    }
+    cluster.run();
+    for _ in 0..3 {
+        let Node { partition, disk, .. } = &mut cluster.nodes[0];
+        disk.flush(partition);
+    }
+    while cluster.nodes[0].partition.evict_one().is_some() {}
+    (cluster.cut, cluster.nodes[2].full) = (None, true);
+    let before = cluster.millis;
+    cluster.pass(100);
+    assert!(cluster.nodes[2].partition.is_installing());
+    let seconds = ((cluster.millis - before) / 1_000) as usize;
+    assert!((seconds / 2..=seconds + 1).contains(&cluster.nodes[2].asked), "{} times", cluster.nodes[2].asked);
+    // With room it goes on by itself, at full speed.
+    cluster.nodes[2].full = false;
+    cluster.pass(25);
+    assert!(!cluster.nodes[2].partition.is_installing());
+    cluster.assert_equal();
 }
 
 #[test]
@@ -542,7 +585,7 @@ fn a_broker_that_gets_its_replica_again_is_another_member() {
     let mut disk = Disk::default();
     let partition = open(&disk, (one, 5), &BROKERS[..1]);
     disk.frames.push(partition.first_frame());
-    cluster.nodes[0] = Node { partition, disk, stalled: false, written: None, life: 5 };
+    cluster.nodes[0] = Node::of(partition, disk, 5);
     cluster.nodes[0].partition.campaign();
     cluster.run();
     assert!(!cluster.nodes[0].partition.leads() && cluster.nodes[0].partition.is_replicated());

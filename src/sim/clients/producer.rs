@@ -49,6 +49,11 @@ impl Manner {
             pause: *rng.pick(&[2_000, 20_000, 100_000]),
         }
     }
+
+    /// The same for a run that is long and quick, which would be nearly all of the work of all runs.
+    pub(in crate::sim) fn calmer(self) -> Manner {
+        Manner { pause: self.pause.max(20_000), ..self }
+    }
 }
 
 /// What was sent in one request.
