@@ -126,8 +126,11 @@ pub const PEER_UNACKED_MS: u64 = 5_000;
 /// Connections of other brokers that may be in their greeting at once; further ones wait to be accepted.
 pub const PEER_GREETINGS: usize = 256;
 
-/// Longest time that a stopping broker waits for what is in flight, in milliseconds. `docker stop` kills after 10 s.
-pub const STOP_MS: u64 = 8_000;
+/// Longest time that a broker which is asked to stop takes to hand what it leads to others, in milliseconds.
+pub const LEAVE_MS: u64 = 2_000;
+
+/// Longest time that a stopping broker then waits for what is in flight, in milliseconds. `docker stop` kills after 10 s.
+pub const STOP_MS: u64 = 6_000;
 
 /// Bytes of log between two entries of a segment's sparse index.
 pub const INDEX_INTERVAL_BYTES: u64 = 64 * 1024;

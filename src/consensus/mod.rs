@@ -278,6 +278,9 @@ impl Group {
             self.offered = Some((point.index, members));
         }
         let went_on = (message.kind == MessageKind::AppendResponse && !message.reject).then_some(message.index);
+        if message.kind == MessageKind::HeartbeatResponse {
+            self.end_answered_snapshot(from, message.commit);
+        }
         let append = (message.kind == MessageKind::Append).then_some((message.index, message.log_term));
         let bid = (message.kind == MessageKind::PreVote).then_some((message.log_term, message.index));
         if bid.is_some() && self.leader().is_some_and(|leader| leader != from) {
@@ -333,11 +336,23 @@ impl Group {
     /// A follower has gone on from a point: if an earlier one than it was sent last, raft-rs would wait for an answer to the
     /// later one for ever, which it does not look at while it restores the earlier.
     fn end_snapshot(&mut self, follower: BrokerId) {
-        let id = self.members().id(follower);
-        let progress = self.raw.raft.prs().get(id).filter(|_| self.is_leader());
-        if progress.is_some_and(|progress| progress.state == ProgressState::Snapshot) {
-            self.raw.report_snapshot(id, raft::SnapshotStatus::Failure);
+        if self.awaited_point(follower).is_some() {
+            self.raw.report_snapshot(self.members().id(follower), raft::SnapshotStatus::Failure);
         }
+    }
+
+    /// A follower knows so much to be committed: if that reaches the point that it was sent, its answer was lost, for which
+    /// raft-rs would wait for ever.
+    fn end_answered_snapshot(&mut self, follower: BrokerId, committed: u64) {
+        if self.awaited_point(follower).is_some_and(|point| point <= committed) {
+            self.raw.report_snapshot(self.members().id(follower), raft::SnapshotStatus::Finish);
+        }
+    }
+
+    /// The point that a follower was sent to go on from, while its answer is awaited here.
+    fn awaited_point(&self, follower: BrokerId) -> Option<u64> {
+        let progress = self.raw.raft.prs().get(self.members().id(follower)).filter(|_| self.is_leader())?;
+        (progress.state == ProgressState::Snapshot).then_some(progress.pending_snapshot)
     }
 
     /// Of an append that begins before what is committed here, the part after that. raft-rs would take nothing of it, but a

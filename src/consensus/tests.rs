@@ -237,6 +237,31 @@ fn a_follower_gets_a_snapshot_though_a_later_one_takes_the_place_of_the_first() 
 }
 
 #[test]
+fn a_follower_whose_answer_to_a_snapshot_is_lost_is_sent_what_is_after_it() {
+    let mut three = Three::new();
+    three.leave_last_behind(5);
+    three.offer_to_last(5);
+    let mut written = 0;
+    // Heartbeats and their answers, and then the point.
+    for (from, to) in [(0, 2), (2, 0), (0, 2)] {
+        let sent = three.groups[from].take_messages().into_iter().filter(|(at, _)| at.0 as usize == to);
+        sent.for_each(|(_, message)| three.groups[to].step(BrokerId(from as i32), message));
+        written = drain(&mut three.groups[to]).last().map_or(written, |ready| ready.number);
+    }
+    three.groups[2].persisted(written);
+    drain(&mut three.groups[2]);
+    assert_eq!(three.groups[2].committed(), 5);
+    let lost = three.groups[2].take_messages();
+    assert!(lost.iter().any(|(_, message)| message.kind == MessageKind::AppendResponse && message.index == 5));
+    for _ in 0..2 * HEARTBEAT_TICKS {
+        three.tick();
+    }
+    let end = three.leader().last_index();
+    assert_eq!(three.leader().matched(BrokerId(2)), Some(end));
+    three.assert_last_knows_all(end);
+}
+
+#[test]
 fn the_last_entries_that_a_checkpoint_has_passed_stay() {
     let mut three = Three::new();
     three.propose(6);

@@ -302,6 +302,8 @@ impl DiskThread {
 
     fn take_in(&mut self, message: ToDisk) -> io::Result<()> {
         match message {
+            // All that was accepted is durable then; what followers are still sent is acknowledged by nobody.
+            ToDisk::Request { .. } if self.stopping => {}
             ToDisk::Request { from, request } => {
                 self.machine.step(self.clock.now(), DiskEvent::Request { from, request }, &mut self.effects);
             }

@@ -65,6 +65,8 @@ pub(super) trait Core: 'static {
     fn ready(&self) -> bool;
     /// See [`Shard::drained`].
     fn drained(&self) -> bool;
+    /// See [`Shard::has_left`].
+    fn has_left(&self, now: Now) -> bool;
     /// See [`Shard::metrics`].
     fn metrics(&self) -> Arc<ShardMetrics>;
     /// See [`Shard::look`].
@@ -102,6 +104,10 @@ impl Core for Shard {
 
     fn drained(&self) -> bool {
         Shard::drained(self)
+    }
+
+    fn has_left(&self, now: Now) -> bool {
+        Shard::has_left(self, now)
     }
 
     fn metrics(&self) -> Arc<ShardMetrics> {
@@ -149,6 +155,8 @@ pub(super) struct ShardSetup<C> {
     pub(super) peering: Option<Arc<Peering>>,
     /// The socket that other brokers connect to, if it is this shard that accepts them.
     pub(super) peer_listener: Option<std::net::TcpListener>,
+    /// Set when the broker is about to stop.
+    pub(super) leave: Arc<AtomicBool>,
     /// Set when the broker is to stop.
     pub(super) stop: Arc<AtomicBool>,
     /// Where it reports that it is ready, and drained.
@@ -197,10 +205,24 @@ pub(super) struct Driver<C> {
     client_lines: LineLimit,
     reports: mpsc::Sender<Report>,
     reported_ready: Cell<bool>,
+    leave: Arc<AtomicBool>,
     stop: Arc<AtomicBool>,
-    /// Whether the core knows that the broker is to stop.
-    told_to_stop: Cell<bool>,
-    reported_drained: Cell<bool>,
+    /// What of the end was told to the core, and reported by it.
+    ending: Cell<Ending>,
+}
+
+/// How far a shard is with the end of the broker.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd)]
+enum Ending {
+    No,
+    /// The core hands over what it leads.
+    Leaving,
+    /// It leads nothing any more that another broker could.
+    Left,
+    /// The core ends what is in flight.
+    Stopping,
+    /// Nothing is in flight any more.
+    Drained,
 }
 
 /// Runs a shard on the executor of this thread. Never ends: a broker that stops ends its process.
@@ -235,9 +257,9 @@ pub(super) async fn run<C: Core>(setup: ShardSetup<C>) {
         client_lines: LineLimit::default(),
         reports: setup.reports,
         reported_ready: Cell::new(false),
+        leave: setup.leave,
         stop: setup.stop,
-        told_to_stop: Cell::new(false),
-        reported_drained: Cell::new(false),
+        ending: Cell::new(Ending::No),
     });
     // Ticks carry deadlines and elections: they must not wait behind a connection that moves megabytes.
     let urgent = glommio::executor().create_task_queue(
@@ -341,6 +363,11 @@ impl<C: Core> Driver<C> {
             && self.shards.iter().all(|shard| shard.queued() < MESH_QUEUE)
     }
 
+    /// Whether the broker is about to stop, or is to.
+    fn leaving(&self) -> bool {
+        self.leave.load(Ordering::Relaxed)
+    }
+
     /// Whether the broker is to stop.
     pub(super) fn stopping(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
@@ -442,7 +469,7 @@ impl<C: Core> Driver<C> {
 
     /// Whether anything waits that needs short ticks.
     fn wants_ticks(&self) -> bool {
-        self.core.borrow().busy() || !self.held_back.borrow().is_empty() || self.stopping()
+        self.core.borrow().busy() || !self.held_back.borrow().is_empty() || self.leaving()
     }
 
     /// Puts the next tick where it would be if the shard had been busy at the last.
@@ -474,7 +501,12 @@ impl<C: Core> Driver<C> {
     }
 
     fn tick(&self) {
-        if self.stopping() && !self.told_to_stop.replace(true) {
+        if self.leaving() && self.ending.get() == Ending::No {
+            self.ending.set(Ending::Leaving);
+            self.event(Event::Leave);
+        }
+        if self.stopping() && self.ending.get() < Ending::Stopping {
+            self.ending.set(Ending::Stopping);
             self.event(Event::Stop);
         }
         self.event(Event::Tick);
@@ -487,10 +519,16 @@ impl<C: Core> Driver<C> {
             self.next_sweep.set(now.plus_millis(SWEEP_MS));
             self.sweep(now);
         }
-        if self.stopping() && !self.reported_drained.get() {
+        if self.ending.get() == Ending::Leaving && self.core.borrow().has_left(self.clock.now()) {
+            self.ending.set(Ending::Left);
+            self.report(Report::Left);
+        }
+        if self.ending.get() == Ending::Stopping {
             let drained = self.core.borrow().drained() && self.connections.borrow().values().all(|c| c.drained());
             if drained {
-                self.reported_drained.set(true);
+                self.ending.set(Ending::Drained);
+                // The end of the process closes them too, but late where it has much memory to give back.
+                self.connections.borrow().values().for_each(|conn| conn.close());
                 self.report(Report::Drained);
             }
         }

@@ -70,6 +70,8 @@ enum Incoming {
 enum Report {
     /// A shard can serve clients.
     Ready,
+    /// A shard of a broker that is about to stop leads nothing any more that another broker could.
+    Left,
     /// A stopping shard has nothing in flight any more.
     Drained,
     /// The stopping disk has nothing in flight any more.

@@ -27,7 +27,7 @@ use super::rouse::{self, Sleeper};
 use super::{Incoming, LOG_FLUSH, Report, listener, probe};
 use crate::config::{Config, PeerAddress};
 use crate::consensus::Members;
-use crate::limits::{BLOCK, STOP_MS};
+use crate::limits::{BLOCK, LEAVE_MS, STOP_MS};
 use crate::log::disk::{Disk, DiskConfig};
 use crate::log::recovery::{RecoveredLog, RecoveryError, recover};
 use crate::logging;
@@ -115,7 +115,7 @@ fn system(what: &'static str, detail: impl ToString) -> RunError {
 }
 
 /// Runs a broker until SIGTERM or SIGINT, and then ends the process: with exit code 0 once everything that was
-/// accepted is durable and answered, at most [`STOP_MS`] later, or with 1 at once by a second signal.
+/// accepted is durable and answered, at most [`LEAVE_MS`] and [`STOP_MS`] later, or with 1 at once by a second signal.
 ///
 /// Prints what it runs on to standard output, and `ready HOST:PORT` when clients can connect.
 ///
@@ -278,44 +278,67 @@ impl Broker {
                     }
                 }
                 Report::Signal => break,
-                Report::Drained | Report::DiskDrained => unreachable!("nobody was told to stop"),
+                Report::Left | Report::Drained | Report::DiskDrained => unreachable!("nobody was told to stop"),
             }
         }
         tracing::info!("stopping");
         self.stop()
     }
 
-    /// Stops accepting and waits for what is in flight: false if it took too long, or longer than a second signal.
+    /// Hands over what this broker leads, stops accepting and waits for what is in flight: false if that took too long, or
+    /// longer than a second signal.
     fn stop(&self) -> bool {
+        let shards = self.threads.shards.len();
+        self.threads.leave.store(true, Ordering::Relaxed);
+        let until = Instant::now() + Duration::from_millis(LEAVE_MS);
+        let stopped = match self.wait_for(|report| matches!(report, Report::Left), shards, until) {
+            Err(Cut::Signal) => Err(Cut::Signal),
+            left => {
+                if left.is_err() {
+                    tracing::warn!("not all that this broker leads was taken over in {LEAVE_MS} ms");
+                }
+                self.drain(shards)
+            }
+        };
+        match stopped {
+            Ok(()) => tracing::info!("stopped"),
+            Err(Cut::Signal) => tracing::warn!("stopped at once by a second signal"),
+            Err(Cut::Late) => tracing::warn!("stopped with work in flight after {STOP_MS} ms"),
+        }
+        stopped.is_ok()
+    }
+
+    fn drain(&self, shards: usize) -> Result<(), Cut> {
         self.threads.stop.store(true, Ordering::Relaxed);
         listener::shut_down(&self.listener);
-        let deadline = Instant::now() + Duration::from_millis(STOP_MS);
-        let mut draining = self.threads.shards.len();
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.reports.recv_timeout(left) {
-                Ok(Report::Drained) => {
-                    draining -= 1;
-                    if draining == 0 {
-                        self.threads.disk.send(ToDisk::Stop);
-                    }
-                }
-                Ok(Report::DiskDrained) => {
-                    tracing::info!("stopped");
-                    return true;
-                }
-                Ok(Report::Ready) => {}
-                Ok(Report::Signal) => {
-                    tracing::warn!("stopped at once by a second signal");
-                    return false;
-                }
-                Err(_) => {
-                    tracing::warn!(shards = draining, "stopped with work in flight after {STOP_MS} ms");
-                    return false;
-                }
+        let until = Instant::now() + Duration::from_millis(STOP_MS);
+        self.wait_for(|report| matches!(report, Report::Drained), shards, until)?;
+        self.threads.disk.send(ToDisk::Stop);
+        self.wait_for(|report| matches!(report, Report::DiskDrained), 1, until)
+    }
+
+    /// Waits for so many reports of a kind.
+    fn wait_for(&self, kind: fn(&Report) -> bool, count: usize, until: Instant) -> Result<(), Cut> {
+        let mut missing = count;
+        while missing > 0 {
+            match self.reports.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(report) if kind(&report) => missing -= 1,
+                Ok(Report::Signal) => return Err(Cut::Signal),
+                // Of those that came late, and of a start that had not ended.
+                Ok(Report::Ready | Report::Left | Report::Drained | Report::DiskDrained) => {}
+                Err(_) => return Err(Cut::Late),
             }
         }
+        Ok(())
     }
+}
+
+/// Why a broker did not stop as it should.
+enum Cut {
+    /// A second signal.
+    Signal,
+    /// It took too long.
+    Late,
 }
 
 /// The socket that other brokers connect to, at this broker's own address.
@@ -376,6 +399,7 @@ fn print_banner(
 pub(super) struct Threads {
     clock: Clock,
     disk_pulse: Pulse,
+    leave: Arc<AtomicBool>,
     stop: Arc<AtomicBool>,
     /// Set once all shards serve clients.
     ready: Arc<AtomicBool>,
@@ -405,6 +429,7 @@ impl Threads {
         let threads = Threads {
             clock,
             disk_pulse: Pulse::default(),
+            leave: Arc::default(),
             stop: Arc::default(),
             ready: Arc::default(),
             pulses: (0..count).map(|_| Pulse::default()).collect(),
@@ -530,6 +555,7 @@ impl Threads {
                 max_request_bytes: config.max_request_bytes,
                 peering: peering.clone(),
                 peer_listener: peer_listener.take(),
+                leave: Arc::clone(&self.leave),
                 stop: Arc::clone(&self.stop),
                 reports: self.reporter.clone(),
             };

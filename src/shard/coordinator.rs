@@ -345,8 +345,13 @@ impl Shard {
     pub(super) fn hand_metadata_over(&mut self, now: Now) {
         let own = self.config.broker_id;
         let Some(coordinator) = &mut self.coordinator else { return };
-        let unfitness = |broker| self.peers.unfitness(now, own, broker);
-        coordinator.group.hand_over(|broker| unfitness(broker) < unfitness(own));
+        coordinator.group.hand_over(|broker| self.peers.is_fitter(now, own, broker));
+    }
+
+    /// Whether this broker leads the metadata's group although one of those that have a vote is `fitter`.
+    pub(super) fn leads_metadata_before(&self, fitter: impl Fn(BrokerId) -> bool) -> bool {
+        let leading = self.coordinator.as_ref().filter(|coordinator| coordinator.group.is_leader());
+        leading.is_some_and(|coordinator| coordinator.group.voters().any(fitter))
     }
 
     /// Proposes a command for which `waiting` waits.

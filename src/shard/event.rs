@@ -64,6 +64,9 @@ pub enum Event {
     /// Time passed. Comes at least every [`crate::limits::TICK_MS`] while [`super::Shard::busy`], and
     /// at least every [`crate::limits::IDLE_TICK_MS`] otherwise.
     Tick,
+    /// The broker is about to stop: what it leads goes to others, as far as they can take it, and clients are served on
+    /// until [`super::Shard::has_left`].
+    Leave,
     /// The broker is stopping: new records are refused, what is under way is finished.
     Stop,
 }

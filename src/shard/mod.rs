@@ -17,6 +17,7 @@ pub mod handlers;
 mod in_sync;
 #[cfg(test)]
 mod inspect;
+mod leave;
 mod look;
 pub mod mesh;
 mod metadata;
@@ -242,9 +243,11 @@ impl Shard {
             Event::Peer { from, header, frame } => self.peer_frame(now, from, &header, frame),
             Event::Disk { reply } => self.disk_replied(now, reply),
             Event::Tick => self.tick(now),
+            Event::Leave => self.leave(now),
             Event::Stop => {
                 self.stopping = true;
                 self.connections.end_mutes();
+                self.end_polls(now);
                 self.stop_groups(now);
                 self.run_backlog(now);
             }

@@ -50,6 +50,8 @@ pub(super) struct Peers {
     slow_until: Mono,
     /// A write of this broker's disk has failed.
     failed: bool,
+    /// This broker is about to stop.
+    pub(super) leaving: bool,
 }
 
 impl Peers {
@@ -139,7 +141,7 @@ impl Peers {
     pub(super) fn unfitness(&self, now: Now, own: BrokerId, broker: BrokerId) -> u8 {
         let (leads, disk, alive) = match self.by_id.get(&broker) {
             Some(peer) => (peer.status.leads, peer.status.disk, peer.alive),
-            None => (self.leads(now), self.disk(now), broker == own),
+            None => (self.leads(now), self.disk(now), broker == own && !self.leaving),
         };
         match (alive, disk, leads) {
             (false, ..) | (true, DiskState::Failed, _) => 3,
@@ -148,6 +150,11 @@ impl Peers {
             (true, DiskState::Well, false) => 1,
             (true, DiskState::Well, true) => 0,
         }
+    }
+
+    /// Whether another broker is fitter to lead than this one.
+    pub(super) fn is_fitter(&self, now: Now, own: BrokerId, other: BrokerId) -> bool {
+        self.unfitness(now, own, other) < self.unfitness(now, own, own)
     }
 
     /// How a broker is, in words, as this one sees it.
@@ -202,7 +209,7 @@ impl Peers {
 
     /// Whether this broker may lead at `now`.
     pub(super) fn leads(&self, now: Now) -> bool {
-        !self.failed && self.no_lead_until.is_none_or(|until| now.mono >= until)
+        !self.failed && !self.leaving && self.no_lead_until.is_none_or(|until| now.mono >= until)
     }
 }
 
@@ -288,7 +295,7 @@ impl Shard {
         }
     }
 
-    fn for_each_replica(&mut self, mut act: impl FnMut(&mut Shard, LogId)) {
+    pub(super) fn for_each_replica(&mut self, mut act: impl FnMut(&mut Shard, LogId)) {
         let mut logs: Vec<LogId> =
             self.owned.iter().filter(|(_, owned)| owned.partition.is_replicated()).map(|(log, _)| *log).collect();
         logs.sort_unstable();
@@ -392,6 +399,12 @@ impl Shard {
         Status { leads, disk, applied: self.state.applied(), hash: self.state.hash() }
     }
 
+    /// Tells all other brokers how this one is.
+    pub(super) fn tell_status(&mut self, now: Now) {
+        let status = self.status(now);
+        self.peers.send_all(&PeerMessage::Status(status));
+    }
+
     /// Does what is due by time.
     pub(super) fn tick_peers(&mut self, now: Now) {
         if !self.peers.any() {
@@ -409,8 +422,7 @@ impl Shard {
         // One shard speaks for the broker.
         if self.id == ShardId(0) && now.mono >= self.peers.next_status {
             self.peers.next_status = now.mono.plus_millis(STATUS_MS);
-            let status = self.status(now);
-            self.peers.send_all(&PeerMessage::Status(status));
+            self.tell_status(now);
         }
         self.watch_peers(now);
         if now.mono >= self.peers.next_raft_tick {
@@ -591,22 +603,9 @@ impl Shard {
                 }
             }
         }
-        if self.peers.disk(now) < DiskState::Hangs {
-            return;
+        if self.peers.leaving || self.peers.disk(now) >= DiskState::Hangs {
+            self.hand_all_over(now);
         }
-        // Each tick: a hand-over that fails is tried again, also to another.
-        let own = self.config.broker_id;
-        self.for_each_replica(|shard, log| {
-            let peers = &shard.peers;
-            let fitter = |broker| peers.unfitness(now, own, broker) < peers.unfitness(now, own, own);
-            let owned = shard.owned.get_mut(&log).expect("it is there");
-            if owned.partition.hand_over(fitter) {
-                shard.wake(log);
-                shard.touch(log);
-                shard.raft_moved(now, log, false);
-            }
-        });
-        self.hand_metadata_over(now);
     }
 
     /// This or another shard has seen that the disk is slow, or takes no writes. The others are told at once: those whose
@@ -620,8 +619,7 @@ impl Shard {
             self.peers.hangs_until = now.mono.plus_millis(LEASE_MS);
         }
         if self.peers.disk(now) != before {
-            let status = self.status(now);
-            self.peers.send_all(&PeerMessage::Status(status));
+            self.tell_status(now);
         }
     }
 

@@ -434,6 +434,15 @@ impl Shard {
         }
     }
 
+    /// The broker is stopping: whoever waits for new records is answered with what there is.
+    pub(super) fn end_polls(&mut self, now: Now) {
+        let is_poll = |pending: &Pending| matches!(pending.kind, Kind::Fetch(_));
+        let polls = self.requests.by_number.iter().filter(|(_, pending)| is_poll(pending));
+        let mut polls: Vec<u64> = polls.map(|(number, _)| *number).collect();
+        polls.sort_unstable();
+        polls.into_iter().for_each(|number| self.finish(now, number));
+    }
+
     /// Answers all requests whose time is up.
     pub(super) fn expire_requests(&mut self, now: Now) {
         while let Some(number) = self.requests.overdue(now) {

@@ -154,10 +154,9 @@ impl Broker {
         self.shards.iter().all(Shard::ready)
     }
 
-    /// Whether it may end.
-    pub(super) fn drained(&self) -> bool {
-        let idle = self.inboxes.iter().all(|inbox| inbox.waiting.is_empty());
-        idle && self.shards.iter().all(Shard::drained) && !self.disk.busy()
+    /// Whether a shard has nothing in flight.
+    pub(super) fn has_drained(&self, shard: usize) -> bool {
+        self.inboxes[shard].waiting.is_empty() && self.shards[shard].drained()
     }
 
     /// Bytes of records that the shards hold.

@@ -13,11 +13,20 @@ use super::server_side::Conn;
 use super::trace::digest;
 use super::world::{Phase, What, World};
 use crate::config::BrokerConfig;
-use crate::limits::DEADLINE_SLACK_MS;
+use crate::limits::{DEADLINE_SLACK_MS, LEAVE_MS, STOP_MS};
 use crate::log::disk::{DiskEffect, DiskEvent};
 use crate::peer::PeerMessage;
 use crate::shard::{Effect, Event};
 use crate::types::{BrokerId, ShardId};
+
+/// How far a process is with its end, where it was asked to stop.
+pub(super) enum Ending {
+    No,
+    /// It hands over what it leads, and serves clients on.
+    Leaving,
+    /// It ends what is in flight; these shards have.
+    Draining(Vec<bool>),
+}
 
 /// A broker with its machine.
 pub(super) struct Node {
@@ -31,8 +40,7 @@ pub(super) struct Node {
     /// Changes with every start and every end of the process; what was meant for an earlier life is dropped.
     pub(super) life: u64,
     pub(super) life_began: u64,
-    /// The process ends as soon as it can.
-    pub(super) stopping: bool,
+    pub(super) ending: Ending,
     /// Something on the disk is damaged or fenced.
     pub(super) impaired: bool,
     /// Frames that wait until there is memory for them.
@@ -55,7 +63,7 @@ impl Node {
             broker: None,
             life: 0,
             life_began: 0,
-            stopping: false,
+            ending: Ending::No,
             impaired: false,
             waiting_frames: Vec::new(),
             alive: Arc::default(),
@@ -71,7 +79,7 @@ impl Node {
 
     /// Whether clients are let in.
     pub(super) fn is_open(&self) -> bool {
-        !self.stopping && self.broker.as_ref().is_some_and(Broker::ready)
+        !matches!(self.ending, Ending::Draining(_)) && self.broker.as_ref().is_some_and(Broker::ready)
     }
 }
 
@@ -95,7 +103,7 @@ impl World {
         self.starts += 1;
         self.model.lives[place] += 1;
         node.life_began = now;
-        node.stopping = false;
+        node.ending = Ending::No;
         let shards = self.rng.between(1, if self.nodes.len() == 1 { 4 } else { 3 }) as u16;
         let seed = self.rng.bits();
         let node = &mut self.nodes[place];
@@ -153,16 +161,40 @@ impl World {
         self.at(self.now + down_for, What::Start { node: place });
     }
 
-    pub(super) fn look_if_drained(&mut self, place: usize, until: u64) {
-        let node = &self.nodes[place];
+    /// Looks how far a broker is that stops; `until` is when it goes on in any case.
+    pub(super) fn look_if_stopped(&mut self, place: usize, until: u64) {
+        let clocks = self.clocks(place);
+        let node = &mut self.nodes[place];
+        let life = node.life;
         let Some(broker) = &node.broker else { return };
-        if broker.drained() || self.now >= until {
-            self.trace.line(self.now, || format!("broker {place} has stopped"));
-            let down_for = self.rng.between(1_000, 300_000);
-            self.crash(place, down_for);
-        } else {
-            self.at(self.now + 1_000, What::Stopping { node: place, life: node.life, until });
+        match &mut node.ending {
+            Ending::No => unreachable!("nobody asked it to stop"),
+            Ending::Leaving => {
+                let shards = broker.shards();
+                if broker.all_shards().iter().all(|shard| shard.has_left(clocks)) || self.now >= until {
+                    self.trace.line(self.now, || format!("broker {place} has handed over what it leads"));
+                    node.ending = Ending::Draining(vec![false; usize::from(shards)]);
+                    self.tell_all(place, || Event::Stop);
+                    return self
+                        .at(self.now + 1_000, What::Stopping { node: place, life, until: self.now + STOP_MS * 1_000 });
+                }
+            }
+            Ending::Draining(drained) => {
+                // Each says so once, whatever it is sent later.
+                drained.iter_mut().enumerate().for_each(|(number, drained)| *drained |= broker.has_drained(number));
+                if drained.iter().all(|drained| *drained) || self.now >= until {
+                    self.trace.line(self.now, || format!("broker {place} has stopped"));
+                    let down_for = self.rng.between(1_000, 300_000);
+                    return self.crash(place, down_for);
+                }
+            }
         }
+        self.at(self.now + 1_000, What::Stopping { node: place, life, until });
+    }
+
+    fn tell_all(&mut self, place: usize, event: fn() -> Event) {
+        let shards = self.nodes[place].broker.as_ref().map_or(0, Broker::shards);
+        (0..shards).for_each(|shard| self.deliver(place, Actor::Shard(shard), Input::Event(event())));
     }
 
     pub(super) fn fault(&mut self, place: usize, fault: Fault) {
@@ -178,16 +210,13 @@ impl World {
             Fault::Stall { micros } => node.stalled_until = node.stalled_until.max(now + micros),
             Fault::Kill { down_for } => self.crash(place, down_for),
             Fault::Stop => {
-                let Some(broker) = &node.broker else { return };
-                let (shards, life) = (broker.shards(), node.life);
-                if std::mem::replace(&mut node.stopping, true) {
+                if node.broker.is_none() || !matches!(node.ending, Ending::No) {
                     return;
                 }
-                for shard in 0..shards {
-                    self.deliver(place, Actor::Shard(shard), Input::Event(Event::Stop));
-                }
-                let until = now + 10_000_000;
-                self.at(now + 1_000, What::Stopping { node: place, life, until });
+                node.ending = Ending::Leaving;
+                let life = node.life;
+                self.tell_all(place, || Event::Leave);
+                self.at(now + 1_000, What::Stopping { node: place, life, until: now + LEAVE_MS * 1_000 });
             }
             Fault::Error { target, restart_after, down_for } => {
                 node.disk.error_armed = Some(target);
@@ -458,6 +487,7 @@ fn event_kind(event: &Event) -> &'static str {
         Event::PeerDown { .. } => "peer down",
         Event::Peer { .. } => "peer",
         Event::Tick => "tick",
+        Event::Leave => "leave",
         Event::Stop => "stop",
     }
 }

@@ -64,7 +64,7 @@ pub(super) enum What {
     Fault { node: usize, fault: Fault },
     /// The process starts.
     Start { node: usize },
-    /// The process that is being stopped has ended, or is looked at again.
+    /// A process that is being stopped is looked at.
     Stopping { node: usize, life: u64, until: u64 },
     /// A broker tries to connect to another.
     PeerConnect { life: u64, key: LinkKey },
@@ -340,7 +340,7 @@ impl World {
             }
             What::HungUp { life, conn } if self.is_alive(conn.node, life) => self.hung_up(conn),
             What::Overdue { life, conn, number } if self.is_alive(conn.node, life) => self.check_answered(conn, number),
-            What::Stopping { node, life, until } if self.is_alive(node, life) => self.look_if_drained(node, until),
+            What::Stopping { node, life, until } if self.is_alive(node, life) => self.look_if_stopped(node, until),
             What::Turn { .. }
             | What::Deliver { .. }
             | What::Tick { .. }

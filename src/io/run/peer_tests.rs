@@ -93,6 +93,10 @@ impl Core for Talker {
         true
     }
 
+    fn has_left(&self, _: Now) -> bool {
+        true
+    }
+
     fn metrics(&self) -> Arc<ShardMetrics> {
         Arc::new(ShardMetrics::new([], []))
     }

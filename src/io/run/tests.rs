@@ -100,6 +100,10 @@ impl Core for Echo {
         self.held.is_empty()
     }
 
+    fn has_left(&self, _: Now) -> bool {
+        true
+    }
+
     fn metrics(&self) -> Arc<ShardMetrics> {
         Arc::new(ShardMetrics::new([], []))
     }

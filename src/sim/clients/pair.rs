@@ -51,6 +51,8 @@ struct Half {
     /// When its last heartbeat was sent.
     sent_at: u64,
     lives: bool,
+    /// An answer to it may have been lost, or the coordinator is another one.
+    unsure: bool,
 }
 
 /// The two members, who share their connections.
@@ -123,6 +125,8 @@ impl Pair {
         if joins {
             half.owned.clear();
         }
+        // Whoever may have missed an answer says everything again, and so is told everything again.
+        let whole = joins || std::mem::take(&mut half.unsure);
         half.sent_at = cx.now;
         let owned =
             TopicPartitions::default().with_topic_id(half.topic).with_partitions(half.owned.iter().copied().collect());
@@ -130,8 +134,8 @@ impl Pair {
             .with_group_id(GroupId(text(GROUP)))
             .with_member_id(text(&format!("member-{member}")))
             .with_member_epoch(half.epoch)
-            .with_rebalance_timeout_ms(if joins { REBALANCE_MS } else { -1 })
-            .with_subscribed_topic_names(joins.then(|| vec![topic_name(OFFSETS_TOPIC)]))
+            .with_rebalance_timeout_ms(if whole { REBALANCE_MS } else { -1 })
+            .with_subscribed_topic_names(whole.then(|| vec![topic_name(OFFSETS_TOPIC)]))
             .with_topic_partitions(Some(if joins { Vec::new() } else { vec![owned] }));
         let purpose = Purpose::Heartbeat(member);
         self.links.at(self.broker).send(cx, HEARTBEAT_VERSION, &request, GROUP_COMMIT_MS, purpose);
@@ -155,6 +159,7 @@ impl Pair {
     }
 
     fn find(&mut self, cx: &mut Context<'_>) {
+        self.halves.iter_mut().for_each(|half| half.unsure = true);
         self.found = false;
         self.broker = cx.any_broker();
     }
