@@ -524,8 +524,10 @@ impl<C: Core> Driver<C> {
             self.report(Report::Left);
         }
         if self.ending.get() == Ending::Stopping {
-            let drained = self.core.borrow().drained() && self.connections.borrow().values().all(|c| c.drained());
-            if drained {
+            // The turn that hands the last responses to their connections may be still to come.
+            let handed = !self.effects.borrow().iter().any(|effect| matches!(effect, Effect::Respond { .. }));
+            let sent = || self.connections.borrow().values().all(|conn| conn.drained());
+            if self.core.borrow().drained() && handed && sent() {
                 self.ending.set(Ending::Drained);
                 // The end of the process closes them too, but late where it has much memory to give back.
                 self.connections.borrow().values().for_each(|conn| conn.close());

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
@@ -83,7 +83,12 @@ impl Cluster {
         self.brokers[node].take().expect("the broker runs").kill()
     }
 
-    /// Starts one again that was killed.
+    /// Stops one as it should be stopped; it can be started again.
+    pub(crate) fn stop(&mut self, node: usize) -> Launch {
+        self.brokers[node].take().expect("the broker runs").stop()
+    }
+
+    /// Starts one again that was killed or stopped.
     pub fn put_back(&mut self, node: usize, launch: Launch) {
         self.brokers[node] = Some(launch.start());
     }
@@ -198,6 +203,32 @@ fn kills_and_pauses_of_one_broker_after_the_other_lose_nothing() {
     stop.store(true, Ordering::Relaxed);
     producer.join().expect("the producer");
     assert_exactly_once(&addresses, "chaos", PARTITIONS, &recorder);
+}
+
+#[test]
+fn one_broker_after_the_other_stops_and_starts_under_load() {
+    let Some(mut cluster) = Cluster::start() else { return };
+    const PARTITIONS: usize = 6;
+    // It has 2 s to hand over what it leads, and then as long as it takes to end what is in flight.
+    const WITHIN: Duration = Duration::from_secs(4);
+    let addresses = cluster.addresses();
+    create_replicated(&addresses, "rolling", PARTITIONS as i32, 3, &[]);
+    let stop = Arc::new(AtomicBool::new(false));
+    let recorder = Arc::new(Recorder::new(&addresses, &RESILIENT));
+    let producer = keep_producing(&recorder, "rolling", PARTITIONS, &stop);
+    recorder.wait_for(500);
+    for node in 0..NODES as usize {
+        let began = Instant::now();
+        let launch = cluster.stop(node);
+        assert!(began.elapsed() < WITHIN, "broker {node} stopped after {:?}", began.elapsed());
+        recorder.wait_for(500);
+        cluster.put_back(node, launch);
+        cluster.await_all(node);
+        recorder.wait_for(500);
+    }
+    stop.store(true, Ordering::Relaxed);
+    producer.join().expect("the producer");
+    assert_exactly_once(&addresses, "rolling", PARTITIONS, &recorder);
 }
 
 #[test]

@@ -10,12 +10,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use kafka_protocol::ResponseError;
-use kafka_protocol::messages::{ApiVersionsRequest, DeleteTopicsRequest, ProduceRequest};
+use kafka_protocol::messages::{ApiVersionsRequest, DeleteTopicsRequest, FetchRequest, ProduceRequest};
 
 use crate::common::librdkafka::{RESILIENT, Recorder, assert_exactly_once, create_topic, keep_producing, read_all};
 use crate::common::process::{Broker, Launch, data_dir, external};
 use crate::common::records::{Batch, batch, values};
-use crate::common::wire::{Wire, code, partition_answer, produce_request, topic_name};
+use crate::common::wire::{Wire, code, fetch_request, only_partition, partition_answer, produce_request, topic_name};
 use crate::common::{files_below, noise, segments_below, skipped, wait_until};
 
 /// These tests hold the process in their hands.
@@ -242,6 +242,28 @@ fn requests_under_way_at_a_clean_stop_are_answered() {
     let broker = launch.start();
     let stored = Wire::connect(&broker.address()).list_offset("last", 0, -1).1;
     assert!(stored >= acknowledged, "{acknowledged} acknowledged, {stored} stored");
+}
+
+#[test]
+fn a_clean_stop_does_not_wait_for_who_waits_for_records() {
+    if impossible() {
+        return;
+    }
+    let directory = data_dir();
+    let broker = Launch::new(directory.path()).start();
+    let mut wire = Wire::connect(&broker.address());
+    wire.create_topic("quiet", 1, &[]);
+    let produce = wire.encode(9, &produce_request("quiet", &[(0, batch(&["first"]))], -1, 5_000));
+    let poll = wire.encode(12, &fetch_request("quiet", &[(0, 1)], 1, 60_000));
+    // In one piece, so that the first answer shows that both requests have arrived.
+    wire.send_bytes(&[produce, poll].concat());
+    assert_eq!(partition_answer(wire.receive::<ProduceRequest>(9).1).error_code, 0);
+    broker.terminate();
+    let began = Instant::now();
+    let polled = only_partition(wire.receive::<FetchRequest>(12).1);
+    assert_eq!((polled.error_code, polled.high_watermark), (0, 1));
+    let (status, _) = broker.wait(Duration::from_secs(15));
+    assert!(status.success() && began.elapsed() < Duration::from_secs(5), "{status} after {:?}", began.elapsed());
 }
 
 #[test]
