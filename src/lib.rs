@@ -18,6 +18,7 @@ pub mod peer;
 pub mod protocol;
 pub mod record;
 pub mod shard;
+mod signals;
 #[cfg(test)]
 mod sim;
 pub mod types;

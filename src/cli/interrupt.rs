@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::signals;
+
 static CAME: AtomicBool = AtomicBool::new(false);
 
 extern "C" fn note(_: libc::c_int) {
@@ -11,14 +13,8 @@ extern "C" fn note(_: libc::c_int) {
 /// From now on SIGINT and SIGTERM are noted ([`came`]) instead of ending the process; a second one ends it.
 pub fn watch() {
     for signal in [libc::SIGINT, libc::SIGTERM] {
-        // SAFETY: a zeroed sigaction is a valid one, with no signals masked. The handler stores to an atomic and does
-        // nothing else, which is allowed in a handler. sigaction fails for signals that do not exist only.
-        unsafe {
-            let mut action: libc::sigaction = std::mem::zeroed();
-            action.sa_sigaction = note as *const () as libc::sighandler_t;
-            action.sa_flags = libc::SA_RESETHAND;
-            libc::sigaction(signal, &action, std::ptr::null_mut());
-        }
+        // SAFETY: the handler stores to an atomic.
+        unsafe { signals::handle(signal, note, libc::SA_RESETHAND) }.expect("both signals can be handled");
     }
 }
 

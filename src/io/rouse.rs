@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use super::clock::Clock;
 use crate::limits::IDLE_TICK_MS;
+use crate::signals;
 use crate::types::Mono;
 
 /// An alarm that is so late has not been heard.
@@ -67,16 +68,8 @@ impl Sleeper {
 /// Where the kernel gives no handler or no thread.
 pub(super) fn watch(clock: Clock, sleepers: Vec<Weak<Sleeper>>) -> io::Result<()> {
     extern "C" fn nothing(_: libc::c_int) {}
-    // SAFETY: a sigaction of zeros is one with an empty mask; the handler has the type that one without SA_SIGINFO has.
-    let handled = unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = nothing as *const () as usize;
-        action.sa_flags = libc::SA_RESTART;
-        libc::sigaction(SIGNAL, &raw const action, std::ptr::null_mut())
-    };
-    if handled != 0 {
-        return Err(io::Error::last_os_error());
-    }
+    // SAFETY: the handler does nothing.
+    unsafe { signals::handle(SIGNAL, nothing, libc::SA_RESTART) }?;
     thread::Builder::new().name("rouse".to_owned()).spawn(move || {
         while let Some(pause) = look(clock.mono(), &sleepers) {
             thread::sleep(pause);

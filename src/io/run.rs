@@ -33,6 +33,7 @@ use crate::log::recovery::{RecoveredLog, RecoveryError, recover};
 use crate::logging;
 use crate::metrics::{DiskMetrics, ShardMetrics};
 use crate::shard::{MetadataRecoveryError, Shard};
+use crate::signals;
 use crate::types::ShardId;
 
 /// Registered memory of an executor's rings, in bytes. Shards do no file I/O, so they need next to none.
@@ -169,17 +170,8 @@ fn watch_signals(reports: mpsc::Sender<Report>) -> io::Result<()> {
         while reader.read_exact(&mut byte).is_ok() && reports.send(Report::Signal).is_ok() {}
     })?;
     for signal in [libc::SIGTERM, libc::SIGINT] {
-        // SAFETY: a sigaction of zeros is one without flags and with an empty mask; the handler has the type that
-        // these flags promise, and all pointers are to live objects.
-        let result = unsafe {
-            let mut action: libc::sigaction = std::mem::zeroed();
-            action.sa_sigaction = on_signal as *const () as usize;
-            action.sa_flags = libc::SA_RESTART;
-            libc::sigaction(signal, &action, std::ptr::null_mut())
-        };
-        if result != 0 {
-            return Err(io::Error::last_os_error());
-        }
+        // SAFETY: the handler loads an atomic and calls write(2).
+        unsafe { signals::handle(signal, on_signal, libc::SA_RESTART) }?;
     }
     Ok(())
 }
