@@ -141,7 +141,7 @@ impl Peers {
     pub(super) fn unfitness(&self, now: Now, own: BrokerId, broker: BrokerId) -> u8 {
         let (leads, disk, alive) = match self.by_id.get(&broker) {
             Some(peer) => (peer.status.leads, peer.status.disk, peer.alive),
-            None => (self.leads(now), self.disk(now), broker == own && !self.leaving),
+            None => (self.leads(now), self.disk(now), broker == own),
         };
         match (alive, disk, leads) {
             (false, ..) | (true, DiskState::Failed, _) => 3,
@@ -152,9 +152,13 @@ impl Peers {
         }
     }
 
-    /// Whether another broker is fitter to lead than this one.
+    /// Whether another broker is fitter to lead than this one. One that is about to stop is less fit than any that may lead,
+    /// and no less than one that is about to stop too.
     pub(super) fn is_fitter(&self, now: Now, own: BrokerId, other: BrokerId) -> bool {
-        self.unfitness(now, own, other) < self.unfitness(now, own, own)
+        match self.leaving {
+            true => self.may_lead(other),
+            false => self.unfitness(now, own, other) < self.unfitness(now, own, own),
+        }
     }
 
     /// How a broker is, in words, as this one sees it.
