@@ -49,6 +49,7 @@ lines() {
 imports='
 types      :
 limits     :
+signals    :
 codec      : types limits
 metrics    : types limits
 config     : types limits
@@ -62,9 +63,9 @@ consensus  : types limits codec record log
 peer       : types limits codec record log consensus
 partition  : types limits codec record log consensus metadata peer
 shard      : types limits codec record log consensus metadata group peer partition protocol config metrics
-io         : types limits codec record log consensus metadata group peer partition config logging shard metrics
+io         : types limits codec record log consensus metadata group peer partition config logging shard metrics signals
 sim        : types limits codec record log consensus metadata group peer partition config shard protocol metrics
-cli        : types limits codec record log consensus metadata group peer partition config logging shard protocol io sim metrics
+cli        : types limits codec record log consensus metadata group peer partition config logging shard protocol io sim metrics signals
 '
 check_imports() {
     rust src | grep -v '^src/\(lib\|main\)\.rs$' | lines | awk -v table="$imports" '
