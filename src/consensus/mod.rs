@@ -277,10 +277,10 @@ impl Group {
             let Some(members) = Members::decode(&message.context) else { return };
             self.offered = Some((point.index, members));
         }
-        let went_on = (message.kind == MessageKind::AppendResponse && !message.reject).then_some(message.index);
         if message.kind == MessageKind::HeartbeatResponse {
             self.end_answered_snapshot(from, message.commit);
         }
+        let went_on = (message.kind == MessageKind::AppendResponse && !message.reject).then_some(message.index);
         let append = (message.kind == MessageKind::Append).then_some((message.index, message.log_term));
         let bid = (message.kind == MessageKind::PreVote).then_some((message.log_term, message.index));
         if bid.is_some() && self.leader().is_some_and(|leader| leader != from) {

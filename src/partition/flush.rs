@@ -131,7 +131,7 @@ impl Partition {
     pub fn flush_written(&mut self, outcome: FlushOutcome) -> (FlushStep, u64) {
         let stage = std::mem::take(&mut self.flush.stage);
         match outcome {
-            FlushOutcome::Durable => self.fetched_written(),
+            FlushOutcome::Durable => self.may_fetch_on(),
             FlushOutcome::NoSpace => return (FlushStep::Done, 0),
             FlushOutcome::Failed => {
                 self.flush.stage = Stage::Fenced;

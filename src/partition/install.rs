@@ -138,9 +138,9 @@ impl Partition {
         self.write_fetched(entries)
     }
 
-    /// What was to be written is durable, so that the next records may be asked for. Where there was no room for it, they
-    /// are asked for again only when the time is up.
-    pub(super) fn fetched_written(&mut self) {
+    /// A write is durable: where records are being fetched, the next may be asked for. Where there was no room, they are asked
+    /// for again only when the time is up.
+    pub(super) fn may_fetch_on(&mut self) {
         if let Some(install) = &mut self.install {
             install.asked = None;
         }

@@ -150,12 +150,11 @@ impl Cluster {
                 false => partition.fetched(wanted.offset, start, &[chunk]),
             };
             while let FlushStep::Write(write) = step {
-                if *full {
-                    (step, _) = partition.flush_written(FlushOutcome::NoSpace);
-                    continue;
+                if !*full {
+                    disk.write(&write);
                 }
-                disk.write(&write);
-                (step, _) = partition.flush_written(FlushOutcome::Durable);
+                let outcome = if *full { FlushOutcome::NoSpace } else { FlushOutcome::Durable };
+                (step, _) = partition.flush_written(outcome);
             }
         }
         moved
@@ -189,6 +188,17 @@ impl Cluster {
     }
 
     /// The batches of a replica up to its high watermark, as bytes.
+    /// Replica 0 gets so much that what is in its segments is in memory no more: whoever lacks it has to fetch it.
+    fn fill_segments(&mut self) {
+        for n in 0..300u32 {
+            self.append(0, &[&[n as u8; 700]]);
+        }
+        self.run();
+        let Node { partition, disk, .. } = &mut self.nodes[0];
+        (0..3).for_each(|_| disk.flush(partition));
+        while partition.evict_one().is_some() {}
+    }
+
     fn log(&mut self, at: usize) -> Vec<Vec<u8>> {
         let Node { partition, disk, .. } = &mut self.nodes[at];
         let bytes = |batch: Batch| [batch.header.as_bytes(), &batch.body].concat();
@@ -299,15 +309,7 @@ fn a_replica_that_was_away_long_fetches_the_records_and_keeps_the_producers() {
     cluster.cut = Some(2);
     let known = produced_by(batch(&[b"idempotent"], 1), 9, 0);
     cluster.nodes[0].partition.append(now(1), known.clone()).unwrap();
-    for n in 0..300u32 {
-        cluster.append(0, &[&[n as u8; 700]]);
-    }
-    cluster.run();
-    for _ in 0..3 {
-        let Node { partition, disk, .. } = &mut cluster.nodes[0];
-        disk.flush(partition);
-    }
-    while cluster.nodes[0].partition.evict_one().is_some() {}
+    cluster.fill_segments();
     cluster.cut = None;
     cluster.pass(60);
     assert!(!cluster.nodes[2].partition.is_installing());
@@ -329,15 +331,7 @@ fn a_replica_that_was_away_long_fetches_the_records_and_keeps_the_producers() {
 fn a_replica_without_room_asks_for_what_it_cannot_keep_once_a_second() {
     let mut cluster = Cluster::new();
     cluster.cut = Some(2);
-    for n in 0..300u32 {
-        cluster.append(0, &[&[n as u8; 700]]);
-    }
-    cluster.run();
-    for _ in 0..3 {
-        let Node { partition, disk, .. } = &mut cluster.nodes[0];
-        disk.flush(partition);
-    }
-    while cluster.nodes[0].partition.evict_one().is_some() {}
+    cluster.fill_segments();
     (cluster.cut, cluster.nodes[2].full) = (None, true);
     let before = cluster.millis;
     cluster.pass(100);
